@@ -1,0 +1,70 @@
+"""What `basicsr train` and `basicsr test` share: BasicSR's own arguments, plugins, and a flat option file for BasicSR."""
+
+import argparse
+import sys
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.option_file import dump_options
+
+PLUGIN_GROUP = "basicsr.plugins"
+
+
+def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
+    """BasicSR's arguments, with both spellings of the rank that launchers use."""
+    parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest saved state, if there is one")
+    parser.add_argument("--debug", action="store_true", help="log and validate often; the name gets the prefix debug_")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by the launcher")
+    parser.add_argument(
+        "--force_yml", nargs="+", metavar="KEY:KEY=VALUE", help="override options, as in train:ema_decay=0.999"
+    )
+
+
+def load_plugins() -> None:
+    """Import every package that lists itself in the entry-point group `basicsr.plugins`; importing registers.
+
+    Raises:
+        InputError: a plugin cannot be imported; it is named.
+    """
+    for plugin in entry_points(group=PLUGIN_GROUP):
+        try:
+            plugin.load()
+        except Exception as error:  # whatever another package's import may raise
+            package = f" of package {plugin.dist.name}" if plugin.dist else ""
+            raise InputError(
+                f"plugin {plugin.name!r}{package} cannot be imported ({type(error).__name__}: {error}); "
+                "repair or uninstall it"
+            ) from error
+
+
+@contextmanager
+def basicsr_arguments(args: argparse.Namespace, options: OrderedDict | None = None) -> Iterator[None]:
+    """`sys.argv` as BasicSR's parse_options expects it.
+
+    Args:
+        args: parsed `add_basicsr_arguments`.
+        options: what BasicSR is to read in place of the file `args.opt`, overrides included: it gets a flat file of
+            the same name, so that this is what BasicSR copies into the experiment's folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="basicsr_") as folder:
+        file, overrides = args.opt, args.force_yml or []
+        if options is not None:
+            flat = Path(folder) / Path(args.opt).name
+            flat.write_text(dump_options(options), encoding="utf-8")
+            file, overrides = str(flat), []
+        argv = [f"basicsr {args.command}", "-opt", file, "--launcher", args.launcher]
+        argv += ["--auto_resume"] * args.auto_resume + ["--debug"] * args.debug
+        argv += ["--local_rank", str(args.local_rank)]
+        argv += ["--force_yml", *overrides] if overrides else []
+        before, sys.argv = sys.argv, argv
+        try:
+            yield
+        finally:
+            sys.argv = before

@@ -1,0 +1,48 @@
+"""Test a network as an option file says, with BasicSR's test pipeline.
+
+Pictures and the log go to results/<name>/ below the current directory, unless the file's own
+`path: results_root` says otherwise. --check compares the metrics with the file's `expected:` block, leaves out
+data sets that are absent, and exits with status 1 where a number differs by more than its tolerance.
+"""
+
+import argparse
+import os
+
+from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.option_file import load_options, read_yaml
+
+EXAMPLE = "basicsr test -opt options/test_Bicubic_x4.yml --check --report bicubic.xml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_basicsr_arguments(parser)
+    parser.add_argument("--check", action="store_true", help="compare with the option file's expected: block")
+    parser.add_argument("--strict", action="store_true", help="with --check: what could not be checked fails, too")
+    parser.add_argument("--report", metavar="FILE", help="with --check: write it as FILE.json, or FILE.xml (JUnit)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Test, and check where asked.
+
+    Raises:
+        InputError: the option file is not one for testing, or wrong.
+        CheckFailed: a number differs from what the file expects.
+    """
+    if not args.check and (args.strict or args.report):
+        raise InputError("--strict and --report go with --check; add it")
+    options = load_options(args.opt, args.force_yml)
+    if not options.get("val"):
+        raise InputError(f"{args.opt}: expected a `val:` block to test by, found none")
+    if "train" in options["datasets"]:
+        raise InputError(f"{args.opt}: `datasets: train:` is for training; use `basicsr train`, or take it out")
+    load_plugins()
+    if args.check:
+        from bidiffsr_arch.cli.check import run_check
+
+        run_check(args, options)
+        return
+    from basicsr.test import test_pipeline
+
+    with basicsr_arguments(args, options if "base" in read_yaml(args.opt) else None):
+        test_pipeline(os.getcwd())
