@@ -1,0 +1,194 @@
+"""BI-DiffSR's UNet (Chen et al., NeurIPS 2024): a diffusion UNet whose convolutions are 1-bit, with every ablation of the paper as a switch."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from bidiffsr_arch.archs.blocks import (
+    NormSwishConv,
+    PlainConv2d,
+    ResBlockAttention,
+    TimeCode,
+    as_times,
+    check_size,
+    norm_swish,
+    time_embedding,
+)
+from bidiffsr_arch.archs.fusion import FUSIONS, Fusion
+from bidiffsr_arch.archs.rescale import RESCALERS, MakeConv
+from bidiffsr_arch.binary import BINARIZERS, Binarizer, BinaryConv2d, timestep_group
+from bidiffsr_arch.errors import InputError, choose
+
+
+class Block(nn.Module):
+    """``conv(Dropout(Swish(GroupNorm(x))))``, width C -> C."""
+
+    def __init__(self, channels: int, norm_groups: int, conv: MakeConv, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.block = nn.Sequential(*norm_swish(channels, norm_groups, dropout))
+        self.conv = conv(channels, channels, 3)
+
+    def forward(self, x: Tensor, time: TimeCode) -> Tensor:
+        return self.conv(self.block(x), time.group)
+
+
+class ResBlock(nn.Module):
+    """``x + block2(block1(x) + Linear(Swish(time)))``: the width never changes, so every 1-bit convolution keeps its shortcut."""
+
+    def __init__(self, channels: int, time_channels: int, norm_groups: int, conv: MakeConv, dropout: float) -> None:
+        super().__init__()
+        self.timestep_func = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, channels))
+        self.block1 = Block(channels, norm_groups, conv)
+        self.block2 = Block(channels, norm_groups, conv, dropout)
+
+    def forward(self, x: Tensor, time: TimeCode) -> Tensor:
+        h = self.block1(x, time) + self.timestep_func(time.embedding)[:, :, None, None]
+        return self.block2(h, time) + x
+
+
+class BIDiffSRUNet(nn.Module):
+    """1-bit diffusion UNet. Reads and writes checkpoints under the reference's parameter names.
+
+    Args:
+        in_channel: channels of condition and noisy picture together.
+        out_channel: channels of the prediction.
+        inner_channel: width of the outermost level.
+        norm_groups: groups of every GroupNorm.
+        channel_mults: width of each level in units of `inner_channel`; doubles from level to level, as the rescaling does.
+        attn_res: nominal resolutions (``image_size / 2^level``) whose ResBlocks are followed by self-attention.
+        res_blocks: ResBlocks a level in the encoder; one more in the decoder.
+        dropout: probability, before each ResBlock's second convolution.
+        image_size: nominal picture size in pixels, to which `attn_res` and `fp_res` refer; other sizes work.
+        fp_res: nominal resolutions whose decoder ResBlocks and fusions stay full precision.
+        total_step: number T of training timesteps.
+        dynamic_group: number K of timestep groups.
+        binarizer: a row of `bidiffsr_arch.binary.BINARIZERS`.
+        rescale: cp | pixelshuffle.
+        fusion: cs | split | concat | add.
+        identity: identity shortcut around 1-bit convolutions, where the binarizer has one.
+        tar: one bias before the sign for each of the K timestep groups, else one for all.
+        taa: one RPReLU for each of the K timestep groups, else one for all.
+        zero_init: start with the last convolution at zero, so that an untrained network predicts 0.
+    Raises:
+        InputError: a combination that cannot work, with the reason.
+    """
+
+    def __init__(
+        self,
+        in_channel: int = 6,
+        out_channel: int = 3,
+        inner_channel: int = 64,
+        norm_groups: int = 16,
+        channel_mults: Sequence[int] = (1, 2, 4, 8),
+        attn_res: Sequence[int] = (),
+        res_blocks: int = 2,
+        dropout: float = 0.2,
+        image_size: int = 256,
+        fp_res: Sequence[int] = (256, 128),
+        total_step: int = 2000,
+        dynamic_group: int = 5,
+        binarizer: str = "bidiffsr",
+        rescale: str = "cp",
+        fusion: str = "cs",
+        identity: bool = True,
+        tar: bool = True,
+        taa: bool = True,
+        zero_init: bool = False,
+    ) -> None:
+        super().__init__()
+        method = choose("binarizer", binarizer, BINARIZERS)
+        down, up = choose("rescale", rescale, RESCALERS)
+        fuse = choose("fusion", fusion, FUSIONS)
+        _check(inner_channel, norm_groups, channel_mults, dynamic_group, binarizer, method, tar, taa)
+        self.total_step, self.dynamic_group = total_step, dynamic_group
+        self.multiple = 2 ** (len(channel_mults) - 1)
+
+        binary = partial(
+            BinaryConv2d,
+            method=method,
+            shift_groups=dynamic_group if tar else 1,
+            rprelu_groups=dynamic_group if taa else 1,
+            identity=identity,
+        )
+        widths = [inner_channel * mult for mult in channel_mults]
+        sizes = [image_size // 2**level for level in range(len(widths))]
+
+        def res_block(width: int, conv: MakeConv, attention: bool) -> ResBlockAttention:
+            block = ResBlock(width, inner_channel, norm_groups, conv, dropout)
+            return ResBlockAttention(block, width, norm_groups, attention)
+
+        self.timestep_level_mlp = time_embedding(inner_channel)
+
+        self.downs = nn.ModuleList([PlainConv2d(in_channel, inner_channel, 3)])
+        for level, (width, size) in enumerate(zip(widths, sizes)):
+            self.downs.extend(res_block(width, binary, size in attn_res) for _ in range(res_blocks))
+            if level < len(widths) - 1:
+                self.downs.append(down(width, binary))
+
+        self.mid = nn.ModuleList([res_block(widths[-1], binary, True), res_block(widths[-1], binary, False)])
+
+        self.ups = nn.ModuleList()
+        for level, (width, size) in reversed(list(enumerate(zip(widths, sizes)))):
+            conv = PlainConv2d if size in fp_res else binary
+            for _ in range(res_blocks + 1):
+                self.ups.extend([fuse(width, conv), res_block(width, conv, size in attn_res)])
+            if level > 0:
+                self.ups.append(up(width, binary))
+
+        self.final_conv = NormSwishConv(inner_channel, out_channel, norm_groups, zero_init=zero_init)
+
+    def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
+        """Predict what the noise schedule asks for (noise, clean picture or velocity).
+
+        Args:
+            x_t: noisy picture, (B, 3, H, W); H and W multiples of ``2^(levels - 1)``.
+            condition: enlarged low-resolution picture, same shape.
+            time: timesteps in 0..T-1, (B,) or (B, 1), integer or float; each sample has its own.
+        Returns:
+            (B, out_channel, H, W).
+        Raises:
+            InputError: a size that is not a multiple, or another shape of time.
+        """
+        check_size(x_t, self.multiple)
+        time = as_times(time, len(x_t))
+        code = TimeCode(
+            self.timestep_level_mlp(time.to(x_t.dtype)), timestep_group(time, self.total_step, self.dynamic_group)
+        )
+        x = torch.cat([condition, x_t], dim=1)
+        skips = []
+        for layer in self.downs:
+            x = layer(x, code)
+            skips.append(x)
+        for layer in self.mid:
+            x = layer(x, code)
+        for layer in self.ups:
+            x = layer(x, skips.pop(), code) if isinstance(layer, Fusion) else layer(x, code)
+        return self.final_conv(x)
+
+
+def _check(
+    inner_channel: int,
+    norm_groups: int,
+    channel_mults: Sequence[int],
+    dynamic_group: int,
+    binarizer: str,
+    method: Binarizer,
+    tar: bool,
+    taa: bool,
+) -> None:
+    """Refuse combinations of constructor arguments that cannot work, with the reason."""
+    widths = [inner_channel * mult for mult in channel_mults]
+    if not widths or any(width != widths[0] << level for level, width in enumerate(widths)):
+        raise InputError(f"expected channel_mults to double from level to level, as the rescaling does, got {list(channel_mults)}")
+    if any(width % norm_groups for width in widths):
+        raise InputError(f"expected norm_groups to divide the widths {widths}, got {norm_groups}")
+    if inner_channel % 2:
+        raise InputError(f"expected an even inner_channel, as rescaling, fusion and time embedding halve it, got {inner_channel}")
+    if dynamic_group < 1:
+        raise InputError(f"expected dynamic_group to be 1 or more, got {dynamic_group}")
+    if tar and not method.shift:
+        raise InputError(f"expected tar: false with binarizer {binarizer}, which has no bias before its sign, got tar: true")
+    if taa and not method.rprelu:
+        raise InputError(f"expected taa: false with binarizer {binarizer}, which has no RPReLU, got taa: true")

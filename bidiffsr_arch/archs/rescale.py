@@ -1,0 +1,67 @@
+"""Half and double resolution in a 1-bit UNet, where widths must match for an identity shortcut: CP-Down and CP-Up, and their baseline."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bidiffsr_arch.archs.blocks import TimeCode
+
+MakeConv = Callable[[int, int, int], nn.Module]
+
+
+class CPDown(nn.Module):
+    """Consistent-pixel down-sampling, (B, C, H, W) -> (B, 2C, H/2, W/2) (Chen et al. 2024, sec. 3.3).
+
+    Halves of the channels go through a 1-bit convolution each, are added, and PixelUnshuffle(2) moves pixels into channels.
+    """
+
+    def __init__(self, channels: int, conv: MakeConv) -> None:
+        super().__init__()
+        self.biconv1 = conv(channels // 2, channels // 2, 3)
+        self.biconv2 = conv(channels // 2, channels // 2, 3)
+
+    def forward(self, x: Tensor, time: TimeCode) -> Tensor:
+        x1, x2 = x.chunk(2, dim=1)
+        return F.pixel_unshuffle(self.biconv1(x1, time.group) + self.biconv2(x2, time.group), 2)
+
+
+class CPUp(nn.Module):
+    """Consistent-pixel up-sampling, (B, C, H, W) -> (B, C/2, 2H, 2W) (Chen et al. 2024, sec. 3.3).
+
+    Two 1-bit convolutions of the same input are concatenated, and PixelShuffle(2) moves channels into pixels.
+    """
+
+    def __init__(self, channels: int, conv: MakeConv) -> None:
+        super().__init__()
+        self.biconv1 = conv(channels, channels, 3)
+        self.biconv2 = conv(channels, channels, 3)
+
+    def forward(self, x: Tensor, time: TimeCode) -> Tensor:
+        return F.pixel_shuffle(torch.cat([self.biconv1(x, time.group), self.biconv2(x, time.group)], dim=1), 2)
+
+
+class PixelDown(nn.Module):
+    """Baseline: a 1-bit convolution C -> C/2, then PixelUnshuffle(2): (B, C, H, W) -> (B, 2C, H/2, W/2)."""
+
+    def __init__(self, channels: int, conv: MakeConv) -> None:
+        super().__init__()
+        self.biconv = conv(channels, channels // 2, 3)
+
+    def forward(self, x: Tensor, time: TimeCode) -> Tensor:
+        return F.pixel_unshuffle(self.biconv(x, time.group), 2)
+
+
+class PixelUp(nn.Module):
+    """Baseline: a 1-bit convolution C -> 2C, then PixelShuffle(2): (B, C, H, W) -> (B, C/2, 2H, 2W)."""
+
+    def __init__(self, channels: int, conv: MakeConv) -> None:
+        super().__init__()
+        self.biconv = conv(channels, 2 * channels, 3)
+
+    def forward(self, x: Tensor, time: TimeCode) -> Tensor:
+        return F.pixel_shuffle(self.biconv(x, time.group), 2)
+
+
+RESCALERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {"cp": (CPDown, CPUp), "pixelshuffle": (PixelDown, PixelUp)}

@@ -1,0 +1,103 @@
+"""Per-timestep parameters: K sets of per-channel numbers, of which every sample uses the set of its own timestep group.
+
+BI-DiffSR's TaR is a bank of biases, its TaA a bank of RPReLUs. A bank is stored as (K, C) tensors and picked by indexing, so that a batch
+may hold different timesteps; on disk it goes by the reference's names, one tensor a group.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def timestep_group(time: Tensor, total_step: int, groups: int) -> Tensor:
+    """``k = floor(K t / T)``, clamped to 0..K-1 (Chen et al. 2024, eq. 8).
+
+    Args:
+        time: timesteps, shape (B,), integer or float, 0 <= t < total_step.
+    Returns:
+        (B,), int64.
+    """
+    return torch.div(groups * time, total_step, rounding_mode="floor").long().clamp(0, groups - 1)
+
+
+class TimestepBank(nn.Module):
+    """K sets of per-channel parameters that read and write one tensor a set.
+
+    Args:
+        names: name of each parameter -> the reference's name of set k, with ``{k}``, and that tensor's shape for C = -1.
+        init: first value of each parameter.
+        groups: K.
+        channels: C.
+    """
+
+    def __init__(self, names: Mapping[str, tuple[str, tuple[int, ...]]], init: Mapping[str, float], groups: int, channels: int) -> None:
+        super().__init__()
+        self.groups, self.channels = groups, channels
+        self._names = dict(names)
+        for name, value in init.items():
+            self.register_parameter(name, nn.Parameter(torch.full((groups, channels), value)))
+
+    def pick(self, name: str, group: Tensor | None) -> Tensor:
+        """Parameter `name` of each sample's group, (B, C, 1, 1); (1, C, 1, 1) where there is one set for all timesteps."""
+        bank = getattr(self, name)
+        if self.groups > 1:
+            if group is None:
+                raise ValueError(f"expected the timestep group of each sample for a bank of {self.groups} sets, got None")
+            bank = bank[group]
+        return bank[:, :, None, None]
+
+    def extra_repr(self) -> str:
+        return f"groups={self.groups}, channels={self.channels}"
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        for k in range(self.groups):
+            for name, (template, shape) in self._names.items():
+                bank = getattr(self, name) if keep_vars else getattr(self, name).detach()
+                destination[prefix + template.format(k=k)] = bank[k].view(shape)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs) -> None:
+        used = set()
+        for name, (template, shape) in self._names.items():
+            keys = [prefix + template.format(k=k) for k in range(self.groups)]
+            missing_keys += [key for key in keys if strict and key not in state_dict]
+            expected = torch.Size(self.channels if n == -1 else n for n in shape)
+            for k, key in enumerate(keys):
+                if key not in state_dict:
+                    continue
+                used.add(key)
+                if state_dict[key].shape != expected:
+                    error_msgs.append(f"size mismatch for {key}: expected {tuple(expected)}, got {tuple(state_dict[key].shape)}")
+                    continue
+                with torch.no_grad():
+                    getattr(self, name)[k].copy_(state_dict[key].flatten())
+        if strict:
+            unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in used]
+
+
+class TimestepBias(TimestepBank):
+    """TaR: ``x + b_k`` (Chen et al. 2024, eq. 9)."""
+
+    def __init__(self, groups: int, channels: int) -> None:
+        super().__init__({"bias": ("dynamic_move_{k}.bias", (1, -1, 1, 1))}, {"bias": 0.0}, groups, channels)
+
+    def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
+        """x: (B, C, H, W); group: (B,) int64, or None where K = 1."""
+        return x + self.pick("bias", group)
+
+
+class TimestepRPReLU(TimestepBank):
+    """TaA: ``PReLU_k(x + c0_k) + c1_k`` per channel (ReActNet's RPReLU; Chen et al. 2024, eq. 10)."""
+
+    def __init__(self, groups: int, channels: int) -> None:
+        names = {
+            "bias0": ("dynamic_relu_{k}.pr_bias0.bias", (1, -1, 1, 1)),
+            "slope": ("dynamic_relu_{k}.pr_prelu.weight", (-1,)),
+            "bias1": ("dynamic_relu_{k}.pr_bias1.bias", (1, -1, 1, 1)),
+        }
+        super().__init__(names, {"bias0": 0.0, "slope": 0.25, "bias1": 0.0}, groups, channels)
+
+    def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
+        """x: (B, C, H, W); group: (B,) int64, or None where K = 1."""
+        x = x + self.pick("bias0", group)
+        return torch.where(x > 0, x, self.pick("slope", group) * x) + self.pick("bias1", group)

@@ -1,0 +1,50 @@
+"""The table of binarizers: each is one row of parts that `BinaryConv2d` puts together. A new method is a new row."""
+
+from dataclasses import dataclass
+
+from bidiffsr_arch.binary.sign import SURROGATES
+from bidiffsr_arch.binary.weight import WEIGHTS
+
+
+@dataclass(frozen=True)
+class Binarizer:
+    """What happens around a 1-bit convolution, in this order.
+
+    Attributes:
+        shift: a learnable bias per channel is added before the sign (ReActNet's RSign; BI-DiffSR's TaR where it depends on time).
+        activation: surrogate gradient of the activation's sign, a key of `SURROGATES`.
+        weight: how weights become ``scale * ±1``, a key of `WEIGHTS`.
+        spatial_scale: the result is multiplied by XNOR-Net's map K.
+        norm: BatchNorm follows.
+        rprelu: RPReLU follows (BI-DiffSR's TaA where it depends on time).
+        shortcut: the input is added to the output where the widths match.
+        source: who proposed it.
+    """
+
+    shift: bool
+    activation: str
+    weight: str
+    spatial_scale: bool
+    norm: bool
+    rprelu: bool
+    shortcut: bool
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.activation not in SURROGATES or self.weight not in WEIGHTS:
+            raise ValueError(
+                f"expected activation in {sorted(SURROGATES)} and weight in {sorted(WEIGHTS)}, got {self.activation}, {self.weight}"
+            )
+
+
+#                        shift  activation  weight           K      norm   rprelu shortcut source
+BINARIZERS: dict[str, Binarizer] = {
+    "bnn":      Binarizer(False, "clip", "sign",             False, True,  False, False, "Hubara et al. 2016"),
+    "dorefa":   Binarizer(False, "clip", "layer_mean",       False, True,  False, False, "Zhou et al. 2016, 1-bit case"),
+    "xnor":     Binarizer(False, "clip", "channel_mean",     True,  True,  False, False, "Rastegari et al. 2016"),
+    "irnet":    Binarizer(False, "ede",  "standardised",     False, True,  False, False, "Qin et al. 2020"),
+    "reactnet": Binarizer(True,  "poly", "channel_mean",     False, True,  True,  True,  "Liu et al. 2020"),
+    "bbcu":     Binarizer(True,  "poly", "channel_mean",     False, False, True,  True,  "Xia et al. 2023"),
+    "bidiffsr": Binarizer(True,  "poly", "channel_mean",     False, False, True,  True,  "Chen et al. 2024"),
+}  # fmt: skip
+
