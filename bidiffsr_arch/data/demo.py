@@ -1,0 +1,77 @@
+"""The demo's data set: photographs that lie inside scikit-image's wheel, so that nothing is downloaded."""
+
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from bidiffsr_arch.data.files import read_picture, write_picture
+from bidiffsr_arch.data.resize import imresize
+from bidiffsr_arch.errors import InputError
+
+# By skimage.data's docstrings, in the public domain or CC0 (for motorcycle_left, a picture of the Middlebury 2014
+# stereo benchmark, they name no licence). Left out: drawings, gray pictures, medical ones, and motorcycle_right,
+# which shows the same again.
+PHOTOGRAPHS = {
+    "train": ("astronaut.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg"),
+    "val": ("chelsea.png", "coffee.png"),
+}
+CROP = 24  # HR sides are cropped to a multiple of this, whatever scales are asked for; every scale has to divide it
+
+
+def write_demo(root: Path | str, scales: Sequence[int] = (2, 4), overwrite: bool = False) -> list[Path]:
+    """Write the demo's HR pictures and their MATLAB-exact bicubic LR ones.
+
+    The files are `{train,val}/HR/{name}.png` and `{train,val}/LR_bicubic/X{scale}/{name}x{scale}.png`, as in the
+    benchmark sets.
+
+    Args:
+        root: folder to write to, usually datasets/demo; made where it is missing.
+        scales: each a divisor of 24.
+        overwrite: replace files that hold other pixels; without it nothing at all is written if there is one.
+
+    Returns:
+        The files written; none if all were there already with the same pixels.
+
+    Raises:
+        InputError: a scale that cannot be had, a file in the way, or a scikit-image without its pictures.
+    """
+    unknown = [scale for scale in scales if scale < 2 or CROP % scale]
+    if unknown or not scales:
+        raise InputError(f"expected scales out of 2, 3, 4, 6, 8, 12, 24, got {unknown or 'none'}")
+    root = Path(root)
+    total = sum(map(len, PHOTOGRAPHS.values())) * (1 + len(scales))
+    pictures = dict(tqdm(_pictures(root, scales), desc="demo pictures", total=total, unit="file"))
+    differing = {path: image for path, image in pictures.items() if not _holds(path, image)}
+    in_the_way = [path for path in differing if path.exists()]
+    if in_the_way and not overwrite:
+        raise InputError(
+            f"expected the demo's own picture or none at {in_the_way[0]}, got another one "
+            f"({len(in_the_way)} such files); choose another folder, or replace them with --overwrite"
+        )
+    for path, image in differing.items():
+        write_picture(path, image)
+    return list(differing)
+
+
+def _pictures(root: Path, scales: Sequence[int]) -> Iterator[tuple[Path, np.ndarray]]:
+    for split, names in PHOTOGRAPHS.items():
+        for name in names:
+            # Read as a file: skimage.data's own functions would download what is missing.
+            image = read_picture(Path(str(files("skimage") / "data" / name)))
+            height, width = (side // CROP * CROP for side in image.shape[:2])
+            image = image[:height, :width]
+            stem = Path(name).stem
+            yield root / split / "HR" / f"{stem}.png", image
+            for scale in scales:
+                yield root / split / "LR_bicubic" / f"X{scale}" / f"{stem}x{scale}.png", imresize(image, 1 / scale)
+
+
+def _holds(path: Path, image: np.ndarray) -> bool:
+    """Whether the file's pixels are these; its bytes depend on the version of libpng."""
+    try:
+        return np.array_equal(read_picture(path), image)
+    except InputError:
+        return False

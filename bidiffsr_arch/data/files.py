@@ -1,0 +1,43 @@
+"""Picture files: read strictly, written so that nobody ever meets half of one."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from bidiffsr_arch.errors import InputError
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Read a picture as BGR uint8 of shape (H, W, 3).
+
+    Raises:
+        InputError: there is no such file, or cv2 cannot decode it.
+    """
+    if not path.is_file():
+        raise InputError(f"expected a picture at {path}, found no such file")
+    content = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    if image is None:
+        raise InputError(f"expected a picture, got an empty, broken or unknown file: {path}")
+    return image
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write a BGR uint8 picture in the format that the file's ending names, replacing what was there."""
+    encoded, content = cv2.imencode(path.suffix, image)
+    if not encoded:
+        raise InputError(f"expected a file ending that OpenCV can write, such as .png, got {path}")
+    write_bytes(path, content.tobytes())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a temporary file beside it, then rename: at any time the old content or all of the new is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
