@@ -1,7 +1,7 @@
 """Option files: BasicSR's YAML, read safely, with `base:` files and `a:b=value` overrides.
 
-Nothing in an option file or an override can run code: only YAML's plain types are built. What BasicSR's own reader takes as
-a text, `1e-4`, is a number here. The files that this package ships are found by name (`shipped`, `shipped_path`).
+Nothing in an option file or an override can run code: only YAML's plain types are built. `1e-4`, a text to BasicSR's own
+reader, is a number here. The files that this package ships are found by name (`shipped`, `shipped_path`).
 """
 
 import difflib
@@ -91,7 +91,7 @@ OptionDumper.add_multi_representer(OrderedDict, lambda dumper, data: dumper.repr
 def _parse(text: str, source: str):
     """The value of a YAML text; `source` names it in an error."""
     try:
-        return yaml.load(text, Loader=OptionLoader)
+        return yaml.load(text, Loader=OptionLoader)  # noqa: S506 (a subclass of SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" line {mark.line + 1}" if mark else ""
@@ -148,7 +148,7 @@ def merged_options(path: str | os.PathLike, _children: tuple[Path, ...] = ()) ->
     parent = here.parent / Path(base).expanduser()
     lineage = (*_children, here)
     if parent.resolve() in lineage:
-        raise InputError(f"{path}: `base: {base}` leads back to {parent.name} itself; a chain of bases has to end")
+        raise InputError(f"{path}: `base: {base}` leads in a circle; a chain of bases has to end")
     if not parent.is_file():
         raise InputError(f"{path}: `base: {base}` does not exist; it is looked for in {here.parent}")
     return _merge(merged_options(parent, lineage), options)

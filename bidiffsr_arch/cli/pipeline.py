@@ -1,4 +1,4 @@
-"""What `basicsr train` and `basicsr test` share: BasicSR's own arguments, plugins, and a flat option file for BasicSR."""
+"""What `basicsr train` and `basicsr test` share: BasicSR's own arguments, plugins, and handing options to BasicSR."""
 
 import argparse
 import sys

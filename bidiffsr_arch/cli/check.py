@@ -1,0 +1,192 @@
+"""`basicsr test --check`: a test's metrics beside the numbers that its option file expects."""
+
+import argparse
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from bidiffsr_arch.cli.pipeline import basicsr_arguments
+from bidiffsr_arch.data.files import write_bytes
+from bidiffsr_arch.errors import CheckFailed, InputError
+
+OK, DIFFERS, NOT_CHECKED = "ok", "differs", "not checked"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One expected number, and what came of it."""
+
+    dataset: str
+    metric: str
+    expected: float
+    tolerance: float
+    got: float | None
+    verdict: str
+    reason: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.got is None else self.got - self.expected
+
+
+def run_check(args: argparse.Namespace, options: OrderedDict) -> None:
+    """Test on the data sets that are there, print the table, write the report.
+
+    Raises:
+        InputError: the `expected:` block or the report's name is wrong (nothing was tested then).
+        CheckFailed: a number differs by more than its tolerance, or, with --strict, was not checked.
+    """
+    check_expected(options, args.opt)
+    write_report = report_writer(args.report)
+    absent = absent_datasets(options)
+    options["datasets"] = OrderedDict(
+        (phase, dataset) for phase, dataset in options["datasets"].items() if dataset["name"] not in absent
+    )
+    results = {}
+    if options["datasets"]:
+        from basicsr.test import test_pipeline
+
+        with basicsr_arguments(args, options), observed_results() as results:
+            test_pipeline(os.getcwd())
+    rows = compare(options["expected"], results, absent)
+    print(table(rows))
+    failed = [row for row in rows if row.verdict == DIFFERS or (args.strict and row.verdict == NOT_CHECKED)]
+    if write_report:
+        write_report(rows, failed)
+    if failed:
+        names = ", ".join(f"{row.dataset} {row.metric} {row.verdict}" for row in failed)
+        raise CheckFailed(f"{len(failed)} of {len(rows)} expected numbers failed: {names}")
+
+
+def check_expected(options: OrderedDict, path: str) -> None:
+    """Refuse an `expected:` block that could never be checked.
+
+    Raises:
+        InputError: it is missing, names an unknown data set or metric, or a value or tolerance is not a number.
+    """
+    if not options.get("expected"):
+        raise InputError(f"{path}: expected an `expected:` block for --check, found none")
+    datasets = [dataset["name"] for dataset in options["datasets"].values()]
+    metrics = list(options["val"].get("metrics") or {})
+    for dataset, numbers in options["expected"].items():
+        if dataset not in datasets:
+            raise InputError(
+                f"{path}: `expected: {dataset}:` is no data set of the file; those are {', '.join(datasets)}"
+            )
+        if not isinstance(numbers, dict):
+            raise InputError(f"{path}: expected metrics in `expected: {dataset}:`, got {numbers!r}")
+        for metric, number in numbers.items():
+            place = f"`expected: {dataset}: {metric}:`"
+            if metric not in metrics:
+                raise InputError(f"{path}: {place} is no metric of the file; those are {', '.join(metrics)}")
+            fields = number if isinstance(number, dict) else {}
+            if set(fields) != {"value", "tolerance"} or not all(
+                type(field) in (int, float) for field in fields.values()
+            ):
+                raise InputError(f"{path}: expected {place} as {{value: NUMBER, tolerance: NUMBER}}, got {number!r}")
+
+
+def absent_datasets(options: OrderedDict) -> dict[str, str]:
+    """Data sets of which a folder does not exist: {name: folder}."""
+    return {
+        dataset["name"]: root
+        for dataset in options["datasets"].values()
+        for key, root in dataset.items()
+        if key.startswith("dataroot_") and root is not None and not Path(root).expanduser().exists()
+    }
+
+
+@contextmanager
+def observed_results() -> Iterator[dict[str, dict[str, float]]]:
+    """The metrics of every validation that BasicSR runs meanwhile: {data set: {metric: value}}."""
+    from basicsr.models.base_model import BaseModel
+
+    results = {}
+    validation = BaseModel.validation
+
+    def observed(model: BaseModel, dataloader, *args, **kwargs) -> None:
+        validation(model, dataloader, *args, **kwargs)
+        results[dataloader.dataset.opt["name"]] = dict(getattr(model, "metric_results", {}))
+
+    BaseModel.validation = observed
+    try:
+        yield results
+    finally:
+        BaseModel.validation = validation
+
+
+def compare(expected: dict, results: dict[str, dict[str, float]], absent: dict[str, str]) -> list[Row]:
+    """One row for each expected number, in the option file's order."""
+    rows = []
+    for dataset, numbers in expected.items():
+        for metric, number in numbers.items():
+            value, tolerance = number["value"], number["tolerance"]
+            got = results.get(dataset, {}).get(metric)
+            if isinstance(got, int | float):
+                verdict = OK if abs(got - value) <= tolerance else DIFFERS
+                rows.append(Row(dataset, metric, value, tolerance, float(got), verdict))
+                continue
+            reason = (
+                f"{absent[dataset]} does not exist"
+                if dataset in absent
+                else f"no value, BasicSR's log says why ({got})"
+            )
+            rows.append(Row(dataset, metric, value, tolerance, None, NOT_CHECKED, reason))
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as aligned text."""
+    lines = [("data set", "metric", "expected", "tolerance", "got", "difference", "verdict")]
+    for row in rows:
+        got, difference = ("-", "-") if row.got is None else (f"{row.got:.4f}", f"{row.difference:+.4f}")
+        verdict = f"{row.verdict} ({row.reason})" if row.reason else row.verdict
+        lines.append((row.dataset, row.metric, f"{row.expected:.4f}", f"{row.tolerance:g}", got, difference, verdict))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def report_writer(report: str | None):
+    """The function `write(rows, failed)` for a report of that name, None for no report.
+
+    Raises:
+        InputError: the name ends in neither .json nor .xml.
+    """
+    if report is None:
+        return None
+    path = Path(report).expanduser()
+    formats = {".json": json_report, ".xml": junit_report}
+    if path.suffix not in formats:
+        raise InputError(f"expected --report to end in {' or '.join(formats)}, got {report}")
+    return lambda rows, failed: write_bytes(path, formats[path.suffix](rows, failed))
+
+
+def json_report(rows: list[Row], failed: list[Row]) -> bytes:
+    """`{"passed": bool, "rows": [...]}`, a row with its fields, difference included; null where there is no number."""
+    entries = [{**asdict(row), "difference": row.difference, "failed": row in failed} for row in rows]
+    return (json.dumps({"passed": not failed, "rows": entries}, indent=2) + "\n").encode()
+
+
+def junit_report(rows: list[Row], failed: list[Row]) -> bytes:
+    """JUnit's XML, as CI systems read it: a test case for each number, skipped where it was not checked."""
+    skipped = [row for row in rows if row.verdict == NOT_CHECKED and row not in failed]
+    suite = ElementTree.Element(
+        "testsuite", name="basicsr test --check", tests=str(len(rows)), failures=str(len(failed)), errors="0",
+        skipped=str(len(skipped)),
+    )  # fmt: skip
+    for row in rows:
+        case = ElementTree.SubElement(suite, "testcase", classname=row.dataset, name=row.metric)
+        message = row.reason or f"expected {row.expected} +- {row.tolerance}, got {row.got}"
+        if row in failed:
+            ElementTree.SubElement(case, "failure", message=message)
+        elif row in skipped:
+            ElementTree.SubElement(case, "skipped", message=message)
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True) + b"\n"
