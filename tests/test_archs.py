@@ -1,0 +1,140 @@
+"""The networks: golden outputs and gradients of the reference, its parameter names, switches, and what is refused."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
+from bidiffsr_arch.binary import BINARIZERS
+from bidiffsr_arch.errors import InputError
+
+GOLDEN = Path(__file__).parent / "golden"
+BIDIFFSR = ["bidiffsr_tiny", "bidiffsr_attn_k5"]
+# The reference ran in float32 on another machine; its outputs are of order 1.
+OUTPUT_TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = 1e-3
+# Some gradients vanish mathematically (a constant before a GroupNorm of one channel a group) and are rounding noise of 1e-10 in both.
+GRADIENT_NOISE = 1e-8
+
+
+def load(name: str, cls: type) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    content = np.load(GOLDEN / f"{name}.npz")
+    tensors = {key: torch.from_numpy(content[key]) for key in content.files if key != "config"}
+    network = cls(**json.loads(str(content["config"])))
+    network.load_state_dict({key.removeprefix("state/"): t for key, t in tensors.items() if key.startswith("state/")})
+    return network.eval(), tensors
+
+
+@pytest.mark.parametrize(("name", "cls"), [*((name, BIDiffSRUNet) for name in BIDIFFSR), ("sr3_tiny", SR3UNet)])
+@torch.no_grad()
+def test_outputs_are_the_references(name, cls):
+    network, golden = load(name, cls)
+    for key in (key for key in golden if key.startswith("out/")):
+        t = float(key.removeprefix("out/"))
+        out = network(golden["x"], golden["cond"], torch.full((2, 1), t))
+        torch.testing.assert_close(out, golden[key], atol=OUTPUT_TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", BIDIFFSR)
+@torch.no_grad()
+def test_each_sample_of_a_batch_has_its_own_timestep(name):
+    network, golden = load(name, BIDiffSRUNet)
+    for first, second in itertools.permutations(golden["times"].tolist(), 2):
+        out = network(golden["x"], golden["cond"], torch.tensor([first, second]))
+        for row, t in enumerate((first, second)):
+            torch.testing.assert_close(out[row], golden[f"out/{t}"][row], atol=OUTPUT_TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", BIDIFFSR)
+def test_gradients_are_the_references(name):
+    network, golden = load(name, BIDiffSRUNet)
+    out = network(golden["x"], golden["cond"], golden["times"][:1].expand(2))
+    (out - golden["grad_target"]).abs().mean().backward()
+    for parameter in network.parameters():  # the state dict writes gradients under the reference's names
+        parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    for key, value in network.state_dict().items():
+        expected = golden[f"grad/{key}"]
+        assert (value - expected).norm() <= GRADIENT_TOLERANCE * expected.norm() + GRADIENT_NOISE, key
+
+
+def test_full_size_network_has_the_references_names_and_shapes():
+    lines = (GOLDEN / "bidiffsr_official_keys.txt").read_text().splitlines()
+    expected = {name: shape for name, shape in (line.split("\t") for line in lines)}
+    network = BIDiffSRUNet()
+    state = network.state_dict()
+    assert {name: str(tuple(t.shape)) for name, t in state.items()} == expected and len(expected) == 1371
+    assert sum(t.numel() for t in state.values()) == 51_280_387
+
+    published = {name: torch.randn_like(t) for name, t in state.items()}
+    network.load_state_dict(published, strict=True)
+    assert all(torch.equal(t, published[name]) for name, t in network.state_dict().items())
+
+
+SWITCHES = {
+    "rescale": ["cp", "pixelshuffle"],
+    "fusion": ["cs", "split", "concat", "add"],
+    "identity": [True, False],
+    "fp_res": [[], [16]],
+}
+
+
+@pytest.mark.parametrize("values", list(itertools.product(*SWITCHES.values())))
+@torch.no_grad()
+def test_every_combination_of_switches_runs_and_round_trips(values, tiny_options):
+    options = tiny_options | dict(zip(SWITCHES, values))
+    network, twin = BIDiffSRUNet(**options).eval(), BIDiffSRUNet(**options).eval()
+    twin.load_state_dict(network.state_dict())
+    x, y, t = torch.rand(2, 3, 10, 14), torch.rand(2, 3, 10, 14), torch.tensor([3, 97])
+    out = network(x, y, t)
+    assert out.shape == x.shape and torch.equal(out, twin(x, y, t))
+
+
+@pytest.mark.parametrize("name", BINARIZERS)
+def test_every_binarizer_runs_in_the_baseline_network(name, tiny_options):
+    options = tiny_options | dict(binarizer=name, rescale="pixelshuffle", fusion="concat", tar=False, taa=False)
+    out = BIDiffSRUNet(**options)(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8), torch.tensor([0, 99]))
+    assert out.shape == (2, 3, 8, 8) and torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize(("tar", "taa"), list(itertools.product([True, False], repeat=2)))
+def test_only_switched_banks_depend_on_the_timestep_group(tar, taa, tiny_options):
+    conv = BIDiffSRUNet(**tiny_options, tar=tar, taa=taa).downs[1].res_block.block1.conv
+    assert (conv.TaR.groups, conv.TaA.groups) == (3 if tar else 1, 3 if taa else 1)
+
+
+@torch.no_grad()
+def test_zero_init_predicts_zero(tiny_options):
+    for network in (BIDiffSRUNet(**tiny_options, zero_init=True), SR3UNet(inner_channel=8, norm_groups=4, channel_mults=[1, 2], zero_init=True)):
+        assert network(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), torch.tensor([5])).abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"binarizer": "ternary"}, "expected binarizer to be one of bnn, dorefa"),
+        ({"fusion": "sum"}, "expected fusion to be one of cs"),
+        ({"rescale": "nearest"}, "expected rescale to be one of cp"),
+        ({"channel_mults": [1, 4]}, "expected channel_mults to double"),
+        ({"norm_groups": 3}, "expected norm_groups to divide"),
+        ({"inner_channel": 9, "norm_groups": 9}, "expected an even inner_channel"),
+        ({"dynamic_group": 0}, "expected dynamic_group to be 1 or more"),
+        ({"binarizer": "bnn", "taa": False}, "expected tar: false with binarizer bnn"),
+        ({"binarizer": "xnor", "tar": False}, "expected taa: false with binarizer xnor"),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused_with_the_reason(options, message, tiny_options):
+    with pytest.raises(InputError, match=message):
+        BIDiffSRUNet(**tiny_options | options)
+
+
+def test_sizes_and_times_that_do_not_fit_are_refused(tiny_network):
+    x = torch.rand(1, 3, 8, 9)
+    with pytest.raises(InputError, match="multiples of 2, got 8x9"):
+        tiny_network(x, x, torch.tensor([0]))
+    x = torch.rand(2, 3, 8, 8)
+    with pytest.raises(InputError, match=r"\(2,\) or \(2, 1\)"):
+        tiny_network(x, x, torch.tensor([0]))

@@ -1,0 +1,214 @@
+"""Sign functions, weight binarizations, per-timestep banks and the seven binarizers."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, set_progress, timestep_group
+from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
+from bidiffsr_arch.binary.sign import sign
+from bidiffsr_arch.binary.weight import WEIGHTS
+
+V = [-2.0, -1.0, -0.5, 0.0, 0.25, 1.0, 1.5]
+
+
+def gradient(surrogate: str, values: list[float], **options) -> list[float]:
+    v = torch.tensor(values, requires_grad=True)
+    sign(v, surrogate, **options).sum().backward()
+    return v.grad.tolist()
+
+
+def test_sign_of_zero_is_plus_one():
+    assert sign(torch.tensor([-1e-30, -0.0, 0.0, 1e-30]), "clip").tolist() == [-1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "expected"),
+    [
+        ("clip", [0, 1, 1, 1, 1, 1, 0]),
+        ("poly", [0, 0, 1, 2, 1.5, 0, 0]),
+        ("straight", [1] * 7),
+    ],
+)
+def test_surrogate_gradients(surrogate, expected):
+    assert gradient(surrogate, V) == expected
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+def test_error_decay_estimator_follows_its_formula(p):
+    t = 0.1 * 10 ** (2 * p)
+    k = max(1 / t, 1)
+    expected = [k * t * (1 - math.tanh(t * v) ** 2) for v in V]
+    assert gradient("ede", V, progress=torch.tensor(p)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_scale_changes_values_and_no_gradient():
+    v = torch.tensor([-0.5, 0.5], requires_grad=True)
+    scale = torch.tensor(3.0, requires_grad=True)
+    out = sign(v, "clip", scale=scale)
+    out.sum().backward()
+    assert out.tolist() == [-3, 3] and v.grad.tolist() == [1, 1] and scale.grad is None
+
+
+# One layer of two 1x1 filters over two channels; channel means of |w| are 0.5 and 1.5, the layer's is 1.
+W = torch.tensor([[-0.75, 0.25], [2.0, -1.0]]).reshape(2, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "grads"),
+    [
+        ("sign", [-1, 1, 1, -1], [1, 1, 0, 1]),
+        ("layer_mean", [-1, 1, 1, -1], [1, 1, 1, 1]),
+        ("channel_mean", [-0.5, 0.5, 1.5, -1.5], [1, 1, 0, 1]),
+    ],
+)
+def test_weights_on_a_hand_worked_example(method, values, grads):
+    w = W.clone().requires_grad_()
+    out = WEIGHTS[method](w, torch.zeros(()))
+    out.sum().backward()
+    assert out.flatten().tolist() == values and w.grad.flatten().tolist() == grads
+
+
+def test_standardised_weights_on_a_hand_worked_example():
+    # Mean 0, unbiased deviation sqrt(8 / 3): standardised magnitudes average 0.612, and log2 of that, -0.71, rounds to -1.
+    w = torch.tensor([0.0, 0.0, 2.0, -2.0]).reshape(1, 4, 1, 1)
+    assert WEIGHTS["standardised"](w, torch.zeros(())).flatten().tolist() == [0.5, 0.5, 0.5, -0.5]
+
+
+def test_standardised_weights_gradient_is_that_of_the_composition():
+    torch.manual_seed(0)
+    w = torch.randn(3, 4, 3, 3, requires_grad=True)
+    target = torch.randn(3, 4, 3, 3)
+    p = torch.tensor(0.3)
+    (WEIGHTS["standardised"](w, p) * target).sum().backward()
+    # An independent composition: the surrogate's antiderivative max(1/t, 1) tanh(t v) has the same derivative.
+    u = w.detach().clone().requires_grad_()
+    v = (u - u.mean((1, 2, 3), keepdim=True)) / u.std((1, 2, 3), keepdim=True)
+    t = 0.1 * 10 ** (2 * p)
+    (max(1 / t, torch.tensor(1.0)) * torch.tanh(t * v) * target).sum().backward()
+    torch.testing.assert_close(w.grad, u.grad, atol=1e-6, rtol=1e-5)  # float32 rounding of two orders of operations
+
+
+@given(st.integers(1, 8), st.integers(1, 2000), st.integers(0, 1999))
+def test_groups_partition_the_timesteps(groups, total_step, t):
+    t = t % total_step
+    expected = min(groups * t // total_step, groups - 1)
+    assert timestep_group(torch.tensor([t]), total_step, groups).item() == expected
+    assert timestep_group(torch.tensor([float(t)]), total_step, groups).item() == expected
+
+
+def test_group_of_out_of_range_timesteps_is_clamped():
+    assert timestep_group(torch.tensor([-3, 2000, 9999]), 2000, 5).tolist() == [0, 4, 4]
+
+
+def test_banks_pick_each_samples_own_set():
+    bias = TimestepBias(3, 2)
+    bias.bias.data = torch.arange(6.0).reshape(3, 2)
+    out = bias(torch.zeros(2, 2, 1, 1), torch.tensor([2, 0]))
+    assert out.flatten().tolist() == [4, 5, 0, 1]
+
+    rprelu = TimestepRPReLU(2, 1)
+    rprelu.bias0.data, rprelu.slope.data, rprelu.bias1.data = (
+        torch.tensor([[a], [b]]) for a, b in ((1.0, -1.0), (0.5, 0.1), (10.0, 20.0))
+    )
+    out = rprelu(torch.tensor([[-3.0], [2.0]]).reshape(2, 1, 1, 1), torch.tensor([0, 1]))
+    assert out.flatten().tolist() == [-2 * 0.5 + 10, 1 + 20]
+
+
+def test_a_bank_of_several_sets_needs_the_group():
+    with pytest.raises(ValueError, match="expected the timestep group"):
+        TimestepBias(2, 1)(torch.zeros(1, 1, 1, 1))
+
+
+def test_banks_read_and_write_one_tensor_a_set():
+    bank = TimestepRPReLU(2, 3)
+    state = bank.state_dict()
+    assert {name: tuple(t.shape) for name, t in state.items()} == {
+        f"dynamic_relu_{k}.{name}": shape
+        for k in range(2)
+        for name, shape in (("pr_bias0.bias", (1, 3, 1, 1)), ("pr_prelu.weight", (3,)), ("pr_bias1.bias", (1, 3, 1, 1)))
+    }
+    values = {name: torch.randn_like(t) for name, t in state.items()}
+    bank.load_state_dict(values)
+    assert all(torch.equal(t, values[name]) for name, t in bank.state_dict().items())
+
+
+def test_banks_name_missing_unexpected_and_misshapen_tensors():
+    bank = TimestepBias(2, 3)
+    with pytest.raises(RuntimeError, match=r"dynamic_move_1\.bias"):
+        bank.load_state_dict({"dynamic_move_0.bias": torch.zeros(1, 3, 1, 1)})
+    with pytest.raises(RuntimeError, match=r"Unexpected.*dynamic_move_2\.bias"):
+        bank.load_state_dict({f"dynamic_move_{k}.bias": torch.zeros(1, 3, 1, 1) for k in range(3)})
+    with pytest.raises(RuntimeError, match=r"size mismatch for dynamic_move_0\.bias: expected \(1, 3, 1, 1\), got \(1, 4, 1, 1\)"):
+        bank.load_state_dict({f"dynamic_move_{k}.bias": torch.zeros(1, 4, 1, 1) for k in range(2)})
+
+
+def by_hand(name: str, x: torch.Tensor, layer: BinaryConv2d) -> torch.Tensor:
+    """Forward of a binarizer straight from its definition, for a 3x3 layer with freshly initialised norm and bias."""
+    w = layer.binary_conv.weight.detach()
+    ones = torch.where(w >= 0, 1.0, -1.0)
+    magnitude = w.abs().mean((1, 2, 3), keepdim=True)
+    weight = {
+        "bnn": ones,
+        "dorefa": ones * w.abs().mean(),
+        "xnor": ones * magnitude,
+        "reactnet": ones * magnitude,
+        "bbcu": ones * magnitude,
+        "bidiffsr": ones * magnitude,
+    }
+    if name == "irnet":
+        v = (w - w.mean((1, 2, 3), keepdim=True)) / w.std((1, 2, 3), keepdim=True)
+        weight["irnet"] = torch.where(v >= 0, 1.0, -1.0) * 2 ** torch.round(torch.log2(v.abs().mean((1, 2, 3), keepdim=True)))
+    z = F.conv2d(torch.where(x >= 0, 1.0, -1.0), weight[name], padding=1)
+    if name == "xnor":
+        z = z * F.conv2d(x.abs().mean(1, keepdim=True), torch.full((1, 1, 3, 3), 1 / 9), padding=1)
+    if name not in ("bbcu", "bidiffsr"):
+        z = (z - z.mean((0, 2, 3), keepdim=True)) / (z.var((0, 2, 3), keepdim=True, unbiased=False) + 1e-5).sqrt()
+    if name in ("reactnet", "bbcu", "bidiffsr"):
+        z = F.prelu(z, torch.full((w.shape[0],), 0.25)) + x
+    return z
+
+
+@pytest.mark.parametrize("name", BINARIZERS)
+def test_binarizers_follow_their_definition(name):
+    torch.manual_seed(1)
+    layer = BinaryConv2d(4, 4, 3, BINARIZERS[name])
+    x = torch.randn(2, 4, 5, 6)
+    x[0, 0, 0, 0] = 0.0  # 1-bit has no zero: counts as +1
+    torch.testing.assert_close(layer(x), by_hand(name, x, layer), atol=1e-5, rtol=1e-4)  # BatchNorm divides by small deviations
+
+
+@pytest.mark.parametrize("name", BINARIZERS)
+def test_every_parameter_gets_a_gradient(name):
+    torch.manual_seed(2)
+    layer = BinaryConv2d(4, 4, 1, BINARIZERS[name])
+    layer(torch.randn(2, 4, 5, 6)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
+
+
+def test_shortcut_needs_method_switch_and_equal_widths():
+    assert BinaryConv2d(4, 4, 1, BINARIZERS["bidiffsr"]).shortcut
+    assert not BinaryConv2d(4, 2, 1, BINARIZERS["bidiffsr"]).shortcut
+    assert not BinaryConv2d(4, 4, 1, BINARIZERS["bidiffsr"], identity=False).shortcut
+    assert not BinaryConv2d(4, 4, 1, BINARIZERS["bnn"]).shortcut
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3]), st.integers(1, 7), st.integers(1, 7), st.integers(1, 3))
+def test_padded_taps_add_nothing(c_in, c_out, k, height, width, batch):
+    layer = BinaryConv2d(c_in, c_out, k, BINARIZERS["bnn"]).eval()
+    z = layer(torch.ones(batch, c_in, height, width))
+    ones = torch.where(layer.binary_conv.weight >= 0, 1.0, -1.0)
+    counted = F.conv2d(F.pad(torch.ones(batch, c_in, height, width), [k // 2] * 4), ones)
+    torch.testing.assert_close(z, counted / math.sqrt(1 + 1e-5))
+
+
+def test_progress_reaches_every_layer_and_no_checkpoint():
+    network = torch.nn.Sequential(*(BinaryConv2d(2, 2, 1, BINARIZERS["irnet"]) for _ in range(2)))
+    set_progress(network, 0.75)
+    assert [layer.binary_conv.progress.item() for layer in network] == [0.75, 0.75]
+    assert not any("progress" in name for name in network.state_dict())
