@@ -1,7 +1,7 @@
 """Option files: BasicSR's YAML, read safely, with `base:` files and `a:b=value` overrides.
 
-Nothing in an option file or an override can run code: only YAML's plain types are built. `1e-4`, a text to BasicSR's own
-reader, is a number here. The files that this package ships are found by name (`shipped`, `shipped_path`).
+Nothing in an option file or an override can run code: YAML's plain types are all there is. `1e-4`, a text to stock
+BasicSR, is a number here. The files that this package ships are found by name (`shipped`, `shipped_path`).
 """
 
 import difflib
@@ -20,7 +20,7 @@ BENCHMARK_VARIABLE = "BIDIFFSR_BENCHMARK_ROOT"
 
 REQUIRED_KEYS = ("name", "model_type", "num_gpu", "datasets", "path")
 MAPPING_KEYS = ("datasets", "network_g", "beta_schedule", "path", "train", "val", "logger", "dist_params", "expected")
-KNOWN_KEYS = (*REQUIRED_KEYS, *MAPPING_KEYS, "scale", "manual_seed", "find_unused_parameters", "diffuse",
+KNOWN_KEYS = (*REQUIRED_KEYS, *MAPPING_KEYS, "scale", "paper_row", "manual_seed", "find_unused_parameters", "diffuse",
               "residual_scale", "timestep_sampling", "time_input", "data_range")  # fmt: skip
 MODELS_WITHOUT_NETWORK = ("BicubicModel",)
 MISSPELT = 0.8  # difflib ratio from which an unknown top-level key counts as a misspelt known one

@@ -1,5 +1,7 @@
 """Test a network as an option file says, with BasicSR's test pipeline.
 
+A file for training will do, too: its validation sets are tested, with the newest network that it trained.
+
 Pictures and the log go to results/<name>/ below the current directory, unless the file's own
 `path: results_root` says otherwise. --check compares the metrics with the file's `expected:` block, leaves out
 data sets that are absent, and exits with status 1 where a number differs by more than its tolerance.
@@ -7,6 +9,8 @@ data sets that are absent, and exits with status 1 where a number differs by mor
 
 import argparse
 import os
+from collections import OrderedDict
+from pathlib import Path
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
 from bidiffsr_arch.errors import InputError
@@ -34,8 +38,9 @@ def run(args: argparse.Namespace) -> None:
     options = load_options(args.opt, args.force_yml)
     if not options.get("val"):
         raise InputError(f"{args.opt}: expected a `val:` block to test by, found none")
-    if "train" in options["datasets"]:
-        raise InputError(f"{args.opt}: `datasets: train:` is for training; use `basicsr train`, or take it out")
+    is_training_file = "train" in options["datasets"]
+    if is_training_file:
+        as_test(options)
     load_plugins()
     if args.check:
         from bidiffsr_arch.cli.check import run_check
@@ -44,5 +49,15 @@ def run(args: argparse.Namespace) -> None:
         return
     from basicsr.test import test_pipeline
 
-    with basicsr_arguments(args, options if "base" in read_yaml(args.opt) else None):
+    with basicsr_arguments(args, options if is_training_file or "base" in read_yaml(args.opt) else None):
         test_pipeline(os.getcwd())
+
+
+def as_test(options: OrderedDict) -> None:
+    """Turn options for training into options for a test of what was trained, in place."""
+    del options["datasets"]["train"]
+    options["val"].setdefault("suffix", None)
+    path = options["path"]
+    if path.get("pretrain_network_g") is None:
+        experiment = path.get("experiments_root") or Path("experiments", options["name"])
+        path["pretrain_network_g"] = str(Path(experiment, "models", "net_g_latest.pth"))
