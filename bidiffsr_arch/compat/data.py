@@ -1,0 +1,186 @@
+"""Cures of reading pictures."""
+
+import random
+from os import path as osp
+
+import basicsr.data
+import cv2
+import numpy as np
+import torch
+from basicsr.data import data_util, transforms
+from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.data.prefetch_dataloader import PrefetchGenerator
+from basicsr.utils import FileClient, img_util, scandir
+
+from bidiffsr_arch.compat.patch import contains, replace, replace_method
+from bidiffsr_arch.errors import InputError
+
+# How a picture file starts, and what has to come near its end: older OpenCVs decode the first half of a file silently.
+SIGNATURES = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
+NAMES_SHOWN = 3
+
+
+class NamedContent(bytes):
+    """The bytes of a file, and where they came from."""
+
+    source = "a picture"
+
+
+def worker_seeds() -> bool:
+    """Loader workers are seeded alike in every epoch, so augmentations repeat: torch's seed of the epoch is used."""
+    stock = basicsr.data.worker_init_fn
+    if not contains(stock, "worker_seed = num_workers * rank + worker_id + seed"):
+        return False
+    replace(stock, seed_worker)
+    return True
+
+
+def seed_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
+    """Seed numpy and random from torch's own seed of this worker, which differs by epoch, worker and rank.
+
+    Torch draws it from the main process's generator, which BasicSR seeds with manual_seed + rank.
+    """
+    worker_seed = torch.initial_seed() % 2**32
+    np.random.seed(worker_seed)
+    random.seed(worker_seed)
+
+
+def prefetch_errors() -> bool:
+    """An error in the prefetching thread left the training waiting for ever: it is handed over and raised."""
+    stock = PrefetchGenerator.run
+    if contains(stock, "except"):
+        return False
+
+    def run(self: PrefetchGenerator) -> None:
+        try:
+            stock(self)
+        except Exception as error:
+            self.queue.put(error)
+
+    def __next__(self: PrefetchGenerator):
+        item = self.queue.get()
+        if item is not None and not isinstance(item, Exception):
+            return item
+        self.queue.put(item)  # the thread has ended: a further call meets the same end instead of an empty queue
+        raise item or StopIteration
+
+    replace_method(PrefetchGenerator, "run", run)
+    replace_method(PrefetchGenerator, "__next__", __next__)
+    return True
+
+
+def named_content() -> bool:
+    """What FileClient reads does not know its file, so no error can name it: the bytes carry their source."""
+    stock = FileClient.get
+    if contains(stock, "source"):
+        return False
+
+    def get(self: FileClient, filepath: str, client_key: str = "default") -> NamedContent:
+        content = stock(self, filepath, client_key)
+        if content is None:
+            raise InputError(f"{filepath} is not in the {client_key} {self.backend} database")
+        named = NamedContent(content)
+        named.source = str(filepath)
+        return named
+
+    replace_method(FileClient, "get", get)
+    return True
+
+
+def _is_cut(content: bytes) -> bool:
+    content = content if isinstance(content, bytes) else bytes(content)  # lmdb may give a view
+    return any(content.startswith(head) and content.rfind(tail) < 0 for head, tail in SIGNATURES.items())
+
+
+def broken_pictures() -> bool:
+    """A picture that cannot be decoded was "'NoneType' object has no attribute 'astype'": its file is named."""
+    stock = img_util.imfrombytes
+    if contains(stock, "is None"):
+        return False
+
+    def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:
+        try:
+            image = None if _is_cut(content) else stock(content, flag)
+        except cv2.error:  # no bytes at all, or more pixels than OpenCV reads
+            image = None
+        if image is None:
+            source = getattr(content, "source", NamedContent.source)
+            raise InputError(f"{source} cannot be decoded: {len(content)} bytes, truncated or no picture; replace it")
+        return image.astype(np.float32) / 255.0 if float32 else image
+
+    replace(stock, imfrombytes)
+    return True
+
+
+def unpaired_folders() -> bool:
+    """Unequal LQ and GT folders were an assertion without names, and their order the disk's: named, and sorted."""
+    stock = data_util.paired_paths_from_folder
+    if contains(stock, "sorted"):
+        return False
+
+    def paired_paths_from_folder(folders: list[str], keys: list[str], filename_tmpl: str) -> list[dict[str, str]]:
+        lq_folder, gt_folder = folders
+        found = set(scandir(lq_folder))
+        stems = [osp.splitext(name) for name in scandir(gt_folder)]
+        wanted = {f"{filename_tmpl.format(stem)}{suffix}" for stem, suffix in stems}
+        if not wanted:
+            raise InputError(f"expected pictures in {gt_folder}, found none")
+        for names, here, there in ((wanted - found, lq_folder, gt_folder), (found - wanted, gt_folder, lq_folder)):
+            if names:
+                shown = ", ".join(sorted(names)[:NAMES_SHOWN])
+                more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+                raise InputError(
+                    f"expected a partner for each of {len(wanted)} GT and {len(found)} LQ pictures; "
+                    f"none in {here} for {shown}{more} of {there} (filename_tmpl: {filename_tmpl})"
+                )
+        return sorted(stock(folders, keys, filename_tmpl), key=lambda pair: pair[f"{keys[1]}_path"])
+
+    replace(stock, paired_paths_from_folder)
+    return True
+
+
+def mismatched_crops() -> bool:
+    """A pair of the wrong sizes was an error without its file's name in training: the name is in it."""
+    stock = transforms.paired_random_crop
+    if not contains(stock, "Scale mismatches"):
+        return False
+
+    def paired_random_crop(img_gts, img_lqs, gt_patch_size: int, scale: int, gt_path: str | None = None):
+        try:
+            return stock(img_gts, img_lqs, gt_patch_size, scale, gt_path)
+        except ValueError as error:
+            reason = " ".join(" ".join(map(str, error.args)).split())
+            raise InputError(f"{gt_path}: {reason} Check scale and gt_size, or replace the pair") from error
+
+    replace(stock, paired_random_crop)
+    return True
+
+
+def silent_crops() -> bool:
+    """Validation crops GT silently when sizes disagree: only an excess below `scale` pixels is cropped."""
+    stock = PairedImageDataset.__getitem__
+    if not contains(stock, "img_gt[0:img_lq.shape[0] * scale, 0:img_lq.shape[1] * scale, :]"):
+        return False
+
+    def __getitem__(self: PairedImageDataset, index: int) -> dict:
+        sample = stock(self, index)
+        if self.opt["phase"] != "train":
+            # Read again as stored, since `sample` has it cropped: 1 % of what a sampler takes for the picture.
+            gt = img_util.imfrombytes(self.file_client.get(sample["gt_path"], "gt"))
+            _check_sizes(sample, gt.shape[:2], self.opt["scale"])
+        return sample
+
+    replace_method(PairedImageDataset, "__getitem__", __getitem__)
+    return True
+
+
+def _check_sizes(sample: dict, gt_size: tuple[int, int], scale: int) -> None:
+    lq_size = tuple(sample["lq"].shape[-2:])
+    enlarged_already = lq_size == tuple(gt_size)
+    fits = all(0 <= gt - lq * scale < scale for gt, lq in zip(gt_size, lq_size, strict=True))
+    if not (fits or enlarged_already):
+        (height, width), (lq_height, lq_width) = gt_size, lq_size
+        raise InputError(
+            f"expected GT {sample['gt_path']} to have {scale} times the size of LQ {sample['lq_path']}, "
+            f"got {width}x{height} for {lq_width}x{lq_height}; replace one of them, or set scale"
+        )

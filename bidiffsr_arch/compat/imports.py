@@ -1,0 +1,48 @@
+"""Cures that `import basicsr` needs."""
+
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+
+import torch
+
+_libraries: list[torch.library.Library] = []  # a declaration lives as long as its Library object
+
+
+def torchvision_operators() -> bool:
+    """torchvision's import asks for operators that its CUDA build cannot load into a CPU torch: they are declared."""
+    try:
+        importlib.import_module("torchvision")
+        return False
+    except RuntimeError as error:
+        if "operator torchvision::" not in str(error):
+            raise
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _libraries.append(library)
+    importlib.import_module("torchvision")
+    return True
+
+
+def torchvision_functional_tensor() -> bool:
+    """BasicSR imports rgb_to_grayscale from a module that torchvision 0.17 removed: it is found where it is today."""
+    gone = "torchvision.transforms.functional_tensor"
+    if gone in sys.modules or importlib.util.find_spec(gone):
+        return False
+    sys.modules[gone] = importlib.import_module("torchvision.transforms.functional")
+    return True
+
+
+def distutils_version() -> bool:
+    """BasicSR compares versions with distutils, which left Python in 3.12: packaging's Version compares them."""
+    try:
+        importlib.import_module("distutils.version")
+        return False
+    except ImportError:
+        module = ModuleType("distutils.version")
+    module.LooseVersion = importlib.import_module("packaging.version").Version
+    sys.modules.setdefault("distutils", ModuleType("distutils"))
+    sys.modules["distutils.version"] = module
+    return True
