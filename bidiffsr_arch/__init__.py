@@ -1,3 +1,42 @@
-"""BI-DiffSR for BasicSR: importing this package registers a 1-bit diffusion UNet, its model class, data set and metrics."""
+"""BI-DiffSR for BasicSR: importing this package registers a 1-bit diffusion UNet, its model class, data set and metrics.
+
+After ``import bidiffsr_arch``, BasicSR's own trainer runs the whole pipeline. Defects of BasicSR 1.4.2 that stand in the
+way on today's torch are cured first (`bidiffsr_arch.compat`).
+"""
+
+import warnings
+
+from bidiffsr_arch import compat
 
 __version__ = "0.1.0"
+
+compat.apply()
+
+
+def register() -> None:
+    """Enter this package's classes and functions in BasicSR's registries; calling it again changes nothing.
+
+    A name that another package has registered before stays that package's, and one warning says so.
+    """
+    from basicsr.utils import registry
+
+    from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
+    from bidiffsr_arch.data.paired_dataset import MultiPairedImageDataset
+    from bidiffsr_arch.metrics.lpips import calculate_lpips
+    from bidiffsr_arch.models import BicubicModel, BIDiffSRModel
+
+    entries = {
+        registry.ARCH_REGISTRY: (BIDiffSRUNet, SR3UNet),
+        registry.MODEL_REGISTRY: (BIDiffSRModel, BicubicModel),
+        registry.DATASET_REGISTRY: (MultiPairedImageDataset,),
+        registry.METRIC_REGISTRY: (calculate_lpips,),
+    }
+    for table, objects in entries.items():
+        for entry in objects:
+            if entry.__name__ not in table:
+                table.register(entry)
+            elif (owner := table.get(entry.__name__).__module__) != entry.__module__:
+                warnings.warn(f"{entry.__name__} is already registered by {owner}, which stays", stacklevel=2)
+
+
+register()

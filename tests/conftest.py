@@ -23,7 +23,8 @@ def benchmark_root() -> Path:
 
 @pytest.fixture
 def tiny_options() -> dict[str, Any]:
-    """Constructor arguments of the smallest BI-DiffSR UNet that has every kind of layer; a new dictionary for each test."""
+    """Constructor arguments of the smallest BI-DiffSR UNet that has every kind of layer; a new dictionary for each
+    test."""
     return dict(
         inner_channel=8,
         norm_groups=4,

@@ -17,7 +17,8 @@ BIDIFFSR = ["bidiffsr_tiny", "bidiffsr_attn_k5"]
 # The reference ran in float32 on another machine; its outputs are of order 1.
 OUTPUT_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
-# Some gradients vanish mathematically (a constant before a GroupNorm of one channel a group) and are rounding noise of 1e-10 in both.
+# Some gradients vanish mathematically (a constant before a GroupNorm of one channel a group) and are rounding noise of
+# 1e-10 in both.
 GRADIENT_NOISE = 1e-8
 
 
@@ -85,7 +86,7 @@ SWITCHES = {
 @pytest.mark.parametrize("values", list(itertools.product(*SWITCHES.values())))
 @torch.no_grad()
 def test_every_combination_of_switches_runs_and_round_trips(values, tiny_options):
-    options = tiny_options | dict(zip(SWITCHES, values))
+    options = tiny_options | dict(zip(SWITCHES, values, strict=True))
     network, twin = BIDiffSRUNet(**options).eval(), BIDiffSRUNet(**options).eval()
     twin.load_state_dict(network.state_dict())
     x, y, t = torch.rand(2, 3, 10, 14), torch.rand(2, 3, 10, 14), torch.tensor([3, 97])
@@ -108,7 +109,10 @@ def test_only_switched_banks_depend_on_the_timestep_group(tar, taa, tiny_options
 
 @torch.no_grad()
 def test_zero_init_predicts_zero(tiny_options):
-    for network in (BIDiffSRUNet(**tiny_options, zero_init=True), SR3UNet(inner_channel=8, norm_groups=4, channel_mults=[1, 2], zero_init=True)):
+    for network in (
+        BIDiffSRUNet(**tiny_options, zero_init=True),
+        SR3UNet(inner_channel=8, norm_groups=4, channel_mults=[1, 2], zero_init=True),
+    ):
         assert network(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), torch.tensor([5])).abs().max() == 0
 
 

@@ -74,7 +74,8 @@ def test_weights_on_a_hand_worked_example(method, values, grads):
 
 
 def test_standardised_weights_on_a_hand_worked_example():
-    # Mean 0, unbiased deviation sqrt(8 / 3): standardised magnitudes average 0.612, and log2 of that, -0.71, rounds to -1.
+    # Mean 0, unbiased deviation sqrt(8 / 3): standardised magnitudes average 0.612, and log2 of that, -0.71, rounds to
+    # -1.
     w = torch.tensor([0.0, 0.0, 2.0, -2.0]).reshape(1, 4, 1, 1)
     assert WEIGHTS["standardised"](w, torch.zeros(())).flatten().tolist() == [0.5, 0.5, 0.5, -0.5]
 
@@ -143,7 +144,9 @@ def test_banks_name_missing_unexpected_and_misshapen_tensors():
         bank.load_state_dict({"dynamic_move_0.bias": torch.zeros(1, 3, 1, 1)})
     with pytest.raises(RuntimeError, match=r"Unexpected.*dynamic_move_2\.bias"):
         bank.load_state_dict({f"dynamic_move_{k}.bias": torch.zeros(1, 3, 1, 1) for k in range(3)})
-    with pytest.raises(RuntimeError, match=r"size mismatch for dynamic_move_0\.bias: expected \(1, 3, 1, 1\), got \(1, 4, 1, 1\)"):
+    with pytest.raises(
+        RuntimeError, match=r"size mismatch for dynamic_move_0\.bias: expected \(1, 3, 1, 1\), got \(1, 4, 1, 1\)"
+    ):
         bank.load_state_dict({f"dynamic_move_{k}.bias": torch.zeros(1, 4, 1, 1) for k in range(2)})
 
 
@@ -162,7 +165,9 @@ def by_hand(name: str, x: torch.Tensor, layer: BinaryConv2d) -> torch.Tensor:
     }
     if name == "irnet":
         v = (w - w.mean((1, 2, 3), keepdim=True)) / w.std((1, 2, 3), keepdim=True)
-        weight["irnet"] = torch.where(v >= 0, 1.0, -1.0) * 2 ** torch.round(torch.log2(v.abs().mean((1, 2, 3), keepdim=True)))
+        weight["irnet"] = torch.where(v >= 0, 1.0, -1.0) * 2 ** torch.round(
+            torch.log2(v.abs().mean((1, 2, 3), keepdim=True))
+        )
     z = F.conv2d(torch.where(x >= 0, 1.0, -1.0), weight[name], padding=1)
     if name == "xnor":
         z = z * F.conv2d(x.abs().mean(1, keepdim=True), torch.full((1, 1, 3, 3), 1 / 9), padding=1)
@@ -179,7 +184,9 @@ def test_binarizers_follow_their_definition(name):
     layer = BinaryConv2d(4, 4, 3, BINARIZERS[name])
     x = torch.randn(2, 4, 5, 6)
     x[0, 0, 0, 0] = 0.0  # 1-bit has no zero: counts as +1
-    torch.testing.assert_close(layer(x), by_hand(name, x, layer), atol=1e-5, rtol=1e-4)  # BatchNorm divides by small deviations
+    torch.testing.assert_close(
+        layer(x), by_hand(name, x, layer), atol=1e-5, rtol=1e-4
+    )  # BatchNorm divides by small deviations
 
 
 @pytest.mark.parametrize("name", BINARIZERS)
@@ -198,7 +205,14 @@ def test_shortcut_needs_method_switch_and_equal_widths():
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3]), st.integers(1, 7), st.integers(1, 7), st.integers(1, 3))
+@given(
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.sampled_from([1, 3]),
+    st.integers(1, 7),
+    st.integers(1, 7),
+    st.integers(1, 3),
+)
 def test_padded_taps_add_nothing(c_in, c_out, k, height, width, batch):
     layer = BinaryConv2d(c_in, c_out, k, BINARIZERS["bnn"]).eval()
     z = layer(torch.ones(batch, c_in, height, width))

@@ -1,4 +1,5 @@
-"""BI-DiffSR's UNet (Chen et al., NeurIPS 2024): a diffusion UNet whose convolutions are 1-bit, with every ablation of the paper as a switch."""
+"""BI-DiffSR's UNet (Chen et al., NeurIPS 2024): a diffusion UNet whose convolutions are 1-bit, with every ablation of
+the paper as a switch."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -35,7 +36,8 @@ class Block(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """``x + block2(block1(x) + Linear(Swish(time)))``: the width never changes, so every 1-bit convolution keeps its shortcut."""
+    """``x + block2(block1(x) + Linear(Swish(time)))``: the width never changes, so every 1-bit convolution keeps its
+    shortcut."""
 
     def __init__(self, channels: int, time_channels: int, norm_groups: int, conv: MakeConv, dropout: float) -> None:
         super().__init__()
@@ -56,7 +58,8 @@ class BIDiffSRUNet(nn.Module):
         out_channel: channels of the prediction.
         inner_channel: width of the outermost level.
         norm_groups: groups of every GroupNorm.
-        channel_mults: width of each level in units of `inner_channel`; doubles from level to level, as the rescaling does.
+        channel_mults: width of each level in units of `inner_channel`; doubles from level to level, as the rescaling
+            does.
         attn_res: nominal resolutions (``image_size / 2^level``) whose ResBlocks are followed by self-attention.
         res_blocks: ResBlocks a level in the encoder; one more in the decoder.
         dropout: probability, before each ResBlock's second convolution.
@@ -122,7 +125,7 @@ class BIDiffSRUNet(nn.Module):
         self.timestep_level_mlp = time_embedding(inner_channel)
 
         self.downs = nn.ModuleList([PlainConv2d(in_channel, inner_channel, 3)])
-        for level, (width, size) in enumerate(zip(widths, sizes)):
+        for level, (width, size) in enumerate(zip(widths, sizes, strict=True)):
             self.downs.extend(res_block(width, binary, size in attn_res) for _ in range(res_blocks))
             if level < len(widths) - 1:
                 self.downs.append(down(width, binary))
@@ -130,7 +133,7 @@ class BIDiffSRUNet(nn.Module):
         self.mid = nn.ModuleList([res_block(widths[-1], binary, True), res_block(widths[-1], binary, False)])
 
         self.ups = nn.ModuleList()
-        for level, (width, size) in reversed(list(enumerate(zip(widths, sizes)))):
+        for level, (width, size) in reversed(list(enumerate(zip(widths, sizes, strict=True)))):
             conv = PlainConv2d if size in fp_res else binary
             for _ in range(res_blocks + 1):
                 self.ups.extend([fuse(width, conv), res_block(width, conv, size in attn_res)])
@@ -181,14 +184,20 @@ def _check(
     """Refuse combinations of constructor arguments that cannot work, with the reason."""
     widths = [inner_channel * mult for mult in channel_mults]
     if not widths or any(width != widths[0] << level for level, width in enumerate(widths)):
-        raise InputError(f"expected channel_mults to double from level to level, as the rescaling does, got {list(channel_mults)}")
+        raise InputError(
+            f"expected channel_mults to double from level to level, as the rescaling does, got {list(channel_mults)}"
+        )
     if any(width % norm_groups for width in widths):
         raise InputError(f"expected norm_groups to divide the widths {widths}, got {norm_groups}")
     if inner_channel % 2:
-        raise InputError(f"expected an even inner_channel, as rescaling, fusion and time embedding halve it, got {inner_channel}")
+        raise InputError(
+            f"expected an even inner_channel, as rescaling, fusion and time embedding halve it, got {inner_channel}"
+        )
     if dynamic_group < 1:
         raise InputError(f"expected dynamic_group to be 1 or more, got {dynamic_group}")
     if tar and not method.shift:
-        raise InputError(f"expected tar: false with binarizer {binarizer}, which has no bias before its sign, got tar: true")
+        raise InputError(
+            f"expected tar: false with binarizer {binarizer}, which has no bias before its sign, got tar: true"
+        )
     if taa and not method.rprelu:
         raise InputError(f"expected taa: false with binarizer {binarizer}, which has no RPReLU, got taa: true")

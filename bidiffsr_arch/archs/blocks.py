@@ -18,7 +18,8 @@ class TimeCode(NamedTuple):
 
 
 class Sinusoid(nn.Module):
-    """``[sin(t w_i) | cos(t w_i)]`` with ``w_i = exp(-ln(1e4) i / n)``, i = 0..n-1, n = channels / 2 (SR3's position encoding)."""
+    """``[sin(t w_i) | cos(t w_i)]`` with ``w_i = exp(-ln(1e4) i / n)``, i = 0..n-1, n = channels / 2 (SR3's position
+    encoding)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,7 +40,8 @@ def time_embedding(channels: int) -> nn.Sequential:
 
 
 class PlainConv2d(nn.Conv2d):
-    """Full-precision convolution that keeps the picture's size; called like the layers that depend on time, which it does not."""
+    """Full-precision convolution that keeps the picture's size; called like the layers that depend on time, which it
+    does not."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
@@ -114,7 +116,9 @@ def as_times(time: Tensor, batch: int) -> Tensor:
         InputError: another shape.
     """
     if time.shape not in ((batch,), (batch, 1)):
-        raise InputError(f"expected time of shape ({batch},) or ({batch}, 1), one timestep a sample, got {tuple(time.shape)}")
+        raise InputError(
+            f"expected time of shape ({batch},) or ({batch}, 1), one timestep a sample, got {tuple(time.shape)}"
+        )
     return time.reshape(batch)
 
 
@@ -122,4 +126,6 @@ def check_size(x: Tensor, multiple: int) -> None:
     """Raise InputError unless height and width of x (B, C, H, W) are multiples of `multiple`."""
     height, width = x.shape[-2:]
     if height % multiple or width % multiple:
-        raise InputError(f"expected height and width to be multiples of {multiple}, got {height}x{width}; pad the picture first")
+        raise InputError(
+            f"expected height and width to be multiples of {multiple}, got {height}x{width}; pad the picture first"
+        )

@@ -15,7 +15,8 @@ class Fusion(nn.Module):
 
 
 class CSFusion(Fusion):
-    """Channel-shuffle fusion (Chen et al. 2024, sec. 3.4): every second channel changes sides, so that both convolutions see both ranges.
+    """Channel-shuffle fusion (Chen et al. 2024, sec. 3.4): every second channel changes sides, so that both
+    convolutions see both ranges.
 
     ``conv1([x_odd | skip_even]) + conv2([x_even | skip_odd])``, channels counted from 0.
     """

@@ -1,4 +1,5 @@
-"""Half and double resolution in a 1-bit UNet, where widths must match for an identity shortcut: CP-Down and CP-Up, and their baseline."""
+"""Half and double resolution in a 1-bit UNet, where widths must match for an identity shortcut: CP-Down and CP-Up, and
+their baseline."""
 
 from collections.abc import Callable
 
@@ -14,7 +15,8 @@ MakeConv = Callable[[int, int, int], nn.Module]
 class CPDown(nn.Module):
     """Consistent-pixel down-sampling, (B, C, H, W) -> (B, 2C, H/2, W/2) (Chen et al. 2024, sec. 3.3).
 
-    Halves of the channels go through a 1-bit convolution each, are added, and PixelUnshuffle(2) moves pixels into channels.
+    Halves of the channels go through a 1-bit convolution each, are added, and PixelUnshuffle(2) moves pixels into
+    channels.
     """
 
     def __init__(self, channels: int, conv: MakeConv) -> None:
@@ -64,4 +66,7 @@ class PixelUp(nn.Module):
         return F.pixel_shuffle(self.biconv(x, time.group), 2)
 
 
-RESCALERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {"cp": (CPDown, CPUp), "pixelshuffle": (PixelDown, PixelUp)}
+RESCALERS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "cp": (CPDown, CPUp),
+    "pixelshuffle": (PixelDown, PixelUp),
+}

@@ -31,7 +31,9 @@ class AddTime(nn.Module):
 class ResBlock(nn.Module):
     """``shortcut(x) + block2(block1(x) + Linear(time))``; the shortcut is a 1x1 convolution where the width changes."""
 
-    def __init__(self, in_channels: int, out_channels: int, time_channels: int, norm_groups: int, dropout: float) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, time_channels: int, norm_groups: int, dropout: float
+    ) -> None:
         super().__init__()
         self.noise_func = AddTime(time_channels, out_channels)
         self.block1 = NormSwishConv(in_channels, out_channels, norm_groups)
@@ -65,7 +67,8 @@ class Up(nn.Module):
 
 
 class SR3UNet(nn.Module):
-    """SR3's full-precision diffusion UNet, under SR3's parameter names. Arguments as in `BIDiffSRUNet`, without its 1-bit ones.
+    """SR3's full-precision diffusion UNet, under SR3's parameter names. Arguments as in `BIDiffSRUNet`, without its
+    1-bit ones.
 
     Args:
         zero_init: start with the last convolution at zero, so that an untrained network predicts 0.
@@ -88,7 +91,9 @@ class SR3UNet(nn.Module):
         widths = [inner_channel * mult for mult in channel_mults]
         sizes = [image_size // 2**level for level in range(len(widths))]
         if inner_channel % 2 or any(width % norm_groups for width in [inner_channel, *widths]):
-            raise InputError(f"expected an even inner_channel and norm_groups that divides the widths {widths}, got {norm_groups}")
+            raise InputError(
+                f"expected an even inner_channel and norm_groups that divides the widths {widths}, got {norm_groups}"
+            )
         self.multiple = 2 ** (len(widths) - 1)
 
         def res_block(in_channels: int, out_channels: int, attention: bool) -> ResBlockAttention:
@@ -99,7 +104,7 @@ class SR3UNet(nn.Module):
 
         self.downs = nn.ModuleList([PlainConv2d(in_channel, inner_channel, 3)])
         skips, channels = [inner_channel], inner_channel
-        for level, (width, size) in enumerate(zip(widths, sizes)):
+        for level, (width, size) in enumerate(zip(widths, sizes, strict=True)):
             for _ in range(res_blocks):
                 self.downs.append(res_block(channels, width, size in attn_res))
                 channels = width
@@ -111,7 +116,7 @@ class SR3UNet(nn.Module):
         self.mid = nn.ModuleList([res_block(channels, channels, True), res_block(channels, channels, False)])
 
         self.ups = nn.ModuleList()
-        for level, (width, size) in reversed(list(enumerate(zip(widths, sizes)))):
+        for level, (width, size) in reversed(list(enumerate(zip(widths, sizes, strict=True)))):
             for _ in range(res_blocks + 1):
                 self.ups.append(res_block(channels + skips.pop(), width, size in attn_res))
                 channels = width

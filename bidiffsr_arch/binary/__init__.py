@@ -1,4 +1,5 @@
-"""What "1-bit" means: sign functions, binary convolutions and the table of binarizers. Knows nothing of UNets or diffusion."""
+"""What "1-bit" means: sign functions, binary convolutions and the table of binarizers. Knows nothing of UNets or
+diffusion."""
 
 from bidiffsr_arch.binary.bank import timestep_group
 from bidiffsr_arch.binary.conv import BinaryConv2d, set_progress

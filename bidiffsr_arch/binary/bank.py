@@ -1,7 +1,7 @@
 """Per-timestep parameters: K sets of per-channel numbers, of which every sample uses the set of its own timestep group.
 
-BI-DiffSR's TaR is a bank of biases, its TaA a bank of RPReLUs. A bank is stored as (K, C) tensors and picked by indexing, so that a batch
-may hold different timesteps; on disk it goes by the reference's names, one tensor a group.
+BI-DiffSR's TaR is a bank of biases, its TaA a bank of RPReLUs. A bank is stored as (K, C) tensors and picked by
+indexing, so that a batch may hold different timesteps; on disk it goes by the reference's names, one tensor a group.
 """
 
 from collections.abc import Mapping
@@ -25,13 +25,15 @@ class TimestepBank(nn.Module):
     """K sets of per-channel parameters that read and write one tensor a set.
 
     Args:
-        names: name of each parameter -> the reference's name of set k, with ``{k}``, and that tensor's shape for C = -1.
+        names: for each parameter the reference's name of set k, with ``{k}``, and that tensor's shape, C written -1.
         init: first value of each parameter.
         groups: K.
         channels: C.
     """
 
-    def __init__(self, names: Mapping[str, tuple[str, tuple[int, ...]]], init: Mapping[str, float], groups: int, channels: int) -> None:
+    def __init__(
+        self, names: Mapping[str, tuple[str, tuple[int, ...]]], init: Mapping[str, float], groups: int, channels: int
+    ) -> None:
         super().__init__()
         self.groups, self.channels = groups, channels
         self._names = dict(names)
@@ -39,11 +41,14 @@ class TimestepBank(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.full((groups, channels), value)))
 
     def pick(self, name: str, group: Tensor | None) -> Tensor:
-        """Parameter `name` of each sample's group, (B, C, 1, 1); (1, C, 1, 1) where there is one set for all timesteps."""
+        """Parameter `name` of each sample's group, (B, C, 1, 1); (1, C, 1, 1) where there is one set for all
+        timesteps."""
         bank = getattr(self, name)
         if self.groups > 1:
             if group is None:
-                raise ValueError(f"expected the timestep group of each sample for a bank of {self.groups} sets, got None")
+                raise ValueError(
+                    f"expected the timestep group of each sample for a bank of {self.groups} sets, got None"
+                )
             bank = bank[group]
         return bank[:, :, None, None]
 
@@ -56,7 +61,9 @@ class TimestepBank(nn.Module):
                 bank = getattr(self, name) if keep_vars else getattr(self, name).detach()
                 destination[prefix + template.format(k=k)] = bank[k].view(shape)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs) -> None:
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ) -> None:
         used = set()
         for name, (template, shape) in self._names.items():
             keys = [prefix + template.format(k=k) for k in range(self.groups)]
@@ -67,7 +74,9 @@ class TimestepBank(nn.Module):
                     continue
                 used.add(key)
                 if state_dict[key].shape != expected:
-                    error_msgs.append(f"size mismatch for {key}: expected {tuple(expected)}, got {tuple(state_dict[key].shape)}")
+                    error_msgs.append(
+                        f"size mismatch for {key}: expected {tuple(expected)}, got {tuple(state_dict[key].shape)}"
+                    )
                     continue
                 with torch.no_grad():
                     getattr(self, name)[k].copy_(state_dict[key].flatten())

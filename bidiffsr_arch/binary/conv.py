@@ -9,7 +9,8 @@ from bidiffsr_arch.binary.methods import Binarizer
 from bidiffsr_arch.binary.sign import sign
 from bidiffsr_arch.binary.weight import WEIGHTS
 
-# Small first weights let signs settle within the first hundreds of steps of Adam at 1e-4; sign and scale are all that training sees.
+# Small first weights let signs settle within the first hundreds of steps of Adam at 1e-4; sign and scale are all that
+# training sees.
 INITIAL_WEIGHT = 1e-3
 
 
@@ -87,13 +88,15 @@ class BinaryConv2d(nn.Module):
 
     @torch.no_grad()
     def spatial_scale(self, x: Tensor) -> Tensor:
-        """XNOR-Net's K: k x k box average (zero padding, divided by k²) of the channel mean of ``|x|``, (B, 1, H, W), without gradient."""
+        """XNOR-Net's K: k x k box average (zero padding, divided by k²) of the channel mean of ``|x|``, (B, 1, H, W),
+        without gradient."""
         k = self.binary_conv.kernel_size
         return F.avg_pool2d(x.abs().mean(1, keepdim=True), k, stride=1, padding=k // 2, count_include_pad=True)
 
 
 def set_progress(network: nn.Module, progress: float) -> None:
-    """Tell the layers whose gradients sharpen during training (IR-Net) that the fraction `progress` in [0, 1] of it is done."""
+    """Tell the layers whose gradients sharpen during training (IR-Net) that the fraction `progress` in [0, 1] of it is
+    done."""
     for module in network.modules():
         if isinstance(module, BinaryWeightConv2d):
             module.progress.fill_(progress)

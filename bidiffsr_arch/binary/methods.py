@@ -11,7 +11,8 @@ class Binarizer:
     """What happens around a 1-bit convolution, in this order.
 
     Attributes:
-        shift: a learnable bias per channel is added before the sign (ReActNet's RSign; BI-DiffSR's TaR where it depends on time).
+        shift: a learnable bias per channel is added before the sign (ReActNet's RSign; BI-DiffSR's TaR where it
+            depends on time).
         activation: surrogate gradient of the activation's sign, a key of `SURROGATES`.
         weight: how weights become ``scale * ±1``, a key of `WEIGHTS`.
         spatial_scale: the result is multiplied by XNOR-Net's map K.
@@ -33,18 +34,18 @@ class Binarizer:
     def __post_init__(self) -> None:
         if self.activation not in SURROGATES or self.weight not in WEIGHTS:
             raise ValueError(
-                f"expected activation in {sorted(SURROGATES)} and weight in {sorted(WEIGHTS)}, got {self.activation}, {self.weight}"
+                f"expected activation in {sorted(SURROGATES)} and weight in {sorted(WEIGHTS)}, "
+                f"got {self.activation} and {self.weight}"
             )
 
 
 #                        shift  activation  weight           K      norm   rprelu shortcut source
 BINARIZERS: dict[str, Binarizer] = {
     "bnn":      Binarizer(False, "clip", "sign",             False, True,  False, False, "Hubara et al. 2016"),
-    "dorefa":   Binarizer(False, "clip", "layer_mean",       False, True,  False, False, "Zhou et al. 2016, 1-bit case"),
+    "dorefa":   Binarizer(False, "clip", "layer_mean",       False, True,  False, False, "Zhou et al. 2016"),
     "xnor":     Binarizer(False, "clip", "channel_mean",     True,  True,  False, False, "Rastegari et al. 2016"),
     "irnet":    Binarizer(False, "ede",  "standardised",     False, True,  False, False, "Qin et al. 2020"),
     "reactnet": Binarizer(True,  "poly", "channel_mean",     False, True,  True,  True,  "Liu et al. 2020"),
     "bbcu":     Binarizer(True,  "poly", "channel_mean",     False, False, True,  True,  "Xia et al. 2023"),
     "bidiffsr": Binarizer(True,  "poly", "channel_mean",     False, False, True,  True,  "Chen et al. 2024"),
 }  # fmt: skip
-

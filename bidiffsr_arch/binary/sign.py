@@ -1,7 +1,7 @@
 """The sign function and what stands in for its derivative.
 
-``sign(v) = +1 where v >= 0, else -1``: one bit has no zero. Its derivative is zero almost everywhere, so training replaces it by a
-straight-through estimator (STE), one row of `SURROGATES` each.
+``sign(v) = +1 where v >= 0, else -1``: one bit has no zero. Its derivative is zero almost everywhere, so training
+replaces it by a straight-through estimator (STE), one row of `SURROGATES` each.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,14 @@ def clip(v: Tensor, progress: Tensor | None = None) -> Tensor:
 
 
 def poly(v: Tensor, progress: Tensor | None = None) -> Tensor:
-    """``2 + 2v on [-1, 0), 2 - 2v on [0, 1), else 0``: the piecewise polynomial of Bi-Real Net (Liu et al. 2018, eq. 9)."""
+    """``2 + 2v on [-1, 0), 2 - 2v on [0, 1), else 0``: the piecewise polynomial of Bi-Real Net (Liu et al. 2018, eq.
+    9)."""
     return (2 - 2 * v.abs()).clamp(min=0)
 
 
 def ede(v: Tensor, progress: Tensor | None = None) -> Tensor:
-    """``k t (1 - tanh(t v)^2)`` with ``t = 0.1 * 10^(2p), k = max(1 / t, 1)``: the error decay estimator (Qin et al. 2020, eq. 13).
+    """``k t (1 - tanh(t v)^2)`` with ``t = 0.1 * 10^(2p), k = max(1 / t, 1)``: the error decay estimator (Qin et al.
+    2020, eq. 13).
 
     Args:
         progress: p in [0, 1], a tensor without dimensions: how much of the training is done.
@@ -64,7 +66,8 @@ def sign(v: Tensor, surrogate: str, *, scale: Tensor | None = None, progress: Te
     Args:
         v: any shape.
         surrogate: a key of `SURROGATES`.
-        scale: positive, broadcastable to v; 1 if None. The gradient with respect to v is that of the sign alone, never multiplied by
+        scale: positive, broadcastable to v; 1 if None. The gradient with respect to v is that of the sign alone, never
+            multiplied by
             the scale, and none flows into the scale (as in the code of ReActNet and of BI-DiffSR).
         progress: training progress in [0, 1]; needed by ``ede`` when gradients are.
     """

@@ -1,6 +1,8 @@
-"""How a real-valued convolution weight becomes ``scale * ±1``: one function a method, from weight (C_out, C_in, k, k) to the same shape.
+"""How a real-valued convolution weight becomes ``scale * ±1``: one function a method, from weight (C_out, C_in, k, k)
+to the same shape.
 
-The gradient with respect to the weight is that of the sign alone: it is not multiplied by the scale, and none flows through the scale.
+The gradient with respect to the weight is that of the sign alone: it is not multiplied by the scale, and none flows
+    through the scale.
 """
 
 from collections.abc import Callable
@@ -29,7 +31,8 @@ def channel_mean(weight: Tensor, progress: Tensor | None = None) -> Tensor:
 
 
 def standardised(weight: Tensor, progress: Tensor | None = None) -> Tensor:
-    """``v = (w - mean) / std`` over each output channel, then ``sign(v) * 2^round(log2 mean|v|)``, EDE (Qin et al. 2020, eq. 7 and 9).
+    """``v = (w - mean) / std`` over each output channel, then ``sign(v) * 2^round(log2 mean|v|)``, EDE (Qin et al.
+    2020, eq. 7 and 9).
 
     The standard deviation is the unbiased one; gradients flow through mean and standard deviation.
     """
