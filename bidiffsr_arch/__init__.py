@@ -1,7 +1,7 @@
-"""BI-DiffSR for BasicSR: importing this package registers a 1-bit diffusion UNet, its model class, data set and metrics.
+"""BI-DiffSR for BasicSR: importing this package registers a 1-bit diffusion UNet, its model class and metrics.
 
-After ``import bidiffsr_arch``, BasicSR's own trainer runs the whole pipeline. Defects of BasicSR 1.4.2 that stand in the
-way on today's torch are cured first (`bidiffsr_arch.compat`).
+After ``import bidiffsr_arch``, BasicSR's own trainer runs the whole pipeline. Defects of BasicSR 1.4.2 that stand in
+the way on today's torch are cured first (`bidiffsr_arch.compat`).
 """
 
 import warnings

@@ -90,15 +90,12 @@ class BIDiffSRModel(MeasuredSRModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One step: noise each picture to a random timestep, predict, compare, update."""
         set_progress(self.net_g, (current_iter - 1) / self.opt["train"]["total_iter"])
-        condition = self._inward(self.condition)
-        x0 = self._inward(self.gt)
-        if self.residual:
-            x0 = (x0 - condition) * self.residual_scale
+        x0 = self._clean()
         time, noise = self._draw(x0, current_iter)
         x_t = self.diffusion.add_noise(x0, noise, time)
 
         self.optimizer_g.zero_grad()
-        prediction = self.net_g(x_t, condition, self.diffusion.network_time(time))
+        prediction = self.net_g(x_t, self._inward(self.condition), self.diffusion.network_time(time))
         loss = self.cri_pix(prediction, self.diffusion.target(x0, noise, time))
         loss.backward()
         self.optimizer_g.step()
@@ -106,6 +103,11 @@ class BIDiffSRModel(MeasuredSRModel):
         self.log_dict = self.reduce_loss_dict(OrderedDict(l_pix=loss))
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
+
+    def _clean(self) -> Tensor:
+        """What is diffused, x0: the picture, or what the enlarged picture lacks, scaled; (B, 3, H, W)."""
+        x0 = self._inward(self.gt)
+        return (x0 - self._inward(self.condition)) * self.residual_scale if self.residual else x0
 
     def _draw(self, x0: Tensor, current_iter: int) -> tuple[Tensor, Tensor]:
         """Timesteps (B,) and noise like x0, which depend only on seed, iteration and a sample's place in the step's

@@ -33,6 +33,7 @@ DEFAULTS = {
     "beta_end": 1e-2,
     "prediction_type": "epsilon",
     "timestep_spacing": "leading",
+    "clip_sample": True,
 }
 TIME_INPUTS = ("timestep", "noise_level")
 
@@ -173,7 +174,7 @@ class Diffusion:
         abar = self.abar(time)[:, None, None, None]
         signal, sigma = abar.sqrt(), (1 - abar).sqrt()
         x0 = self.prediction_type(prediction, x_t, signal, sigma)
-        if self.options.get("clip_sample", True):
+        if self.options["clip_sample"]:
             limit = self.options.get("clip_sample_range", 1.0)
             x0 = x0.clamp(-limit, limit)
         return (x_t - signal * x0) / sigma

@@ -1,6 +1,5 @@
 """A SRModel whose validation may also list what a network costs, and an LPIPS whose weights are not there."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch

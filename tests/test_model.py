@@ -1,0 +1,296 @@
+"""BIDiffSRModel: what it makes of pictures, how it trains, what it saves, loads and samples."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.models import BIDiffSRModel
+from bidiffsr_arch.models.picture import enlarge, pad_to_multiple
+
+
+@pytest.fixture
+def options(tiny_options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Options of a training run, as BasicSR hands them to a model."""
+    return dict(
+        name="tiny",
+        model_type="BIDiffSRModel",
+        scale=2,
+        num_gpu=0,
+        manual_seed=7,
+        dist=False,
+        rank=0,
+        world_size=1,
+        is_train=True,
+        network_g=dict(type="BIDiffSRUNet", **tiny_options),
+        beta_schedule=dict(n_timestep=100, linear_start=1e-4, linear_end=5e-2, num_inference_steps=4),
+        path=dict(models=str(tmp_path), training_states=str(tmp_path)),
+        train=dict(
+            total_iter=100,
+            ema_decay=0.5,
+            optim_g=dict(type="Adam", lr=1e-3),
+            scheduler=dict(type="MultiStepLR", milestones=[1000], gamma=1),
+            pixel_opt=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),
+        ),
+        val=dict(metrics=None),
+    )
+
+
+def build(options: dict[str, Any], **changes: Any) -> BIDiffSRModel:
+    torch.manual_seed(options["manual_seed"])
+    return BIDiffSRModel(deepcopy(options) | changes)
+
+
+def batch(count: int = 2, size: int = 16) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return dict(
+        lq=torch.rand(count, 3, size // 2, size // 2, generator=generator),
+        gt=torch.rand(count, 3, size, size, generator=generator),
+    )
+
+
+def super_resolve(model: BIDiffSRModel, lq: torch.Tensor) -> torch.Tensor:
+    model.feed_data(dict(lq=lq))
+    model.test()
+    return model.output
+
+
+def test_condition_is_cv2s_cubic_enlargement():
+    picture = np.random.default_rng(0).random((20, 30, 3), dtype=np.float32)
+    expected = cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    got = enlarge(torch.from_numpy(picture).permute(2, 0, 1)[None], 4)[0].permute(1, 2, 0).numpy()
+    inner = np.s_[8:-8, 8:-8]
+    assert np.abs(got[inner] - expected[inner]).max() < 1e-4
+
+
+def test_lq_of_hr_size_is_taken_as_it_is(options):
+    model = build(options)
+    data = batch()
+    model.feed_data(data)
+    assert model.condition.shape == data["gt"].shape
+    model.feed_data(dict(lq=data["gt"], gt=data["gt"]))
+    assert torch.equal(model.condition, data["gt"])
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 2, 8]))
+def test_padding_reflects_at_the_bottom_and_right(height, width, multiple):
+    picture = torch.arange(height * width, dtype=torch.float32).reshape(1, 1, height, width)
+    padded = pad_to_multiple(picture, multiple)
+    assert padded.shape[-2] % multiple == 0 and padded.shape[-1] % multiple == 0
+    assert padded.shape[-2] - height < multiple and padded.shape[-1] - width < multiple
+    expected = np.pad(picture[0, 0].numpy(), [(0, padded.shape[-2] - height), (0, padded.shape[-1] - width)], "reflect")
+    assert np.array_equal(padded[0, 0].numpy(), expected)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(height=st.integers(1, 9), width=st.integers(1, 9))
+def test_pictures_of_any_size_are_super_resolved(options, height, width):
+    model = build(options)
+    out = super_resolve(model, torch.rand(1, 3, height, width))
+    assert out.shape == (1, 3, 2 * height, 2 * width) and out.min() >= 0 and out.max() <= 1
+
+
+def test_untrained_residual_network_returns_the_enlarged_picture(options):
+    options["network_g"]["zero_init"] = True
+    options["beta_schedule"]["prediction_type"] = "sample"
+    model = build(options, diffuse="residual")
+    lq = torch.rand(1, 3, 7, 5)
+    torch.testing.assert_close(super_resolve(model, lq), enlarge(lq, 2).clamp(0, 1))
+
+
+def test_sampling_depends_on_picture_and_seed_alone(options):
+    model = build(options)
+    pictures = list(torch.rand(3, 1, 3, 6, 6))
+    alone = [super_resolve(model, picture) for picture in pictures]
+    backwards = [super_resolve(model, picture) for picture in reversed(pictures)]
+    assert all(torch.equal(a, b) for a, b in zip(alone, reversed(backwards), strict=True))
+    together = super_resolve(model, torch.cat(pictures))
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=0)  # batches round otherwise
+    model.opt["manual_seed"] += 1
+    assert not torch.equal(super_resolve(model, pictures[0]), alone[0])
+
+
+def losses(model: BIDiffSRModel, first: int, last: int) -> list[float]:
+    out = []
+    for iteration in range(first, last + 1):
+        model.feed_data(batch())
+        model.optimize_parameters(iteration)
+        out.append(model.get_current_log()["l_pix"])
+    return out
+
+
+@pytest.mark.parametrize("diffuse", ["image", "residual"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_training_lowers_the_loss_of_a_fixed_draw(options, diffuse, prediction_type):
+    options["beta_schedule"]["prediction_type"] = prediction_type
+    model = build(options, diffuse=diffuse)
+
+    def loss_of_the_first_draw() -> float:
+        model.feed_data(batch())
+        with torch.no_grad():
+            x0 = model._clean()
+            time, noise = model._draw(x0, 1)
+            prediction = model.net_g(model.diffusion.add_noise(x0, noise, time), model.condition, time)
+            return model.cri_pix(prediction, model.diffusion.target(x0, noise, time)).item()
+
+    before = loss_of_the_first_draw()
+    for _ in range(20):
+        losses(model, 1, 1)
+    assert loss_of_the_first_draw() < 0.9 * before
+
+
+def test_each_sample_draws_its_own_timestep_unless_told_otherwise(options):
+    x0 = torch.zeros(16, 3, 2, 2)
+    time, noise = build(options)._draw(x0, 5)
+    assert len(time.unique()) > 8 and len(noise[:, 0, 0, 0].unique()) == 16
+    one, _ = build(options, timestep_sampling="batch")._draw(x0, 5)
+    assert one.shape == (16,) and one.unique().tolist() == [time[0].item()]
+
+
+def test_draws_depend_on_seed_iteration_and_place_not_on_the_number_of_processes(options):
+    whole_time, whole_noise = build(options)._draw(torch.zeros(4, 3, 2, 2), 5)
+    for rank in range(2):
+        time, noise = build(options, world_size=2, rank=rank)._draw(torch.zeros(2, 3, 2, 2), 5)
+        assert torch.equal(time, whole_time[rank::2]) and torch.equal(noise, whole_noise[rank::2])
+    assert not torch.equal(build(options)._draw(torch.zeros(4, 3, 2, 2), 6)[1], whole_noise)
+
+
+def test_ema_averages_parameters_and_buffers(options):
+    options["network_g"].update(binarizer="bnn", rescale="pixelshuffle", fusion="concat", tar=False, taa=False)
+    model = build(options)
+    before = {name: t.clone() for name, t in model.net_g_ema.state_dict().items()}
+    losses(model, 1, 1)
+    now = model.net_g.state_dict()
+    for name, average in model.net_g_ema.state_dict().items():
+        expected = (before[name] + now[name]) / 2 if average.is_floating_point() else now[name]
+        torch.testing.assert_close(average, expected)
+    statistics = [name for name in now if name.endswith("running_mean")]
+    assert statistics and all(not torch.equal(before[name], now[name]) for name in statistics)
+
+
+def test_training_progress_reaches_the_network(options):
+    options["network_g"].update(binarizer="irnet", rescale="pixelshuffle", fusion="concat", tar=False, taa=False)
+    model = build(options)
+    losses(model, 26, 26)
+    assert {t.item() for name, t in model.net_g.named_buffers() if name.endswith("progress")} == {0.25}
+
+
+def test_a_run_that_is_stopped_and_resumed_goes_on_with_the_same_losses(options, tmp_path):
+    whole = losses(build(options), 1, 6)
+    first = build(options)
+    assert losses(first, 1, 3) == whole[:3]
+    first.save(epoch=0, current_iter=3)
+    state = torch.load(tmp_path / "3.state")
+    options["path"]["pretrain_network_g"] = str(tmp_path / "net_g_3.pth")
+    second = build(options)
+    second.resume_training(state)
+    assert losses(second, 4, 6) == whole[3:]
+
+
+def test_ema_is_saved_and_preferred_in_tests(options, tmp_path):
+    model = build(options)
+    losses(model, 1, 3)
+    lq = torch.rand(1, 3, 6, 6)
+    expected = super_resolve(model, lq)
+    model.save(epoch=0, current_iter=3)
+    options["path"]["pretrain_network_g"] = str(tmp_path / "net_g_3.pth")
+    assert torch.equal(super_resolve(build(options, is_train=False), lq), expected)
+    options["path"]["param_key_g"] = "params"
+    assert not torch.equal(super_resolve(build(options, is_train=False), lq), expected)
+
+
+SPELLINGS = {
+    "params": lambda state: {"params": state},
+    "params_ema": lambda state: {"params_ema": state},
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "bare": lambda state: state,
+    "module.": lambda state: {"params": {f"module.{name}": t for name, t in state.items()}},
+    "denoise_fn.": lambda state: {f"denoise_fn.{name}": t for name, t in state.items()} | {"betas": torch.zeros(3)},
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_spelling_of_a_checkpoint_loads_without_a_warning(spelling, options, tiny_network, tmp_path, caplog):
+    torch.save(SPELLINGS[spelling](tiny_network.state_dict()), tmp_path / "net.pth")
+    options["path"]["pretrain_network_g"] = str(tmp_path / "net.pth")
+    model = build(options, is_train=False)
+    loaded = model.net_g.state_dict()
+    assert all(torch.equal(t, loaded[name]) for name, t in tiny_network.state_dict().items())
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("code from a checkpoint ran",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "expected a checkpoint at .*, got no such file"),
+        (b"PK\x03\x04 half", "which does not load"),
+        (b"", "which does not load"),
+        ({"params": Payload()}, "which does not load"),
+        ([1, 2], "expected a dictionary of tensors"),
+        ({"params": {"a": 1}}, "expected parameters under"),
+        ({"params": {"a": torch.zeros(1)}}, r"which differs in \d+ places; first: Missing key"),
+    ],
+)
+def test_checkpoints_that_cannot_be_used_are_named(content, message, options, tmp_path, capsys):
+    path = tmp_path / "net.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    options["path"]["pretrain_network_g"] = str(path)
+    with pytest.raises(InputError, match=message) as caught:
+        build(options, is_train=False)
+    assert "net.pth" in str(caught.value) and "\n" not in str(caught.value)
+    assert "code from a checkpoint ran" not in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
+    wide = deepcopy(options)
+    wide["network_g"]["inner_channel"] = 16
+    build(wide).save(epoch=0, current_iter=1)
+    options["path"]["pretrain_network_g"] = str(tmp_path / "net_g_1.pth")
+    with pytest.raises(InputError, match=r"which differs in \d+ places; first: size mismatch"):
+        build(options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"diffuse": "noise"}, "diffuse to be one of image, residual"),
+        ({"timestep_sampling": "epoch"}, "timestep_sampling to be one of sample, batch"),
+        ({"time_input": "sigma"}, "time_input to be one of timestep, noise_level"),
+        ({"beta_schedule": {"n_timestep": 50}}, "total_step and beta_schedule: n_timestep to be equal, got 100 and 50"),
+        ({"train": {"perceptual_opt": {}, "pixel_opt": None}}, "expected a loss in train: pixel_opt"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(changes, message, options):
+    with pytest.raises(InputError, match=message):
+        build(options, **changes)
+
+
+def test_data_range_maps_there_and_back(options):
+    model = build(options, data_range=[-1, 1])
+    picture = torch.tensor([0.0, 0.25, 1.0])
+    assert model._inward(picture).tolist() == [-1.0, -0.5, 1.0]
+    assert torch.equal(model._outward(model._inward(picture)), picture)
+
+
+def test_sr3_trains_and_tests_under_the_same_model(options):
+    options["network_g"] = dict(
+        type="SR3UNet", inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1, dropout=0, image_size=16
+    )
+    model = build(options, time_input="noise_level")
+    assert all(np.isfinite(losses(model, 1, 2)))
+    assert super_resolve(model, torch.rand(1, 3, 5, 6)).shape == (1, 3, 10, 12)
