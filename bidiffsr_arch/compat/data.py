@@ -165,7 +165,7 @@ def silent_crops() -> bool:
     def __getitem__(self: PairedImageDataset, index: int) -> dict:
         sample = stock(self, index)
         if self.opt["phase"] != "train":
-            # Read again as stored, since `sample` has it cropped: 1 % of what a sampler takes for the picture.
+            # Read again as stored, since `sample` has it cropped; decoding is little beside restoring a picture.
             gt = img_util.imfrombytes(self.file_client.get(sample["gt_path"], "gt"))
             _check_sizes(sample, gt.shape[:2], self.opt["scale"])
         return sample
