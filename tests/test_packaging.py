@@ -37,7 +37,7 @@ def option_files() -> set[str]:
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_no_more(wheel):
-    found = (file for file in (ROOT / "bidiffsr_arch").rglob("*") if file.is_file() and file.suffix != ".pyc")
+    found = (file for file in (ROOT / "bidiffsr_arch").rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     package = {file.relative_to(ROOT).as_posix() for file in found}
     options = {f"bidiffsr_arch/options/{name}" for name in (*option_files(), "__init__.py")}
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
