@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3 python;
 	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 
 # The stamp's name holds the checksum of what was installed, so a changed pin has no stamp and the set-up starts afresh.
-READY := $(VENV)/ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
+READY := $(VENV)/ready-$(firstword $(shell cat constraints.txt pyproject.toml setup.py | cksum))
 
 .PHONY: demo test lint venv clean
 
