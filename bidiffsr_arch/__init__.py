@@ -22,6 +22,7 @@ def register() -> None:
 
     from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
     from bidiffsr_arch.data.paired_dataset import MultiPairedImageDataset
+    from bidiffsr_arch.metrics.cost import calculate_ops, calculate_params
     from bidiffsr_arch.metrics.lpips import calculate_lpips
     from bidiffsr_arch.models import BicubicModel, BIDiffSRModel
 
@@ -29,7 +30,7 @@ def register() -> None:
         registry.ARCH_REGISTRY: (BIDiffSRUNet, SR3UNet),
         registry.MODEL_REGISTRY: (BIDiffSRModel, BicubicModel),
         registry.DATASET_REGISTRY: (MultiPairedImageDataset,),
-        registry.METRIC_REGISTRY: (calculate_lpips,),
+        registry.METRIC_REGISTRY: (calculate_lpips, calculate_params, calculate_ops),
     }
     for table, objects in entries.items():
         for entry in objects:

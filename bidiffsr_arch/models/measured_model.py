@@ -1,11 +1,13 @@
 """A SRModel whose validation may also list what a network costs, and an LPIPS whose weights are not there."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 
+from bidiffsr_arch.metrics.cost import measured_network
 from bidiffsr_arch.metrics.lpips import WeightsMissing, load_lpips
 
 
@@ -23,7 +25,9 @@ class MeasuredSRModel(SRModel):
     def nondist_validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
         """As BasicSR's."""
         self._drop_metrics_without_weights()
-        super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
+        network = self.network_to_measure()
+        with measured_network(network) if network is not None else nullcontext():
+            super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     def _drop_metrics_without_weights(self) -> None:
         metrics = self.opt["val"].get("metrics") or {}
