@@ -5,23 +5,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from basicsr.utils import FileClient, imfrombytes
 
 from bidiffsr_arch.errors import InputError
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_picture(path: Path | str) -> np.ndarray:
     """Read a picture as BGR uint8 of shape (H, W, 3).
 
     Raises:
-        InputError: there is no such file, or cv2 cannot decode it.
+        InputError: there is no such file, or it cannot be decoded.
     """
-    if not path.is_file():
+    if not Path(path).is_file():
         raise InputError(f"expected a picture at {path}, found no such file")
-    content = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if image is None:
-        raise InputError(f"expected a picture, got an empty, broken or unknown file: {path}")
-    return image
+    return imfrombytes(FileClient("disk").get(path))
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
