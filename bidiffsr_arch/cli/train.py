@@ -2,13 +2,17 @@
 
 Everything is written below the current directory, in experiments/<name>/, unless the file's own
 `path: experiments_root` says otherwise. With torchrun, add --launcher pytorch.
+
+SIGTERM and Ctrl-C save a state before leaving (exit status 143 and 130); with --auto_resume training goes on as if it
+had never been stopped.
 """
 
 import argparse
 import os
+import sys
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, Stopped
 from bidiffsr_arch.option_file import load_options, read_yaml
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
@@ -19,9 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_basicsr_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Train.
 
+    Returns:
+        0, or 128 + the number of the signal that training was stopped by.
     Raises:
         InputError: the option file is not one for training, or wrong.
     """
@@ -36,5 +42,12 @@ def run(args: argparse.Namespace) -> None:
     load_plugins()
     from basicsr.train import train_pipeline
 
-    with basicsr_arguments(args, options if "base" in read_yaml(args.opt) else None):
-        train_pipeline(os.getcwd())
+    from bidiffsr_arch.models.stopping import saving_on_signals
+
+    with basicsr_arguments(args, options if "base" in read_yaml(args.opt) else None), saving_on_signals():
+        try:
+            train_pipeline(os.getcwd())
+        except Stopped as stop:
+            print(f"basicsr: {stop}", file=sys.stderr)
+            return stop.exit_status
+    return 0

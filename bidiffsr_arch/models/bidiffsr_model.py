@@ -4,24 +4,24 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from bidiffsr_arch.binary import set_progress
+from bidiffsr_arch.data.sampling import DIFFUSION, Place
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.models.checkpoint import read_checkpoint
 from bidiffsr_arch.models.diffusion import Diffusion
-from bidiffsr_arch.models.measured_model import MeasuredSRModel
 from bidiffsr_arch.models.picture import enlarge, pad_to_multiple
+from bidiffsr_arch.models.resumable_model import ResumableSRModel
 
 IS_RESIDUAL = {"image": False, "residual": True}
 IS_ONE_TIME = {"sample": False, "batch": True}
 
 
-class BIDiffSRModel(MeasuredSRModel):
+class BIDiffSRModel(ResumableSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
     Options beside SRModel's, at the top level of the option file:
@@ -110,12 +110,15 @@ class BIDiffSRModel(MeasuredSRModel):
         return (x0 - self._inward(self.condition)) * self.residual_scale if self.residual else x0
 
     def _draw(self, x0: Tensor, current_iter: int) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) and noise like x0, which depend only on seed, iteration and a sample's place in the step's
-        whole batch."""
+        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's place in training.
+
+        Samples without a place (see `places_of`) are counted from the first iteration on, as in one long epoch.
+        """
         times, noises = [], []
-        for index in range(len(x0)):
-            place = index * self.opt["world_size"] + self.opt["rank"]
-            generator = _generator(x0.device, self.opt["manual_seed"], current_iter, place)
+        processes, rank = self.opt["world_size"], self.opt["rank"]
+        counted = [Place(0, ((current_iter - 1) * len(x0) + index) * processes + rank) for index in range(len(x0))]
+        for place in self.places or counted:
+            generator = torch.Generator(x0.device).manual_seed(place.seed(DIFFUSION, self.opt["manual_seed"]))
             times.append(torch.randint(self.diffusion.total_step, (1,), generator=generator, device=x0.device))
             noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
         time = torch.cat(times)
@@ -124,7 +127,10 @@ class BIDiffSRModel(MeasuredSRModel):
     def test(self) -> None:
         """Sample self.output (B, 3, H, W) in [0, 1] for self.condition; every picture starts from the noise of
         ``manual_seed``."""
-        network = self.net_g_ema if hasattr(self, "net_g_ema") else self.net_g
+        if self.result is not None:
+            self.output = self.result.to(self.device)
+            return
+        network = self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
         was_training = network.training
         network.eval()
         condition = self._inward(pad_to_multiple(self.condition, self.multiple))
@@ -151,11 +157,6 @@ class BIDiffSRModel(MeasuredSRModel):
     def _outward(self, picture: Tensor) -> Tensor:
         """From ``data_range`` to [0, 1]."""
         return (picture - self.black) / (self.white - self.black)
-
-
-def _generator(device: torch.device, *entropy: int) -> torch.Generator:
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return torch.Generator(device).manual_seed(seed)
 
 
 def _check(opt: dict[str, Any], diffusion: Diffusion) -> None:
