@@ -262,6 +262,7 @@ def test_counts_the_same_in_any_state(tiny_network: BIDiffSRUNet) -> None:
     assert count_cost(tiny_network.half(), (16, 16)) == expected
     with torch.inference_mode():
         assert count_cost(tiny_network, (16, 16)) == expected
+    assert count_cost(torch.compile(tiny_network), (16, 16)) == expected
 
 
 def test_a_picture_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUNet) -> None:
