@@ -25,10 +25,10 @@ lint: $(READY)
 venv: $(READY)
 
 $(READY):
-	@$(PYTHON) -c "$(SUPPORTED)" 2>/dev/null || { \
+	@"$(PYTHON)" -c "$(SUPPORTED)" 2>/dev/null || { \
 	echo "expected Python 3.10, 3.11 or 3.12 with its venv module, found '$(PYTHON)'; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "setting up $(VENV), a few minutes the first time"
-	$(PYTHON) -m venv --clear $(VENV)
+	"$(PYTHON)" -m venv --clear $(VENV)
 	$(PIP) setuptools wheel cython numpy torch
 	$(PIP) --no-build-isolation basicsr
 	$(PIP) --no-build-isolation --editable '.[fast,plot,test]'

@@ -13,7 +13,7 @@ import sys
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
 from bidiffsr_arch.errors import InputError, Stopped
-from bidiffsr_arch.option_file import load_options, read_yaml
+from bidiffsr_arch.option_file import load_options
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
 NEEDED = ("train", "logger")
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     from bidiffsr_arch.models.stopping import saving_on_signals
 
-    with basicsr_arguments(args, options if "base" in read_yaml(args.opt) else None), saving_on_signals():
+    with basicsr_arguments(args), saving_on_signals():
         try:
             train_pipeline(os.getcwd())
         except Stopped as stop:
