@@ -14,6 +14,7 @@ import sys
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
 from bidiffsr_arch.errors import InputError, Stopped
 from bidiffsr_arch.option_file import load_options
+from bidiffsr_arch.stopping import saving_on_signals
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
 NEEDED = ("train", "logger")
@@ -41,8 +42,6 @@ def run(args: argparse.Namespace) -> int:
         )
     load_plugins()
     from basicsr.train import train_pipeline
-
-    from bidiffsr_arch.models.stopping import saving_on_signals
 
     with basicsr_arguments(args), saving_on_signals():
         try:

@@ -11,8 +11,9 @@ from basicsr.data import build_dataloader
 from basicsr.utils import check_resume
 from torch import distributed
 
+from bidiffsr_arch import stopping
 from bidiffsr_arch.compat.patch import contains, replace
-from bidiffsr_arch.data.sampling import Place, PlacedDataset, PlacedSampler, leave_signals_to_the_main_process
+from bidiffsr_arch.data.sampling import Place, PlacedDataset, PlacedSampler
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.saved_file import digest
 
@@ -120,7 +121,7 @@ def resumed_epochs() -> bool:
         )
         loader = build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
         loader.generator = torch.Generator()  # else each epoch takes a number from the generator of dropout
-        loader.worker_init_fn = leave_signals_to_the_main_process
+        loader.worker_init_fn = stopping.ignore_signals if stopping.watching() else None
         batches = len(loader)
         if not batches:
             raise InputError(

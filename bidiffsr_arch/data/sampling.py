@@ -6,7 +6,6 @@ processes and loader workers, nor on when the training was stopped and resumed.
 """
 
 import random
-import signal
 import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -51,7 +50,7 @@ class PlacedSampler(EnlargedSampler):
         start: the place of the first sample to give; the epochs after that one start at position 0.
     """
 
-    def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: float, start: Place = Place(0, 0)) -> None:
+    def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: float, start: Place) -> None:
         super().__init__(dataset, num_replicas, rank, ratio)
         self.length = int(len(dataset) * ratio)
         self.num_samples = self.length // num_replicas
@@ -69,7 +68,7 @@ class PlacedDataset(Dataset):
     """A data set of which each sample is drawn by the seed of its place, and carries it as ``place``.
 
     ``place`` is the text "epoch:position", since prefetchers move numbers to the GPU, from where reading them costs a
-    wait. In a loader's worker torch's generator is seeded, too; in the main process it belongs to the network's dropout.
+    wait. In a loader's worker torch's generator is seeded, too; in the main process it belongs to dropout.
     """
 
     def __init__(self, dataset: Dataset, manual_seed: int) -> None:
@@ -94,9 +93,3 @@ class PlacedDataset(Dataset):
 def places_of(batch: dict[str, Any]) -> list[Place]:
     """The places of a batch's samples; none where they come from a loader without places, as in validation."""
     return [Place(*map(int, text.split(":"))) for text in batch.get("place", ())]
-
-
-def leave_signals_to_the_main_process(worker_id: int) -> None:
-    """Let a loader's worker live on when a terminal or a cluster signals the whole group: the main process decides."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

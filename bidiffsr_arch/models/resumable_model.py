@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import distributed
 
+from bidiffsr_arch import stopping
 from bidiffsr_arch.data.sampling import Place, places_of
 from bidiffsr_arch.errors import CheckFailed, Stopped
-from bidiffsr_arch.models import stopping
 from bidiffsr_arch.models.random_states import random_states, restore_random_states
 from bidiffsr_arch.models.retention import Retention
 from bidiffsr_arch.models.spread_model import SpreadSRModel

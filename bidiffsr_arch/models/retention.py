@@ -35,7 +35,7 @@ class Retention:
             raise InputError(f"expected logger: keep_newest to be a whole number from 1 on, or ~, got {self.newest!r}")
         if self.metric is not None and self.metric not in metrics:
             known = ", ".join(metrics) or "none"
-            raise InputError(f"expected logger: keep_best to be a metric of val: metrics ({known}), got {self.metric!r}")
+            raise InputError(f"expected logger: keep_best to be one of val: metrics ({known}), got {self.metric!r}")
         if self.metric is not None and self.newest is None:
             raise InputError("expected logger: keep_newest beside keep_best, got none: nothing would be deleted")
         if self.metric is not None:
