@@ -2,6 +2,7 @@
 
 import logging
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from bidiffsr_arch.saved_file import digest
 def _load(path: Path) -> dict[str, Any]:
     """A training state, on the CPU and with torch's safe loader (an optimizer moves its own part to its device)."""
     try:
+        with zipfile.ZipFile(path) as records:  # torch itself does not look at the checksums
+            damaged = records.testzip()
+        if damaged:
+            raise InputError(f"{damaged} has another checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a truncated zip or a foreign pickle may raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
