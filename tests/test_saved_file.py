@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,9 @@ def test_a_full_disk_ends_training_and_the_last_good_checkpoint_stays(workplace,
 
 def damage(path: Path, kind: str) -> None:
     content = path.read_bytes()
-    middle = len(content) // 2
+    with zipfile.ZipFile(path) as records:
+        largest = records.read(max(records.infolist(), key=lambda record: record.file_size))
+    middle = content.index(largest) + len(largest) // 2
     path.write_bytes({
         "cut": content[:middle],
         "empty": b"",
