@@ -12,7 +12,7 @@ import os
 import sys
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
-from bidiffsr_arch.errors import InputError, Stopped
+from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
 from bidiffsr_arch.option_file import load_options
 from bidiffsr_arch.stopping import saving_on_signals
 
@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or 128 + the number of the signal that training was stopped by.
     Raises:
+        CheckFailed: a loss is lost, or another process of the run.
         InputError: the option file is not one for training, or wrong.
     """
     options = load_options(args.opt, args.force_yml)
@@ -49,4 +50,20 @@ def run(args: argparse.Namespace) -> int:
         except Stopped as stop:
             print(f"basicsr: {stop}", file=sys.stderr)
             return stop.exit_status
+        except RuntimeError as error:
+            if not is_lost_connection(error):
+                raise
+            raise CheckFailed(
+                f"another process of this run ended ({str(error).splitlines()[0]}); its own output says why. All of them start "
+                "again with --auto_resume"
+            ) from error
     return 0
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Whether a run of many processes failed because one of the others is gone."""
+    from torch import distributed
+
+    return distributed.is_initialized() and (
+        isinstance(error, distributed.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))
+    )
