@@ -157,7 +157,7 @@ def experiments(kills: int, workers: int, seed: int) -> dict[str, int]:
     write_options(whole, workers)
     began = time.monotonic()
     assert ends_by_itself(start(whole), 600)
-    longest_life = 0.4 * (time.monotonic() - began)
+    longest_life = 0.15 * (time.monotonic() - began)
     with tqdm(total=kills, unit="kill", desc=f"{workers} workers") as progress:
         while progress.n < kills:
             found["experiments"] += 1

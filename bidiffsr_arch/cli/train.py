@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
         except RuntimeError as error:
             if not is_lost_connection(error):
                 raise
+            reason = str(error).splitlines()[0]
             raise CheckFailed(
-                f"another process of this run ended ({str(error).splitlines()[0]}); its own output says why. All of them start "
-                "again with --auto_resume"
+                f"another process of this run ended ({reason}), its own output says why; start all with --auto_resume"
             ) from error
     return 0
 
