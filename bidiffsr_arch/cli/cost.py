@@ -23,7 +23,7 @@ from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.metrics.cost import Cost, count_cost
 from bidiffsr_arch.metrics.published import PUBLISHED, PUBLISHED_SIZE, Published
-from bidiffsr_arch.option_file import load_options
+from bidiffsr_arch.option_file import load_options, read_yaml
 
 EXAMPLE = "basicsr cost -opt options/test_SR3_x4.yml options/test_BIDiffSR_x4.yml --input-size 256 256"
 
@@ -59,7 +59,7 @@ class Row:
     """An option file and what its network costs; there is no cost where there is no network.
 
     Attributes:
-        paper_row: table and method of the paper, as ``table1_pairs/2``, where the option file says so.
+        paper_row: table and method of the paper, as ``table1_pairs/2``, where the option file itself says so.
         published: what the paper prints for that row, at the size for which it does.
     """
 
@@ -129,7 +129,8 @@ def count_file(file: str, input_size: list[int]) -> Row:
         InputError: as `run`; the file is named.
     """
     options = load_options(file)
-    paper_row = options.get("paper_row")
+    own_row = read_yaml(file).get("paper_row")  # not its base's, which another network would pass for
+    paper_row = None if own_row is None else str(own_row)
     name = paper_row.removeprefix(MAIN_TABLE) if paper_row else options["name"]
     try:
         cost = count_cost(build(options["network_g"]), input_size) if options.get("network_g") else None
