@@ -13,6 +13,7 @@ import sys
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
+from bidiffsr_arch.option_check import check_options
 from bidiffsr_arch.option_file import load_options
 from bidiffsr_arch.stopping import saving_on_signals
 
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.opt}: expected {', '.join(missing)} to train by, found none; `basicsr test` needs none"
         )
     load_plugins()
+    check_options(options, args.opt, is_train=True)
     from basicsr.train import train_pipeline
 
     with basicsr_arguments(args), saving_on_signals():
