@@ -70,6 +70,7 @@ INDEX = Kind("a whole number from 0 on", lambda value: _is_whole(value) and valu
 ITEMS = Kind("a whole number from 1 on, without a point", lambda value: type(value) is int and value >= 1)
 WORKERS = Kind("a whole number from 0 on, without a point", lambda value: type(value) is int and value >= 0)
 POSITIVE = Kind("a number above 0", lambda value: _is_number(value) and value > 0)
+FROM_ZERO = Kind("a number from 0 on", lambda value: _is_number(value) and value >= 0)
 SHARE = Kind("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
 SEED = Kind("a whole number from 0 to 2^31", lambda value: type(value) is int and 0 <= value <= 2**31)
 BLOCK = Kind("keys of its own", lambda value: isinstance(value, Mapping))
@@ -97,9 +98,19 @@ PATH = {
     "resume_state": MAYBE_TEXT, "ignore_resume_networks": ANY, "experiments_root": MAYBE_TEXT,
     "results_root": MAYBE_TEXT, "pretrain_network_g": MAYBE_TEXT, "strict_load_g": FLAG, "param_key_g": MAYBE_TEXT,
 }  # fmt: skip
+OPTIMIZER = {
+    "lr": POSITIVE, "eps": POSITIVE, "weight_decay": FROM_ZERO,
+    "betas": Kind("two numbers from 0 to below 1", _are(SHARE, 2)),
+}  # fmt: skip
+ITERATIONS = Kind("a list of whole numbers from 0 on", _are(INDEX))
+SCHEDULER = {"milestones": ITERATIONS, "periods": ITERATIONS, "gamma": FROM_ZERO, "eta_min": FROM_ZERO}
+SCHEDULE = {
+    "scheduler_type": TEXT, "schedule": TEXT, "n_timestep": COUNT, "linear_start": POSITIVE, "linear_end": POSITIVE,
+    "prediction_type": TEXT, "num_inference_steps": COUNT, "is_guidance": FLAG, "guidance_scale": NUMBER,
+}  # fmt: skip
 DISTRIBUTED = {"backend": TEXT, "port": ITEMS}
 DATA = {
-    "name": TEXT, "type": TEXT, "task": TEXT, "dataroot_gt": TEXT, "dataroot_lq": TEXT, "meta_info_file": MAYBE_TEXT,
+    "name": NAME, "type": TEXT, "task": TEXT, "dataroot_gt": TEXT, "dataroot_lq": TEXT, "meta_info_file": MAYBE_TEXT,
     "io_backend": BLOCK, "filename_tmpl": Kind("a template such as '{}x4'", _fills), "gt_size": ITEMS,
     "use_hflip": FLAG, "use_rot": FLAG, "use_shuffle": FLAG, "num_worker_per_gpu": WORKERS,
     "batch_size_per_gpu": ITEMS, "dataset_enlarge_ratio": POSITIVE, "prefetch_mode": _one_of(None, "cpu", "cuda"),
@@ -114,6 +125,7 @@ NEEDED = {"train": ("optim_g", "scheduler", "total_iter"), "val": ("save_img",),
           "logger": ("print_freq", "save_checkpoint_freq", "use_tb_logger")}  # fmt: skip
 KINDS_OF_TYPES = {int: WHOLE, float: NUMBER, bool: FLAG, str: TEXT,
                   Sequence[int]: Kind("a list of whole numbers", _are(WHOLE))}  # fmt: skip
+KINDS_OF_SIZES = {int: ITEMS, Sequence[int]: Kind("a list of whole numbers from 1 on", _are(ITEMS))}  # in our networks
 
 
 def check_options(options: Mapping[str, Any], path: str, is_train: bool) -> None:
@@ -126,6 +138,11 @@ def check_options(options: Mapping[str, Any], path: str, is_train: bool) -> None
     Raises:
         InputError: one line: the key, what was expected, what was found; an unknown key with the nearest known one.
     """
+    from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
+
+    _named(MODEL_REGISTRY, options["model_type"], f"{path}: model_type")
+    for phase, data in options["datasets"].items():
+        _named(DATASET_REGISTRY, data["type"], f"{path}: datasets: {phase}: type")
     if options["model_type"] not in CHECKED_MODELS:
         return
     known_top = dict.fromkeys(KNOWN_KEYS, ANY) | TOP
@@ -135,6 +152,8 @@ def check_options(options: Mapping[str, Any], path: str, is_train: bool) -> None
         _check_values(options, known_top, path, "")
     for phase, data in options["datasets"].items():
         _check_data(data, phase, path, is_train)
+    # which keys there may be depends on the sampler, so that Diffusion knows
+    _check_values(options.get("beta_schedule") or {}, SCHEDULE, path, "beta_schedule")
     blocks = {"path": PATH, "dist_params": DISTRIBUTED, "val": VAL, "logger": LOGGER}
     for name, known in blocks.items():
         _check_block(options.get(name) or {}, known, path, name)
@@ -186,12 +205,8 @@ def _check_training(options: Mapping[str, Any], path: str) -> None:
     _check_call(train["scheduler"], schedulers, path, "train: scheduler", without=("optimizer",))
     if train.get("pixel_opt"):
         _check_call(train["pixel_opt"], LOSS_REGISTRY, path, "train: pixel_opt")
-    optimizer = train["optim_g"]
-    for key, kind in (("lr", POSITIVE), ("eps", POSITIVE), ("weight_decay", NUMBER), ("betas", Kind(
-        "two numbers from 0 to below 1", _are(SHARE, 2)))):  # fmt: skip
-        _check_value(optimizer, key, kind, path, "train: optim_g")
-    for key in ("milestones", "periods"):
-        _check_value(train["scheduler"], key, Kind("a list of whole numbers", _are(INDEX)), path, "train: scheduler")
+    _check_values(train["optim_g"], OPTIMIZER, path, "train: optim_g")
+    _check_values(train["scheduler"], SCHEDULER, path, "train: scheduler")
 
 
 def _check_data(data: Mapping[str, Any], phase: str, path: str, is_train: bool) -> None:
@@ -204,10 +219,8 @@ def _check_data(data: Mapping[str, Any], phase: str, path: str, is_train: bool) 
     _check_block(data, DATA, path, block)
     _check_need(data, (*DATA_NEEDED, *(TRAIN_DATA_NEEDED if kind == "train" else ())), path, block)
     backend = data["io_backend"]
-    if backend.get("type") not in BACKENDS:
-        raise InputError(f"{path}: expected {block}: io_backend: type to be one of {', '.join(BACKENDS)}, "
-                         f"got {backend.get('type')!r}")  # fmt: skip
-    _check_block(backend, dict.fromkeys(("type", *BACKENDS[backend["type"]]), ANY), path, f"{block}: io_backend")
+    further = _named(BACKENDS, backend.get("type"), f"{path}: {block}: io_backend: type")
+    _check_block(backend, dict.fromkeys(("type", *further), ANY), path, f"{block}: io_backend")
 
 
 def _check_metrics(metrics: Mapping[str, Any], path: str) -> None:
@@ -218,7 +231,18 @@ def _check_metrics(metrics: Mapping[str, Any], path: str) -> None:
         if not isinstance(metric, Mapping):
             raise InputError(f"{path}: expected {block} to hold keys of its own, got {metric!r}")
         _check_call(metric, METRIC_REGISTRY, path, block, without=("img", "img2"), further={
-            "better": _one_of("higher", "lower")})  # fmt: skip
+            "better": _one_of("higher", "lower"), "crop_border": INDEX})  # fmt: skip
+
+
+def _named(table: Any, name: Any, place: str) -> Any:
+    """The entry of a table or a registry of BasicSR."""
+    if not isinstance(name, str) or (isinstance(table, dict) and name not in table):
+        known = ", ".join(table) if isinstance(table, dict) else "a name"
+        raise InputError(f"expected {place} to be {known}, got {name!r}")
+    try:
+        return table[name] if isinstance(table, dict) else table.get(name)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
 
 
 def _check_call(
@@ -231,18 +255,15 @@ def _check_call(
     further: Mapping[str, Kind] | None = None,
 ) -> None:
     """Hold a block against the signature of what its ``type`` names in a table or registry of BasicSR."""
-    wanted = block.get("type")
-    if not isinstance(wanted, str):
-        raise InputError(f"{path}: expected {name}: type to be a name, got {wanted!r}")
-    if isinstance(table, dict) and wanted not in table:
-        raise InputError(f"{path}: expected {name}: type to be one of {', '.join(table)}, got {wanted!r}")
-    target = table[wanted] if isinstance(table, dict) else table.get(wanted)
+    target = _named(table, block.get("type"), f"{path}: {name}: type")
     parameters = dict(inspect.signature(target).parameters)
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     takes = {key: parameter for key, parameter in parameters.items() if key not in without
              and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)}  # fmt: skip
-    known = {"type": TEXT} | {key: KINDS_OF_TYPES.get(hints.get(key), ANY) for key in takes} | dict(further or {})
+    kinds = KINDS_OF_TYPES | (KINDS_OF_SIZES if target.__module__.startswith("bidiffsr_arch.archs") else {})
+    known = {"type": TEXT} | {key: kinds.get(hints.get(key, type(parameter.default)), ANY)
+                              for key, parameter in takes.items()} | dict(further or {})  # fmt: skip
     # BasicSR's own metrics and losses take **kwargs only to ignore what is not theirs
     if is_open and not target.__module__.startswith(("basicsr.metrics", "basicsr.losses", "bidiffsr_arch")):
         _check_values(block, known, path, name)
