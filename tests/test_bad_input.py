@@ -25,6 +25,7 @@ from bidiffsr_arch.models.checkpoint import read_checkpoint
 from bidiffsr_arch.models.super_resolution import SuperResolution
 from bidiffsr_arch.option_check import check_options
 from bidiffsr_arch.option_file import load_options
+from bidiffsr_arch.packed import Description, load_packed, pack, save_packed
 
 
 @pytest.fixture
@@ -248,6 +249,30 @@ def test_a_flipped_byte_of_a_picture_is_read_or_named(data, place, mask, suffix)
     Path("data/HR/0.png").write_bytes(content)
     message = refused(lambda: PairedImageDataset(deepcopy(data))[0])
     assert not message or "data/HR/0.png" in message
+
+
+@pytest.fixture
+def packed(tiny_options, tiny_network, tmp_path) -> bytes:
+    """A packed network's file."""
+    description = Description({"type": "BIDiffSRUNet", **tiny_options}, scale=2, steps=4)
+    save_packed(pack(tiny_network, "torch"), tmp_path / "whole.safetensors", description)
+    return (tmp_path / "whole.safetensors").read_bytes()
+
+
+@fuzz
+@given(place=st.integers(0, 10**6), mask=st.integers(1, 255), cut=st.booleans())
+def test_a_damaged_packed_file_is_named(packed, tmp_path, place, mask, cut):
+    content = bytearray(packed)
+    place %= len(content)
+    if cut:
+        del content[place:]
+    else:
+        content[place] ^= mask
+    (tmp_path / "net.safetensors").write_bytes(content)
+    message = refused(load_packed, tmp_path / "net.safetensors")
+    assert "\n" not in message
+    head = 8 + int.from_bytes(packed[:8], "little")
+    assert "net.safetensors" in message or (place < head and not cut), "a name in the header may change unnoticed"
 
 
 @pytest.mark.parametrize("arguments", [

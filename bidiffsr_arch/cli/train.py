@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         )
     load_plugins()
     check_options(options, args.opt, is_train=True)
-    if getattr(args, "dry_run", False):
+    if args.dry_run:
         return check_training(args, options)
     try:
         train(args)
