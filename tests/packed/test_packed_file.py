@@ -205,6 +205,11 @@ def test_command_refuses(command, tmp_path):
 def test_bench_command_refuses():
     parser = argparse.ArgumentParser()
     bench_command.add_arguments(parser)
-    for arguments in (["--size", "100"], ["--size", "64", "64", "64"], ["--rounds", "0"]):
+    for arguments in (
+        ["--size", "100"],
+        ["--size", "64", "64", "64"],
+        ["--rounds", "0"],
+        ["--clock", "cpu", "--threads", "2"],
+    ):
         with pytest.raises(InputError):
             bench_command.run(parser.parse_args(arguments))
