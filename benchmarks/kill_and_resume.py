@@ -218,10 +218,12 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         write_pictures(Path(folder))
-        found = [experiments(args.kills, workers, args.seed) for workers in args.workers]
+        found = []
+        for workers in args.workers:
+            found.append(experiments(args.kills, workers, args.seed))
+            text = report(found, time.monotonic() - begin)
+            print(text, flush=True)
+            if output:
+                output.write_text(text)
         os.chdir("/")
-    text = report(found, time.monotonic() - begin)
-    print(text)
-    if output:
-        output.write_text(text)
     sys.exit(any(row[key] for row in found for key in ("unreadable", "lost", "different")))

@@ -24,6 +24,7 @@ from bidiffsr_arch.option_kinds import (
     LOGGER,
     METRIC,
     NEEDED,
+    NETWORK,
     OPTIMIZER,
     PATH,
     SCHEDULE,
@@ -38,6 +39,7 @@ from bidiffsr_arch.option_kinds import (
 )  # fmt: skip
 
 OUR_MODELS = ("BIDiffSRModel", "BicubicModel")
+OUR_NETWORKS = ("BIDiffSRUNet", "SR3UNet")
 CHECKED_MODELS = (*OUR_MODELS, "SRModel")
 PAIRED_DATA_SETS = ("MultiPairedImageDataset", "PairedImageDataset")
 PHASES = {True: ("train", "val"), False: ("val", "test")}
@@ -78,7 +80,8 @@ def check_options(options: Mapping[str, Any], path: str, is_train: bool) -> None
     if options.get("network_g") is not None:
         from basicsr.utils.registry import ARCH_REGISTRY
 
-        _check_call(options["network_g"], ARCH_REGISTRY, path, "network_g")
+        ours = str(options["network_g"].get("type")) in OUR_NETWORKS
+        _check_call(options["network_g"], ARCH_REGISTRY, path, "network_g", further=NETWORK if ours else None)
         _check_network(options["network_g"], path)
     if is_train:
         _check_training(options, path)
@@ -89,9 +92,9 @@ def _check_network(block: Mapping[str, Any], path: str) -> None:
     import torch
     from basicsr.utils.registry import ARCH_REGISTRY
 
-    network = ARCH_REGISTRY.get(block["type"])
-    if not network.__module__.startswith("bidiffsr_arch"):
+    if block["type"] not in OUR_NETWORKS:
         return
+    network = ARCH_REGISTRY.get(block["type"])
     try:
         with torch.device("meta"):
             network(**{key: value for key, value in block.items() if key != "type"})
@@ -175,7 +178,7 @@ def _check_call(
     is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     takes = {key: parameter for key, parameter in parameters.items() if key not in without
              and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)}  # fmt: skip
-    kinds = KINDS_OF_TYPES | (KINDS_OF_SIZES if target.__module__.startswith("bidiffsr_arch.archs") else {})
+    kinds = KINDS_OF_TYPES | (KINDS_OF_SIZES if target.__name__ in OUR_NETWORKS else {})
     known = {"type": TEXT} | {key: kinds.get(hints.get(key, type(parameter.default)), ANY)
                               for key, parameter in takes.items()} | dict(further or {})  # fmt: skip
     # BasicSR's own metrics and losses take **kwargs only to ignore what is not theirs

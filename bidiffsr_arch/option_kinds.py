@@ -53,6 +53,7 @@ COUNT = Kind("a whole number from 1 on", lambda value: _is_whole(value) and valu
 INDEX = Kind("a whole number from 0 on", lambda value: _is_whole(value) and value >= 0)
 ITEMS = Kind("a whole number from 1 on, without a point", lambda value: type(value) is int and value >= 1)
 WORKERS = Kind("a whole number from 0 on, without a point", lambda value: type(value) is int and value >= 0)
+STEPS = Kind("a whole number from 1 to 100000", lambda value: _is_whole(value) and 1 <= value <= 10**5)
 POSITIVE = Kind("a number above 0", lambda value: _is_number(value) and value > 0)
 FROM_ZERO = Kind("a number from 0 on", lambda value: _is_number(value) and value >= 0)
 SHARE = Kind("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
@@ -92,8 +93,8 @@ OPTIMIZER = {
 ITERATIONS = Kind("a list of whole numbers from 0 on", are(INDEX))
 SCHEDULER = {"milestones": ITERATIONS, "periods": ITERATIONS, "gamma": FROM_ZERO, "eta_min": FROM_ZERO}
 SCHEDULE = {
-    "scheduler_type": TEXT, "schedule": TEXT, "n_timestep": COUNT, "linear_start": POSITIVE, "linear_end": POSITIVE,
-    "prediction_type": TEXT, "num_inference_steps": COUNT, "is_guidance": FLAG, "guidance_scale": NUMBER,
+    "scheduler_type": TEXT, "schedule": TEXT, "n_timestep": STEPS, "linear_start": POSITIVE, "linear_end": POSITIVE,
+    "prediction_type": TEXT, "num_inference_steps": STEPS, "is_guidance": FLAG, "guidance_scale": NUMBER,
 }  # fmt: skip
 DISTRIBUTED = {"backend": TEXT, "port": ITEMS}
 DATA = {
@@ -112,5 +113,9 @@ NEEDED = {"train": ("optim_g", "scheduler", "total_iter"), "val": ("save_img",),
           "logger": ("print_freq", "save_checkpoint_freq", "use_tb_logger")}  # fmt: skip
 KINDS_OF_TYPES = {int: WHOLE, float: NUMBER, bool: FLAG, str: TEXT,
                   Sequence[int]: Kind("a list of whole numbers", are(WHOLE))}  # fmt: skip
-KINDS_OF_SIZES = {int: ITEMS, Sequence[int]: Kind("a list of whole numbers from 1 on", are(ITEMS))}  # in our networks
+# In our networks. Above these, building one takes hours or more memory than there is, whatever else is wrong.
+SIZE = Kind("a whole number from 1 to 100000", lambda value: type(value) is int and 1 <= value <= 10**5)
+BLOCKS = Kind("a whole number from 1 to 100", lambda value: type(value) is int and 1 <= value <= 100)
+KINDS_OF_SIZES = {int: SIZE, Sequence[int]: Kind("a list of whole numbers from 1 to 100000", are(SIZE))}
+NETWORK = {"res_blocks": BLOCKS}
 METRIC = {"better": one_of("higher", "lower"), "crop_border": INDEX}

@@ -23,12 +23,13 @@ OUT_OF_RANGE = {
     "batch_size_per_gpu": [0, -1], "num_worker_per_gpu": [-1, 1.5], "dataset_enlarge_ratio": [0, -2],
     "prefetch_mode": ["gpu", "CPU", 1, True], "filename_tmpl": ["{", "{0", "x4", "{}/{}", "{name}", "{1}"],
     "print_freq": [0, 0.5], "save_checkpoint_freq": [0, -1], "val_freq": [0], "manual_seed": [-1, 2**40, 1.5],
-    "norm_groups": [0, 3, -4], "inner_channel": [0, -8, 1.5], "dropout": [-0.1, 1.5], "res_blocks": [],
+    "norm_groups": [0, 3, -4], "inner_channel": [0, -8, 1.5], "dropout": [-0.1, 1.5],
+    "res_blocks": [0, -1, 10**9, 3e13], "image_size": [0, 10**12], "total_step": [0, 10**12],
     "dynamic_group": [0, -1], "channel_mults": [[], [1, 3], [2, 1], [0], ["a"]], "binarizer": ["BNN", "1bit"],
     "fusion": ["sum", "concatenate"], "rescale": ["bicubic"], "betas": [[0.9], [0.9, 1.0], [1, 2, 3], ["a", "b"]],
     "milestones": [[0.5], ["x"]], "keep_newest": [0, -1, 1.5], "num_gpu": [-1, "all", 1.5, [0]], "scale": [0, -2, 2.5],
     "name": ["..", "a/b", "."], "backend": [5], "port": [0, "a"], "better": ["more", "Higher"],
-    "n_timestep": [0, -1, 2.5], "num_inference_steps": [0, -3, 0.5], "prediction_type": ["noise", "x0"],
+    "n_timestep": [0, -1, 2.5, 10**13], "num_inference_steps": [0, -3, 0.5], "prediction_type": ["noise", "x0"],
     "scheduler_type": ["DDIMM", "Euler2"], "schedule": ["quadratic", "lin"],
 }  # fmt: skip
 NEEDED = [
