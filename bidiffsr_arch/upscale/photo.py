@@ -20,8 +20,8 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
     ".webp": ("WEBP", {"quality": 95, "method": 4}),
-    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".tif": ("TIFF", {}),
+    ".tiff": ("TIFF", {}),
     ".bmp": ("BMP", {}),
 }
 READABLE = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP")  # MPO: a JPEG with previews behind it, as phones write
@@ -29,6 +29,8 @@ KINDS = "PNG, JPEG, WebP, TIFF or BMP"
 WITHOUT_ALPHA = ("JPEG", "BMP")
 METADATA = {"PNG": ("icc_profile", "exif", "dpi"), "JPEG": ("icc_profile", "exif", "dpi"),
             "WEBP": ("icc_profile", "exif"), "TIFF": ("icc_profile", "exif", "dpi"), "BMP": ("dpi",)}  # fmt: skip
+# PNG's colour types by number of channels, and its filter: each byte as its difference from the one above.
+COLOUR_TYPES, GRAY_ALPHA, UP = {(): 0, (2,): 4, (3,): 2, (4,): 6}, 4, 2
 ORIENTATION, BITS_PER_SAMPLE, EXIF_WIDTH, EXIF_HEIGHT, EXIF_IFD = 0x0112, 0x0102, 0xA002, 0xA003, 0x8769
 
 
@@ -121,22 +123,44 @@ def _depth(path: Path, image: Image.Image) -> int:
 
 
 def _read_deep(path: Path, image: Image.Image) -> Photo:
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    """16 bits: of PNG by OpenCV, of TIFF by tifffile, or by OpenCV where its compression needs a codec of its own."""
+    metadata = _metadata(image)
+    if image.format == "TIFF":
+        try:
+            return Photo(_tiff_pixels(path), metadata)
+        except ValueError as error:
+            if "imagecodecs" not in str(error) or "exif" in metadata:  # OpenCV cannot leave an orientation alone
+                raise
+    content = np.fromfile(path, np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise InputError(f"expected a whole picture of 16 bits, got {path}, which cannot be decoded")
     if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}[pixels.shape[2]])
-        if image.mode in ("LA", "I;16", "L"):  # OpenCV has no gray with alpha
+        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+        if image.format == "PNG" and content[25] == GRAY_ALPHA:  # which OpenCV knows as colour only
             pixels = pixels[..., [0, 3]]
-    return Photo(np.ascontiguousarray(pixels), _metadata(image))
+    return Photo(np.ascontiguousarray(pixels), metadata)
+
+
+def _tiff_pixels(path: Path) -> np.ndarray:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        pixels = page.asarray()
+        if page.axes.startswith("S"):  # one plane after the other
+            pixels = np.moveaxis(pixels, 0, -1)
+        if page.photometric.name not in ("RGB", "MINISBLACK") or pixels.shape[2:] > (4,):
+            raise InputError(f"expected gray or RGB of 16 bits, got {path}, a {page.photometric.name}; convert it")
+        return pixels
 
 
 def _metadata(image: Image.Image) -> dict[str, Any]:
     metadata = {name: image.info[name] for name in ("icc_profile", "dpi") if image.info.get(name)}
     exif = image.getexif()
-    if exif and image.format != "TIFF":  # a TIFF's own tags describe how its pixels are laid out
+    if exif and image.format != "TIFF":
         metadata["exif"] = exif.tobytes()
-    elif ORIENTATION in exif:
+    elif ORIENTATION in exif:  # a TIFF's other tags tell how its pixels are laid out
         kept = Image.Exif()
         kept[ORIENTATION] = exif[ORIENTATION]
         metadata["exif"] = kept.tobytes()
@@ -149,6 +173,7 @@ def from_pillow(image: Image.Image) -> Photo:
     Raises:
         InputError: a mode of more than 16 bits, or one that is no picture's.
     """
+    image.load()  # Pillow turns TIFFs upright here, and then has no orientation any more
     metadata = _metadata(image)
     if image.mode == "CMYK" and "icc_profile" in metadata:
         inks = ImageCms.ImageCmsProfile(io.BytesIO(metadata.pop("icc_profile")))
@@ -194,8 +219,10 @@ def write_photo(path: Path, photo: Photo) -> None:
     check_writable(path, photo)
     kind, options = FORMATS[path.suffix.lower()]
     metadata = {name: photo.metadata[name] for name in METADATA[kind] if name in photo.metadata}
-    if photo.pixels.dtype == np.uint16:
-        content = {"PNG": _png16, "TIFF": _tiff16}[kind](photo.pixels, metadata)
+    if kind == "TIFF":
+        content = _tiff(photo.pixels, metadata)
+    elif photo.pixels.dtype == np.uint16:
+        content = _png16(photo.pixels, metadata)
     else:
         buffer = io.BytesIO()
         Image.fromarray(photo.pixels).save(buffer, kind, **options, **metadata)
@@ -207,40 +234,39 @@ def write_photo(path: Path, photo: Photo) -> None:
 
 
 def _png16(pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
-    """A 16-bit PNG. Pillow cannot write colour of 16 bits, and OpenCV no metadata: its chunks are put in here, right
-    behind the header."""
-    if pixels.shape[2:] == (2,):
-        pixels = pixels[..., [0, 0, 0, 1]]
-    orders = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
-    ordered = cv2.cvtColor(pixels, orders[pixels.shape[2]]) if pixels.ndim == 3 else pixels
-    content = cv2.imencode(".png", ordered)[1].tobytes()
-    chunks = b""
+    """A 16-bit PNG (ISO/IEC 15948): Pillow cannot write colour of 16 bits, and OpenCV no metadata."""
+    height, width = pixels.shape[:2]
+    samples = pixels.astype(">u2").reshape(height, -1).view(np.uint8)
+    differences = np.diff(samples, axis=0, prepend=np.zeros_like(samples[:1]))
+    rows = np.insert(differences, 0, UP, axis=1)
+    chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[pixels.shape[2:]], 0, 0, 0))]
     if "icc_profile" in metadata:
-        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata["icc_profile"]))
+        chunks.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata["icc_profile"])))
     if "dpi" in metadata:
-        chunks += _chunk(b"pHYs", struct.pack(">IIB", *(round(dots / 0.0254) for dots in metadata["dpi"]), 1))
+        dots_a_metre = (round(dots / 0.0254) for dots in metadata["dpi"])
+        chunks.append(_chunk(b"pHYs", struct.pack(">IIB", *dots_a_metre, 1)))
     if "exif" in metadata:
-        chunks += _chunk(b"eXIf", metadata["exif"].removeprefix(b"Exif\0\0"))
-    header = 8 + 25  # the signature, and the first chunk, IHDR
-    return content[:header] + chunks + content[header:]
+        chunks.append(_chunk(b"eXIf", metadata["exif"].removeprefix(b"Exif\0\0")))
+    chunks += [_chunk(b"IDAT", zlib.compress(rows.tobytes())), _chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def _tiff16(pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
+def _tiff(pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
+    """A TIFF of 8 or 16 bits with its profile, resolution and orientation."""
     import tifffile
 
     exif = Image.Exif()
     exif.load(metadata.get("exif", b""))
-    tags = [(ORIENTATION, "H", 1, exif[ORIENTATION], True)] if ORIENTATION in exif else []
-    has_alpha = pixels.shape[2:] in ((2,), (4,))
+    is_colour, has_alpha = pixels.shape[2:] in ((3,), (4,)), pixels.shape[2:] in ((2,), (4,))
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer,
         pixels,
-        photometric="rgb" if pixels.shape[2:] in ((3,), (4,)) else "minisblack",
+        photometric="rgb" if is_colour else "minisblack",
         planarconfig="contig" if pixels.ndim == 3 else None,
         extrasamples=["unassalpha"] if has_alpha else None,
         compression="zlib",
@@ -248,7 +274,7 @@ def _tiff16(pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
         iccprofile=metadata.get("icc_profile"),
         resolution=metadata.get("dpi", (1, 1)),
         resolutionunit="INCH" if "dpi" in metadata else "NONE",
-        extratags=tags,
+        extratags=[(ORIENTATION, "H", 1, exif[ORIENTATION], True)] if ORIENTATION in exif else [],
         metadata=None,
     )
     return buffer.getvalue()

@@ -38,11 +38,12 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]
     Raises:
         InputError: the overlap is negative or more than half of the tile.
     """
+    asked = tile, overlap
     tile, overlap = tile // multiple * multiple, -(-overlap // multiple) * multiple
-    if overlap < 0 or tile < max(2 * overlap, multiple):
+    if asked[1] < 0 or tile < max(2 * overlap, multiple):
         raise InputError(
-            f"expected an overlap from 0 to half of the tile, got tile {tile} and overlap {overlap} "
-            f"(in whole {multiple}s, as the network takes them)"
+            "expected an overlap from 0 to half of the tile, got tile {} and overlap {} ".format(*asked)
+            + f"(the network takes multiples of {multiple})"
         )
     if tile >= length:
         return [Span(0, length, torch.ones(length))]

@@ -19,6 +19,7 @@ from bidiffsr_arch.upscale.weights import Weights, load_weights
 Picture = TypeVar("Picture", np.ndarray, Image.Image)
 
 TILE, OVERLAP = 256, 32  # result pixels
+CPU_OUT_OF_MEMORY = "can't allocate memory"  # torch has an exception of its own for it on GPUs only
 LAYOUTS = "(H, W), (H, W, 2), (H, W, 3) or (H, W, 4)"
 
 
@@ -110,10 +111,11 @@ class Upscaler:
             layers = [self._sample(colour / white)]
             if alpha is not None:
                 layers.append(enlarge(alpha / white, self.scale).clamp(0, 1))
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise InputError(
-                f"expected memory for tiles of {self.network.tile or 'all'} pixels, got too little; choose a smaller one"
-            ) from error
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and CPU_OUT_OF_MEMORY not in str(error):
+                raise
+            tiles = f"tiles of {self.network.tile} pixels" if self.network.tile else "the whole picture at once"
+            raise InputError(f"expected memory for {tiles}, got too little; choose a smaller tile") from error
         if colour_is_gray := picture.ndim == 2 or picture.shape[2] == 2:
             layers[0] = layers[0].mean(1, keepdim=True)
         result = torch.cat(layers, 1)[0].permute(1, 2, 0).mul_(white).round_().cpu().numpy().astype(picture.dtype)
