@@ -43,3 +43,30 @@ def tiny_network(tiny_options: dict[str, Any]) -> BIDiffSRUNet:
     """The smallest BI-DiffSR UNet, in eval mode, with reproducible weights."""
     torch.manual_seed(0)
     return BIDiffSRUNet(**tiny_options).eval()
+
+
+@pytest.fixture
+def options(tiny_options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Options of a training run, as BasicSR hands them to a model."""
+    return dict(
+        name="tiny",
+        model_type="BIDiffSRModel",
+        scale=2,
+        num_gpu=0,
+        manual_seed=7,
+        dist=False,
+        rank=0,
+        world_size=1,
+        is_train=True,
+        network_g=dict(type="BIDiffSRUNet", **tiny_options),
+        beta_schedule=dict(n_timestep=100, linear_start=1e-4, linear_end=5e-2, num_inference_steps=4),
+        path=dict(models=str(tmp_path), training_states=str(tmp_path)),
+        train=dict(
+            total_iter=100,
+            ema_decay=0.5,
+            optim_g=dict(type="Adam", lr=1e-3),
+            scheduler=dict(type="MultiStepLR", milestones=[1000], gamma=1),
+            pixel_opt=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),
+        ),
+        val=dict(metrics=None),
+    )

@@ -14,6 +14,8 @@ COMMANDS = {
     "train": ("bidiffsr_arch.cli.train", "train as an option file says"),
     "test": ("bidiffsr_arch.cli.test", "test as an option file says; --check compares with its expected numbers"),
     "upscale": ("bidiffsr_arch.cli.upscale", "enlarge pictures with trained weights"),
+    "plot": ("bidiffsr_arch.cli.plot", "figures of what a network does, as PNG"),
+    "cost": ("bidiffsr_arch.cli.cost", "count parameters and operations of option files' networks"),
     "options": ("bidiffsr_arch.cli.options", "list, show or write the shipped option files"),
     "data": ("bidiffsr_arch.cli.data", "pictures to train on, and the weights of LPIPS"),
     "demo": ("bidiffsr_arch.cli.demo", "train a small network on photographs, no download, about two minutes"),

@@ -23,7 +23,7 @@ from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.metrics.cost import Cost, count_cost
 from bidiffsr_arch.metrics.published import PUBLISHED, PUBLISHED_SIZE, Published
-from bidiffsr_arch.option_file import load_options
+from bidiffsr_arch.option_file import load_options, read_yaml
 
 EXAMPLE = "basicsr cost -opt options/test_SR3_x4.yml options/test_BIDiffSR_x4.yml --input-size 256 256"
 
@@ -36,7 +36,7 @@ NOTHING = "-"
 PAGE = """\
 # What each row of the paper's tables costs
 
-Written by `basicsr cost --markdown` from the shipped option files; do not edit it. Counted at {size}.
+Written by `basicsr cost --markdown`; do not edit it. Counted at {size}.
 
 Params = full precision + binary / 32. OPs = full precision + binary / 64, for one sampling step. A multiply-accumulate
 counts 1, GroupNorm 5 an element, BatchNorm (its statistics are fixed) 1 an element, nearest up-sampling 1 an output
@@ -50,7 +50,6 @@ NeurIPS 2024, Tables 1 and 2), "equal" whether both figures agree with it to the
 NOTES = {
     "table2/BNN": "The paper does not disclose the UNet of its six binary competitors, only that Params and OPs are "
     '"set to be similar". Here they are counted in the UNet of Table 1\'s Baseline, each with its own parts.',
-    "table2/Bicubic": "Bicubic has no network and no parameters; the enlargement itself is counted in no row.",
     "table1_fusion/Add": "The Params of Add are the one figure of Table 1 that these rules miss, by 0.006 M.",
 }
 
@@ -60,7 +59,7 @@ class Row:
     """An option file and what its network costs; there is no cost where there is no network.
 
     Attributes:
-        paper_row: table and method of the paper, as ``table1_pairs/2``, where the option file says so.
+        paper_row: table and method of the paper, as ``table1_pairs/2``, where the option file itself says so.
         published: what the paper prints for that row, at the size for which it does.
     """
 
@@ -101,24 +100,26 @@ def run(args: argparse.Namespace) -> None:
     """Count and print.
 
     Raises:
-        InputError: an option file is wrong, or its network cannot be built or does not run at that size.
+        InputError: options that do not go together, an option file that is wrong, or a network that cannot be built or
+            does not run at that size.
     """
+    if args.markdown and args.by_module:
+        raise InputError("--by-module goes with the plain table or with --json, not with --markdown; leave one out")
     load_plugins()
     with redirect_stdout(sys.stderr):  # for networks that print
         rows = [count_file(file, args.input_size) for file in tqdm(args.opt, unit="network", leave=False, disable=None)]
+    all_remarks = [remark for row in rows for remark in remarks(row)]
     if args.json:
         print(json.dumps([as_json(row, args.by_module) for row in rows], indent=2))
-    elif args.markdown:
+        print(*all_remarks, sep="\n", end="\n" if all_remarks else "", file=sys.stderr)
+        return
+    if args.markdown:
         print(as_page(rows, args.input_size), end="")
-    else:
-        print(text_table([COLUMNS, *map(cells, rows)]))
-    if args.by_module and not args.json:
+        return
+    print(text_table([COLUMNS, *map(cells, rows)]), *all_remarks, sep="\n")
+    if args.by_module:
         for row in rows:
-            if row.cost:
-                print(f"\n{row.name}\n" + text_table([MODULE_COLUMNS, *module_cells(row.cost)]))
-    for row in rows:
-        for remark in remarks(row):
-            print(remark, file=sys.stderr if args.json else sys.stdout)
+            print(f"\n{row.name}", text_table([MODULE_COLUMNS, *module_cells(row.cost)]), sep="\n")
 
 
 def count_file(file: str, input_size: list[int]) -> Row:
@@ -128,7 +129,8 @@ def count_file(file: str, input_size: list[int]) -> Row:
         InputError: as `run`; the file is named.
     """
     options = load_options(file)
-    paper_row = options.get("paper_row")
+    own_row = read_yaml(file).get("paper_row")  # not its base's, which another network would pass for
+    paper_row = None if own_row is None else str(own_row)
     name = paper_row.removeprefix(MAIN_TABLE) if paper_row else options["name"]
     try:
         cost = count_cost(build(options["network_g"]), input_size) if options.get("network_g") else None
@@ -173,7 +175,7 @@ def cells(row: Row) -> list[str]:
 def remarks(row: Row) -> list[str]:
     """What has to be said about a row beside its numbers."""
     if row.cost is None:
-        return [f"{row.name}: has no network, so there are no parameters to count and no operations"]
+        return [f"{row.name}: has no network, so no parameters; the enlargement itself is counted for no row"]
     lines = []
     if len(row.cost.inputs) < 3:  # it does not take (x_t, condition, time)
         given = " and ".join("x".join(map(str, shape)) for shape in row.cost.inputs)
@@ -184,12 +186,12 @@ def remarks(row: Row) -> list[str]:
     return lines
 
 
-def module_cells(cost: Cost) -> list[list[str]]:
+def module_cells(cost: Cost | None) -> list[list[str]]:
     """Lines under `MODULE_COLUMNS` for the modules that cost something."""
     return [
         [module.name or "(all)", module.kind, number(module.params / 1e6, 4), number(module.ops / 1e9, 4)]
         + [number(getattr(module, field), 0) for field in SPLIT]
-        for module in cost.modules
+        for module in (cost.modules if cost else ())
         if module.params or module.ops
     ]
 
@@ -226,5 +228,6 @@ def as_page(rows: list[Row], input_size: list[int]) -> str:
     rule = [":--", *["--:"] * (len(COLUMNS) - 1)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in [COLUMNS, rule, *map(cells, rows)])
     present = {row.paper_row for row in rows}
-    notes = "".join(f"- {note}\n" for paper_row, note in NOTES.items() if paper_row in present)
-    return PAGE.format(size="{}x{}".format(*input_size), table=table, notes=notes)
+    notes = [note for paper_row, note in NOTES.items() if paper_row in present]
+    notes += [remark for row in rows for remark in remarks(row)]
+    return PAGE.format(size="{}x{}".format(*input_size), table=table, notes="".join(f"- {note}\n" for note in notes))

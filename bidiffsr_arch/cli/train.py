@@ -9,7 +9,7 @@ import os
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.option_file import load_options, read_yaml
+from bidiffsr_arch.option_file import load_options
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
 NEEDED = ("train", "logger")
@@ -36,5 +36,5 @@ def run(args: argparse.Namespace) -> None:
     load_plugins()
     from basicsr.train import train_pipeline
 
-    with basicsr_arguments(args, options if "base" in read_yaml(args.opt) else None):
+    with basicsr_arguments(args):
         train_pipeline(os.getcwd())

@@ -90,6 +90,7 @@ def count_cost(
     Raises:
         InputError: the network does not run on such an input.
     """
+    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
     failure: Exception | None = None
     for arguments in [inputs] if inputs is not None else _inputs(network, *_height_width(input_size)):
         arguments = (arguments,) if isinstance(arguments, Tensor) else tuple(arguments)

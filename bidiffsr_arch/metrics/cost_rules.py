@@ -2,9 +2,9 @@
 
 A multiply-accumulate counts 1. A normalisation that measures its own statistics (GroupNorm, LayerNorm, InstanceNorm)
 counts 5 an element; a BatchNorm with fixed statistics is one multiply-accumulate an element and counts 1. Interpolation
-and warping count their taps for each output element (nearest 1, bilinear 4, bicubic 16). An average counts 1 for each element that
-is averaged, as the convolution with a constant kernel that it is: XNOR-Net's map K so counts, at each pixel, C for the
-channel mean and k² for the box.
+and warping count their taps for each output element: nearest 1, bilinear 4, bicubic 16. An average counts 1 for each
+element that is averaged, as the convolution with a constant kernel that it is: XNOR-Net's map K so counts, at each
+pixel, C for the channel mean and k² for the box.
 
 Everything element-wise counts nothing (activations, PReLU, bias, additions, products such as that with K or with a
 gate), nor does what only moves, copies, reshapes or creates. An operator in none of these tables has no price, and
