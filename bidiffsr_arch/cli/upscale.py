@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
+from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
 from bidiffsr_arch.upscale.plan import Job, plan, prepare_folder
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
         InputError: something given is wrong (nothing was written then), or pictures turned out to be damaged (the
             others are done).
     """
+    load_plugins()
     jobs, kept = plan(args.pictures, args.output, args.overwrite)
     upscaler = Upscaler.from_file(
         args.weights, args.opt, packed=args.packed, device=args.device, sampler=args.sampler, steps=args.steps,

@@ -37,7 +37,7 @@ def plan(inputs: Iterable[str], folder: str, overwrite: bool = False) -> tuple[l
         InputError: no such file, not a picture, a folder without pictures, two pictures of one name, or a result that
             would take its picture's place.
     """
-    sources = list(dict.fromkeys(source for entry in inputs for source in _pictures(Path(entry).expanduser())))
+    sources = list(dict.fromkeys(source for entry in inputs for source in pictures_of(Path(entry).expanduser())))
     names = Counter(source.name for source in sources)
     if twice := [name for name, count in names.items() if count > 1]:
         raise InputError(f"expected different names for one output folder, got {twice[0]} twice; run them apart")
@@ -55,7 +55,12 @@ def plan(inputs: Iterable[str], folder: str, overwrite: bool = False) -> tuple[l
     return jobs, kept
 
 
-def _pictures(entry: Path) -> list[Path]:
+def pictures_of(entry: Path) -> list[Path]:
+    """The picture, or those in the folder, in order of their names.
+
+    Raises:
+        InputError: there is none.
+    """
     if entry.is_dir():
         found = sorted(path for path in entry.iterdir() if path.suffix.lower() in FORMATS and path.is_file())
         if not found:
