@@ -35,6 +35,8 @@ DEFAULTS = {
     "timestep_spacing": "leading",
     "clip_sample": True,
 }
+# In diffusers, too, and no samplers for such networks: the way from pictures to noise, and other models' own.
+NOT_SAMPLERS = ("DDIMInverse", "DPMSolverMultistepInverse", "CogVideoXDDIM", "CogVideoXDPM", "LCM", "TCD", "UnCLIP")
 TIME_INPUTS = ("timestep", "noise_level")
 
 
@@ -50,7 +52,7 @@ def known_samplers() -> dict[str, type]:
     return {
         name: cls
         for name, cls in classes.items()
-        if {"num_train_timesteps", "beta_schedule", "prediction_type"} <= _arguments(cls)
+        if {"num_train_timesteps", "beta_schedule", "prediction_type"} <= _arguments(cls) and name not in NOT_SAMPLERS
     }
 
 
