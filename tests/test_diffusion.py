@@ -21,7 +21,8 @@ REFERENCE = dict(
     is_guidance=False,
     guidance_scale=7.5,
 )
-SAMPLERS = sorted(known_samplers())  # each must work with every kind of prediction
+# Each must work with every kind of prediction. Left out are two that take seconds to build.
+SAMPLERS = sorted(set(known_samplers()) - {"KDPM2Discrete", "KDPM2AncestralDiscrete"})
 
 
 def test_ddim_follows_the_references_trajectory():
