@@ -1,34 +1,41 @@
 """BasicSR's SRModel, trained and sampled by diffusion."""
 
+import inspect
+import json
 from collections import OrderedDict
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
+from bidiffsr_arch.data.sampling import DIFFUSION, Place
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.models.checkpoint import read_checkpoint
 from bidiffsr_arch.models.diffusion import Diffusion
-from bidiffsr_arch.models.measured_model import MeasuredSRModel
 from bidiffsr_arch.models.picture import enlarge
+from bidiffsr_arch.models.resumable_model import ResumableSRModel
 from bidiffsr_arch.models.super_resolution import SuperResolution
 
+PACKED_SUFFIX = ".safetensors"
 IS_ONE_TIME = {"sample": False, "batch": True}
 
 
-class BIDiffSRModel(MeasuredSRModel):
+class BIDiffSRModel(ResumableSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
     Options beside SRModel's, at the top level of the option file: those of `SuperResolution` (``beta_schedule``,
     ``diffuse``, ``residual_scale``, ``time_input``, ``data_range``), and ``timestep_sampling``: ``sample``, each
-    picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference).
+    picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference). With ``val: packed:
+    true``, or a packed file as ``path: pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
     """
+
+    packed: nn.Module | None = None
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.super_resolution = SuperResolution(opt)
@@ -48,6 +55,9 @@ class BIDiffSRModel(MeasuredSRModel):
         Raises:
             InputError: the file does not load, or is of another network; the first difference is named.
         """
+        if str(load_path).endswith(PACKED_SUFFIX):
+            self._load_packed(load_path)
+            return
         parameters, found = read_checkpoint(load_path, param_key)
         net = self.get_bare_model(net)
         get_root_logger().info(f"Loading {net.__class__.__name__} model from {load_path}, with param key: [{found}].")
@@ -60,6 +70,21 @@ class BIDiffSRModel(MeasuredSRModel):
                 f"expected a checkpoint of the network in network_g, got {load_path}, which differs in {len(lines)} "
                 f"places; first: {lines[0][:200]}"
             ) from error
+
+    def _load_packed(self, path: str) -> None:
+        from bidiffsr_arch.packed import load_packed
+
+        if self.is_train:
+            raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
+        self.packed, description = load_packed(path)
+        defaults = {name: entry.default for name, entry in inspect.signature(type(self.net_g)).parameters.items()}
+        given, wanted = (
+            defaults | source["network_g"] | {"scale": source["scale"]} for source in (asdict(description), self.opt)
+        )
+        for key in given.keys() & wanted.keys():
+            if json.dumps(given[key]) != json.dumps(wanted[key]):  # which does not tell lists from tuples
+                raise InputError(f"expected {key}: {given[key]}, as {path} was packed, got {wanted[key]}")
+        get_root_logger().info(f"Loading packed network from {path}, made from {description.source}.")
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Average parameters and buffers (BatchNorm's statistics among them); BasicSR averages parameters only."""
@@ -97,12 +122,15 @@ class BIDiffSRModel(MeasuredSRModel):
             self.model_ema(self.ema_decay)
 
     def _draw(self, x0: Tensor, current_iter: int) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) and noise like x0, which depend only on seed, iteration and a sample's place in the step's
-        whole batch."""
+        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's place in training.
+
+        Samples without a place (see `places_of`) are counted from the first iteration on, as in one long epoch.
+        """
         times, noises = [], []
-        for index in range(len(x0)):
-            place = index * self.opt["world_size"] + self.opt["rank"]
-            generator = _generator(x0.device, self.opt["manual_seed"], current_iter, place)
+        processes, rank = self.opt["world_size"], self.opt["rank"]
+        counted = [Place(0, ((current_iter - 1) * len(x0) + index) * processes + rank) for index in range(len(x0))]
+        for place in self.places or counted:
+            generator = torch.Generator(x0.device).manual_seed(place.seed(DIFFUSION, self.opt["manual_seed"]))
             times.append(torch.randint(self.diffusion.total_step, (1,), generator=generator, device=x0.device))
             noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
         time = torch.cat(times)
@@ -111,7 +139,10 @@ class BIDiffSRModel(MeasuredSRModel):
     def test(self) -> None:
         """Sample self.output (B, 3, H, W) in [0, 1] for self.condition; every picture starts from the noise of
         ``manual_seed``."""
-        network = self.net_g_ema if hasattr(self, "net_g_ema") else self.net_g
+        if self.result is not None:
+            self.output = self.result.to(self.device)
+            return
+        network = self.packed or self._trained_network()
         was_training = network.training
         network.eval()
         self.output = self.super_resolution.sample(
@@ -123,10 +154,20 @@ class BIDiffSRModel(MeasuredSRModel):
         )
         network.train(was_training)
 
+    def validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
+        """As BasicSR's, on bits where ``val: packed`` says so."""
+        if self.packed is not None or not self.opt["val"].get("packed"):
+            super().validation(dataloader, current_iter, tb_logger, save_img)
+            return
+        from bidiffsr_arch.packed import pack
 
-def _generator(device: torch.device, *entropy: int) -> torch.Generator:
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return torch.Generator(device).manual_seed(seed)
+        self.packed = pack(self._trained_network())
+        super().validation(dataloader, current_iter, tb_logger, save_img)
+        self.packed = None
+
+    def _trained_network(self) -> nn.Module:
+        """The averaged network where there is one, else the network, bare."""
+        return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
 
 
 def _check(opt: dict[str, Any], diffusion: Diffusion) -> None:

@@ -28,8 +28,6 @@ def choose_backend(name: str | None = None):
     from bidiffsr_arch.packed import numba_backend
 
     name = name or numba_backend.fastest()
-    if name == "numba-portable":
-        return numba_backend.portable()
-    if "avx2" not in numba_backend.FEATURES:
+    if name == "numba-avx2" and "avx2" not in numba_backend.FEATURES:
         raise InputError("expected a CPU with AVX2 for backend numba-avx2, found none; take backend numba-portable")
-    return numba_backend.avx2()
+    return numba_backend.NumbaBackend(name)

@@ -38,7 +38,7 @@ class Maker:
         return self.state[name].numpy()
 
     def group_norm(self, name: str, module: nn.GroupNorm) -> GroupNorm:
-        return GroupNorm.of(module, self.array(f"{name}.weight"), self.array(f"{name}.bias"))
+        return GroupNorm(module.num_groups, module.eps, self.array(f"{name}.weight"), self.array(f"{name}.bias"))
 
 
 class BinaryConv:
@@ -182,9 +182,10 @@ class ResBlock:
         """`out` may be x. Returns out's sums."""
         pixels = x.shape[0] * x.shape[1]
         sums = self.backend.sums(x) if sums is None else sums
+        norm = self.backend.group_norm
         with self.workspace.maps(x.shape) as (h,):
-            sums = self.convs[0](x, moment, h, norm=self.norms[0](sums, pixels), added=moment.added[self.name])
-            sums = self.convs[1](h, moment, out, norm=self.norms[1](sums, pixels), residual=x)
+            sums = self.convs[0](x, moment, h, norm=norm(self.norms[0], sums, pixels), added=moment.added[self.name])
+            sums = self.convs[1](h, moment, out, norm=norm(self.norms[1], sums, pixels), residual=x)
         return sums if self.attention is None else self.attention(out, sums)
 
 
@@ -206,7 +207,7 @@ class Attention:
     def __call__(self, x: np.ndarray, sums: np.ndarray) -> None:
         height, width, channels = x.shape
         with self.workspace.maps(x.shape) as (n,):
-            self.backend.normalise(x, self.norm(sums, height * width), n, swish=False)
+            self.backend.normalise(x, self.backend.group_norm(self.norm, sums, height * width), n, swish=False)
             tokens = torch.from_numpy(n).view(-1, channels)[:, : self.channels]
             query, value = (tokens @ self.weight).split(self.channels, dim=1)
             mixed = F.scaled_dot_product_attention(query[None, None], tokens[None, None], value[None, None])[0, 0]
@@ -283,8 +284,7 @@ class BinaryFusion:
                 )
                 return self.convs[0](both, moment, x)
         with self.workspace.maps(x.shape, x.shape) as (s1, s2):
-            self.backend.alternate(x, 1, skip, 0, self.channels, s1)
-            self.backend.alternate(x, 0, skip, 1, self.channels, s2)
+            self.backend.exchange(x, skip, self.channels, s1, s2)
             self.convs[0](s1, moment, x)
             return self.convs[1](s2, moment, x, residual=x)
 

@@ -24,6 +24,15 @@ BLOCK = 16
 WORD = 64
 """Channels in one word of activation bits."""
 
+ROWS = 4
+"""Rows of bits that a thread has at hand: two output rows need one above and one below."""
+
+SEGMENT = 64
+"""Pixels of a row that are counted before their epilogue runs: their counters stay in the first cache."""
+
+COUNT_BYTES = 2
+"""Bytes of a count of differing bits; 9 * C of them must stay below 2^16."""
+
 NOTHING = np.uint8(0x80)
 """A weight nibble for which a table look-up gives 0: padding of a run of nibbles."""
 
@@ -90,7 +99,8 @@ def border_totals(positive: np.ndarray, in_words: bool) -> np.ndarray:
     """What a count of differing bits is subtracted from (twice), for each of the 16 places that a pixel can have at the
     picture's border.
 
-    ``accumulator = total - 2 * count``. A tap outside the picture must add 0 to the accumulator, but is counted like the
+    ``accumulator = total - 2 * count``. A tap outside the picture must add 0 to the accumulator, but is counted like
+    the
     others: total leaves out its C channels and gives twice its count back. The popcount kernel reads activation bits 0
     there, so it counts popcount(w); the table kernel counts 2 for every group of 4 channels.
 
@@ -105,7 +115,9 @@ def border_totals(positive: np.ndarray, in_words: bool) -> np.ndarray:
     totals[:, :filters] = taps * channels
     if taps == 1:
         return totals
-    counted = positive.sum(-1, dtype=np.int32) if in_words else np.full((filters, taps), 2 * -(-channels // 4), np.int32)
+    counted = (
+        positive.sum(-1, dtype=np.int32) if in_words else np.full((filters, taps), 2 * -(-channels // 4), np.int32)
+    )
     change = (2 * counted - channels).reshape(filters, 3, 3)
     for place in range(16):
         outside = np.zeros((3, 3), bool)

@@ -112,7 +112,7 @@ class PackedUNet(nn.Module):
         sums = self.backend.sums(x) if sums is None else sums
         filters = self.final_conv.filters
         with self.workspace.maps((height, width, padded(filters))) as (out,):
-            self.final_conv(x, None, out, norm=self.final_norm(sums, height * width))
+            self.final_conv(x, None, out, norm=self.backend.group_norm(self.final_norm, sums, height * width))
             self.workspace.give(x)
             return torch.from_numpy(out)[..., :filters].permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
 

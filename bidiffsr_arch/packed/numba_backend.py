@@ -1,19 +1,21 @@
 """Operations on maps by Numba kernels. A map is float32 (H, W, padded C), contiguous, a NumPy array."""
 
-from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
 
 import numba
 import numpy as np
 import torch
 
-from bidiffsr_arch.packed.kernels import pointwise, popcount, winograd
-from bidiffsr_arch.packed.kernels.binary_conv import Shortcut, Source, Target, Weights, chunk_bytes
-from bidiffsr_arch.packed.kernels.compile import announce_compilation
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.packed.group_norm import GroupNorm
+from bidiffsr_arch.packed.kernels import norm as norms
+from bidiffsr_arch.packed.kernels import pointwise, popcount, rearrange, winograd
+from bidiffsr_arch.packed.kernels.binary_conv import Shortcut, Source, Target, Weights, binary_conv, chunk_bytes
 from bidiffsr_arch.packed.kernels.vector_ir import FEATURES, LANES
 from bidiffsr_arch.packed.layout import (
     BLOCK,
+    COUNT_BYTES,
+    TABLE_FILTERS,
     aligned,
     border_totals,
     pair_table,
@@ -31,16 +33,6 @@ NO_NORM = ZEROS.reshape(-1)
 ONE = np.ones(1, np.float32)
 
 
-class Counting(NamedTuple):
-    """A way to count bits: its convolution, its layout of weights, and how many blocks it counts at a time."""
-
-    convolve: Callable
-    lay_out: Callable[[np.ndarray], np.ndarray]
-    table: np.ndarray
-    in_words: bool
-    group: int
-
-
 class PlainWeight:
     """A full-precision 3x3 weight for Winograd's algorithm and for the definition.
 
@@ -51,8 +43,9 @@ class PlainWeight:
         self.direct = torch.from_numpy(weight)
 
     def suits_winograd(self, pixels: int) -> bool:
-        """Many input channels pay for the transforms, and many pixels for reading four times as many weights."""
-        return self.direct.shape[1] >= 32 and pixels >= 8 * self.direct.shape[0]
+        """A large map pays for the transforms, and many pixels for reading four times as many weights."""
+        filters, channels = self.direct.shape[:2]
+        return channels * pixels >= 2**13 and pixels >= 8 * filters
 
     @cached_property
     def points(self) -> np.ndarray:
@@ -66,23 +59,34 @@ class NumbaBackend:
     next operation.
     """
 
-    def __init__(self, name: str, counting: Counting) -> None:
-        self.name, self.counting = name, counting
+    def __init__(self, name: str) -> None:
+        self.name, self.in_words = name, name == "numba-portable"
+        self._table = np.zeros(0, np.uint8) if self.in_words else pair_table().reshape(-1)
         self._direct = TorchBackend()
         self._scratch = np.empty((1, 0), np.uint8)
         self._sums = np.empty(0, np.float32)
         self._targets: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
     def begin(self) -> None:
-        """Before a step: as many threads as torch has, and a word where kernels have to be compiled first."""
+        """Before a step: as many threads as torch has."""
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-        announce_compilation()
 
     def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> Weights:
-        """Weights from their stored bits (`layout.pack_bits`)."""
+        """Weights from their stored bits (`layout.pack_bits`).
+
+        Raises:
+            InputError: so many channels that a count of bits does not fit its 16 bits.
+        """
+        if channels * kernel_size**2 >= 2 ** (8 * COUNT_BYTES):
+            raise InputError(
+                f"expected 1-bit convolutions of fewer than 2^16 inputs, got {channels * kernel_size**2}; use torch"
+            )
         positive = unpack_bits(stored, channels, kernel_size)
-        totals = border_totals(positive, self.counting.in_words)
-        return Weights(kernel_size // 2, self.counting.table, self.counting.lay_out(positive), totals)
+        lay_out = weight_words if self.in_words else weight_nibbles
+        bits = (
+            lay_out(positive).view(np.uint8).reshape(-(-len(stored) // (BLOCK if self.in_words else TABLE_FILTERS)), -1)
+        )
+        return Weights(kernel_size // 2, self.in_words, self._table, bits, border_totals(positive, self.in_words))
 
     def conv3x3_weight(self, weight: np.ndarray) -> "PlainWeight":
         """Weights from float32 (C_out, C_in, 3, 3)."""
@@ -124,14 +128,13 @@ class NumbaBackend:
         height, width = x.shape[:2]
         vectors = len(shift) // LANES
         source = Source(x, 4 * first, vectors, norm is not None, *(norm or (NO_NORM, NO_NORM)), shift)
-        pixel_bytes = (len(shift) // 8 + 7) // 8 * 8
-        needed = chunk_bytes(width, pixel_bytes, 4 * len(shift) if norm else 0, self.counting.group)[-1]
-        self.counting.convolve(
+        needed = chunk_bytes(width, len(shift), norm is not None)[-1]
+        binary_conv(
             source,
             keep,
             weight,
             parameters,
-            ONE if gain is None else gain,
+            ONE if gain is None else np.ascontiguousarray(gain).reshape(-1),
             0 if gain is None else 4,
             NOTHING if shortcut is None else self._map(shortcut, shortcut_first),
             NOTHING if residual is None else self._map(residual),
@@ -182,27 +185,35 @@ class NumbaBackend:
 
     def normalise(self, x: np.ndarray, norm: Norm, out: np.ndarray, *, swish: bool) -> None:
         """``out = gain * x + bias``, through Swish if asked; `out` may be x."""
-        pointwise.normalise(x, *norm, swish, out)
+        norms.normalise(x, *norm, swish, out)
 
     def sums(self, x: np.ndarray) -> np.ndarray:
         """Sums of a map that no operation has gathered."""
         sums = self._sums_of(len(x), x.shape[2])
-        pointwise.channel_sums(x, sums)
+        norms.channel_sums(x, sums)
         return sums
 
     def space_to_depth(self, x: np.ndarray, channels: int, out: np.ndarray) -> np.ndarray:
         """PixelUnshuffle(2) of the first `channels` channels; returns out's sums."""
         sums = self._sums_of(len(out), out.shape[2])
-        pointwise.space_to_depth(x, channels, out, sums)
+        rearrange.space_to_depth(x, channels, out, sums)
         return sums
 
     def depth_to_space(self, x: np.ndarray, channels: int, out: np.ndarray, first: int = 0) -> None:
         """PixelShuffle(2) of the first `channels` channels, to out's channels from `first` on."""
-        pointwise.depth_to_space(x, channels, out, first)
+        rearrange.depth_to_space(x, channels, out, first)
 
-    def alternate(self, x1: np.ndarray, odd1: int, x2: np.ndarray, odd2: int, channels: int, out: np.ndarray) -> None:
-        """``out = [x1 every second channel from odd1 | x2 every second from odd2]`` of `channels` channels each."""
-        pointwise.alternate(x1, odd1, x2, odd2, channels, out)
+    def exchange(self, x1: np.ndarray, x2: np.ndarray, channels: int, s1: np.ndarray, s2: np.ndarray) -> None:
+        """``s1 = [x1 odd channels | x2 even ones]``, ``s2 = [x1 even ones | x2 odd ones]``, of `channels` channels
+        each.
+        """
+        rearrange.exchange(x1, x2, channels, s1, s2)
+
+    def group_norm(self, norm: GroupNorm, sums: np.ndarray, pixels: int) -> Norm:
+        """Gain and bias of a GroupNorm whose input has these sums over so many pixels; float32 (padded C,) each."""
+        gain, bias = aligned((sums.shape[2],)), aligned((sums.shape[2],))
+        norms.group_norm(sums, pixels, norm.groups, norm.eps, norm.weight, norm.bias, gain, bias)
+        return gain, bias
 
     def _map(self, x: np.ndarray, first: int = 0) -> Shortcut:
         _, width, channels = x.shape
@@ -229,23 +240,10 @@ class NumbaBackend:
         return self._scratch
 
 
-POPCOUNT = Counting(popcount.binary_conv, weight_words, np.zeros(1, np.uint8), in_words=True, group=1)
-
-
-def portable() -> NumbaBackend:
-    """Popcount of words: any CPU, and the fastest on those that count the bits of whole vectors (AVX-512 VPOPCNTDQ)."""
-    return NumbaBackend("numba-portable", POPCOUNT)
-
-
-def avx2() -> NumbaBackend:
-    """Table look-ups by byte shuffle: CPUs with AVX2."""
-    from bidiffsr_arch.packed.kernels import lookup
-
-    return NumbaBackend(
-        "numba-avx2", Counting(lookup.binary_conv, weight_nibbles, pair_table(), in_words=False, group=lookup.GROUP)
-    )
-
-
 def fastest() -> str:
-    """Name of the backend that suits this CPU best."""
+    """Name of the backend that suits this CPU best.
+
+    ``numba-portable`` counts bits of words: on any CPU, and fastest where whole vectors are counted by one instruction
+    (AVX-512 VPOPCNTDQ). ``numba-avx2`` looks counts up by byte shuffle.
+    """
     return "numba-avx2" if "avx2" in FEATURES and not popcount.FAST else "numba-portable"

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bidiffsr_arch.packed.layout import unpack_bits
+from bidiffsr_arch.packed.group_norm import GroupNorm
+from bidiffsr_arch.packed.layout import pad_last, unpack_bits
 
 Norm = tuple[np.ndarray, np.ndarray]
 
@@ -131,10 +132,19 @@ class TorchBackend:
     def depth_to_space(self, x: np.ndarray, channels: int, out: np.ndarray, first: int = 0) -> None:
         planes(out, channels // 4, first).copy_(F.pixel_shuffle(planes(x, channels), 2))
 
-    def alternate(self, x1: np.ndarray, odd1: int, x2: np.ndarray, odd2: int, channels: int, out: np.ndarray) -> None:
+    def exchange(self, x1: np.ndarray, x2: np.ndarray, channels: int, s1: np.ndarray, s2: np.ndarray) -> None:
         half = channels // 2
-        torch.from_numpy(out)[..., :half] = torch.from_numpy(x1)[..., odd1:channels:2]
-        torch.from_numpy(out)[..., half:channels] = torch.from_numpy(x2)[..., odd2:channels:2]
+        for out, odd in ((s1, 1), (s2, 0)):
+            out[..., :half], out[..., half:channels] = x1[..., odd:channels:2], x2[..., 1 - odd : channels : 2]
+
+    def group_norm(self, norm: GroupNorm, sums: np.ndarray, pixels: int) -> Norm:
+        each = len(norm.weight) // norm.groups
+        totals = sums.sum(0, dtype=np.float64)[:, : len(norm.weight)].reshape(2, norm.groups, each).sum(2)
+        mean, square = totals / (pixels * each)
+        deviation = np.sqrt(np.maximum(square - mean * mean, 0) + norm.eps)
+        gain = norm.weight / np.repeat(deviation, each)
+        bias = norm.bias - np.repeat(mean, each) * gain
+        return pad_last(gain.astype(np.float32)), pad_last(bias.astype(np.float32))
 
     def _put(self, value: Tensor, out: np.ndarray) -> np.ndarray:
         """Write (1, C, H, W) into a map; padding channels stay 0. Returns the map's sums."""

@@ -3,9 +3,11 @@
 import hashlib
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from numba import njit
+from numba.core import event
 
 OPTIONS = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
 
@@ -20,7 +22,25 @@ def _sources() -> str:
 
 
 _SOURCES = _sources()
-_dispatchers: list = []
+
+
+class _Notice(event.Listener):
+    """Says once, on stderr, that a kernel is being compiled; one that is read from disk is not."""
+
+    def __init__(self) -> None:
+        self.kernels: set = set()
+
+    def on_start(self, happening: event.Event) -> None:
+        if happening.data["dispatcher"] in self.kernels:
+            self.kernels.clear()
+            print("Compiling kernels for 1-bit inference, once on this machine ...", file=sys.stderr, flush=True)
+
+    def on_end(self, happening: event.Event) -> None:
+        """Nothing to say."""
+
+
+_notice = _Notice()
+event.register("numba:compile", _notice)
 
 
 def helper(function: Callable) -> Callable:
@@ -28,42 +48,18 @@ def helper(function: Callable) -> Callable:
     return njit(inline="never", **OPTIONS)(function)
 
 
-def kernel(function: Callable) -> Callable:
+def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callable:
     """A function that Python calls: its `prange` loops run on Numba's threads and its machine code is kept on disk.
 
-    Numba throws cached code away when the kernel's own file changes, but not when a helper's does: the digest of all of
-    them is added to what it compares.
+    It must be no closure: Numba finds a closure's machine code on disk only by chance. Numba throws cached code away
+    when the kernel's own file changes, but not when a helper's does: the digest of all of them is added to what it
+    compares.
     """
-    dispatcher = njit(parallel=True, cache=True, **OPTIONS)(function)
+    if function is None:
+        return partial(kernel, parallel=parallel)
+    dispatcher = njit(parallel=parallel, cache=True, **OPTIONS)(function)
     index = getattr(dispatcher._cache, "_cache_file", None)
     if index is not None:
         index._source_stamp = (index._source_stamp, _SOURCES)
-    _dispatchers.append(dispatcher)
+    _notice.kernels.add(dispatcher)
     return dispatcher
-
-
-class CompileNotice:
-    """Says once, on stderr, that kernels are being compiled, the first time that one is called which is not on disk."""
-
-    def __init__(self) -> None:
-        self.done = False
-
-    def __call__(self) -> None:
-        if self.done:
-            return
-        self.done = True
-        cached = all(_on_disk(dispatcher) for dispatcher in _dispatchers)
-        if not cached:
-            print(
-                "Compiling the packed network's kernels, once on this machine (up to a minute) ...",
-                file=sys.stderr,
-                flush=True,
-            )
-
-
-def _on_disk(dispatcher) -> bool:
-    index = getattr(dispatcher._cache, "_cache_file", None)
-    return index is not None and bool(index._load_index())
-
-
-announce_compilation = CompileNotice()

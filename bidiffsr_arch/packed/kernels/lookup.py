@@ -17,20 +17,26 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from bidiffsr_arch.packed.kernels.binary_conv import ROWS, SEGMENT, make_binary_conv
 from bidiffsr_arch.packed.kernels.compile import helper
-from bidiffsr_arch.packed.kernels.epilogue import make_epilogue
-from bidiffsr_arch.packed.kernels.vector_ir import I64, constant, int64, load, offset, procedure, repeat, store
-from bidiffsr_arch.packed.layout import BLOCK, OUTSIDE, TABLE_FILTERS, TABLE_STEP
+from bidiffsr_arch.packed.kernels.vector_ir import (
+    FEATURES,
+    I64,
+    constant,
+    int64,
+    load,
+    offset,
+    procedure,
+    repeat,
+    store,
+)
+from bidiffsr_arch.packed.layout import COUNT_BYTES, OUTSIDE, ROWS, SEGMENT, TABLE_FILTERS, TABLE_STEP
 
-GROUP = TABLE_FILTERS // BLOCK
 STEPS = 16
 """Steps of 3 groups between two unpackings: 16 * 12 = 192, and their 3 KB of weights stay in the first cache."""
 
 ENTRY = 32
 """Bytes of an entry of the table."""
 
-COUNT_BYTES = 2
 PIXEL_BYTES = TABLE_FILTERS * COUNT_BYTES
 ROW_BYTES = SEGMENT * PIXEL_BYTES
 
@@ -38,7 +44,12 @@ V8, V16, V64 = ir.VectorType(ir.IntType(8), 32), ir.VectorType(ir.IntType(16), 1
 
 
 def _shuffle(b, table, index):
-    """Byte i of the result is byte ``index[i] % 16`` of the same half of `table`, 0 where index[i] >= 128."""
+    """Byte i of the result is byte ``index[i] % 16`` of the same half of `table`, 0 where index[i] >= 128.
+
+    Without AVX2 there is no such instruction; `backends` then refuses to come here.
+    """
+    if "avx2" not in FEATURES:
+        return constant(0, V8)
     function = ir.FunctionType(V8, [V8, V8])
     return b.call(cgutils.get_or_insert_function(b.module, function, "llvm.x86.avx2.pshuf.b"), [table, index])
 
@@ -122,7 +133,7 @@ def pair_rows(bits, row_bits, slots, prepared, y, height, width, radius, pixel_b
 
 
 @helper
-def lookup_pair(table, bits, row_bits, slots, prepared, radius, pixel_bytes, weights, counts, x, pixels, width):
+def lookup_pair(table, prepared, radius, pixel_bytes, weights, counts, x, pixels, width):
     """Counts of a segment of two output rows and 64 filters, 16 bits (2, SEGMENT, 64). Exact while 9 C < 2^16."""
     groups = 2 * pixel_bytes
     taps = 2 * radius + 1
@@ -135,8 +146,3 @@ def lookup_pair(table, bits, row_bits, slots, prepared, radius, pixel_bytes, wei
             for i in range(pixels):
                 place = row + i * groups * 2 + start * TABLE_STEP * 2
                 _count_pair(table, place, filters, now, counts + i * PIXEL_BYTES, tap + start)
-
-
-binary_conv = make_binary_conv(
-    pair_rows, lookup_pair, make_epilogue(ir.IntType(16)), group=GROUP, count_bytes=COUNT_BYTES
-)

@@ -7,8 +7,7 @@ from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.gemm import ROWS, finish_run, gemm
-from bidiffsr_arch.packed.kernels.signs import norm_swish_vector, norm_vector
-from bidiffsr_arch.packed.kernels.vector_ir import BYTES, clear
+from bidiffsr_arch.packed.kernels.vector_ir import clear
 from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
 
 PIXELS = 32 // ROWS * ROWS
@@ -79,75 +78,3 @@ def pointwise(x1, weights1, x2, weights2, add, s, target, scratch):
         acc = np.int64(scratch.ctypes.data) + chunk * scratch.shape[1]
         for y in range(chunk * height // chunks, (chunk + 1) * height // chunks):
             _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y)
-
-
-@kernel
-def normalise(x, gain, bias, with_swish, out):
-    """out = gain * x + bias a channel, through Swish if asked."""
-    height, width, channels = x.shape
-    vectors = channels * 4 // BYTES
-    for y in prange(height):
-        source = np.int64(x.ctypes.data) + y * width * channels * 4
-        result = np.int64(out.ctypes.data) + y * width * channels * 4
-        g, o = np.int64(gain.ctypes.data), np.int64(bias.ctypes.data)
-        for i in range(width * vectors):
-            d = i % vectors * BYTES
-            if with_swish:
-                norm_swish_vector(source + i * BYTES, g + d, o + d, result + i * BYTES)
-            else:
-                norm_vector(source + i * BYTES, g + d, o + d, result + i * BYTES)
-
-
-@kernel
-def channel_sums(x, sums):
-    """sums[y] = for each channel the sums of values and of squares of row y: float32 (H, 2, C)."""
-    height, width, channels = x.shape
-    for y in prange(height):
-        sums[y] = 0
-        for i in range(width):
-            for c in range(channels):
-                value = x[y, i, c]
-                sums[y, 0, c] += value
-                sums[y, 1, c] += value * value
-
-
-@kernel
-def space_to_depth(x, channels, out, sums):
-    """PixelUnshuffle(2) of the first `channels` channels: out[y, x, 4 c + 2 dy + dx] = x[2 y + dy, 2 x + dx, c], and
-    out's sums.
-    """
-    height, width, _ = out.shape
-    for y in prange(height):
-        sums[y] = 0
-        for i in range(width):
-            for c in range(channels):
-                for q in range(4):
-                    value = x[2 * y + q // 2, 2 * i + q % 2, c]
-                    out[y, i, 4 * c + q] = value
-                    sums[y, 0, 4 * c + q] += value
-                    sums[y, 1, 4 * c + q] += value * value
-
-
-@kernel
-def depth_to_space(x, channels, out, first):
-    """PixelShuffle(2) of the first `channels` channels: out[2 y + dy, 2 x + dx, first + c] = x[y, x, 4 c + 2 dy + dx]."""
-    height, width, _ = x.shape
-    for y in prange(height):
-        for i in range(width):
-            for q in range(4):
-                for c in range(channels // 4):
-                    out[2 * y + q // 2, 2 * i + q % 2, first + c] = x[y, i, 4 * c + q]
-
-
-@kernel
-def alternate(x1, odd1, x2, odd2, channels, out):
-    """out = every second channel of x1, then every second of x2, of `channels` each, from channel `odd1` and `odd2` (0
-    or 1) on.
-    """
-    height, width, _ = x1.shape
-    half = channels // 2
-    for y in prange(height):
-        for i in range(width):
-            for c in range(half):
-                out[y, i, c] = x1[y, i, 2 * c + odd1]
-                out[y, i, half + c] = x2[y, i, 2 * c + odd2]

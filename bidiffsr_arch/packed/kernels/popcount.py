@@ -4,9 +4,7 @@ counts bits by itself.
 
 from llvmlite import ir
 
-from bidiffsr_arch.packed.kernels.binary_conv import ROWS, SEGMENT, make_binary_conv
 from bidiffsr_arch.packed.kernels.compile import helper
-from bidiffsr_arch.packed.kernels.epilogue import make_epilogue
 from bidiffsr_arch.packed.kernels.vector_ir import (
     FEATURES,
     I64,
@@ -20,18 +18,18 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     spread,
     store,
 )
-from bidiffsr_arch.packed.layout import BLOCK
+from bidiffsr_arch.packed.layout import BLOCK, COUNT_BYTES, ROWS, SEGMENT
 
 FAST = "avx512vpopcntdq" in FEATURES
 """Whether this CPU counts the bits of 512-bit vectors in one instruction."""
 
 WORDS = ir.VectorType(I64, 8)
-COUNTS = ir.VectorType(ir.IntType(32), 8)
+COUNTS = ir.VectorType(ir.IntType(8 * COUNT_BYTES), 8)
 HALVES = BLOCK // WORDS.count
 TILE = 8 if FAST else 2
 """Pixels that share a load of the weights: as many as there are registers for their counters."""
 
-COUNT_BYTES = 4 * BLOCK
+PIXEL_BYTES = COUNT_BYTES * BLOCK
 
 
 def popcount_tile(pixels: int):
@@ -39,7 +37,7 @@ def popcount_tile(pixels: int):
 
     @procedure
     def count(b, row0, row1, row2, rows, words, pixel_bytes, weights, counts):
-        """counts[p][o] = sum over rows r and words i of popcount(row_r[p][i] ^ weights[r][i][o]), int32 (pixels,
+        """counts[p][o] = sum over rows r and words i of popcount(row_r[p][i] ^ weights[r][i][o]), uint16 (pixels,
         BLOCK).
 
         `words` are those of all taps of a row, which lie side by side, as neighbouring pixels do. Exact: at most 64
@@ -67,7 +65,7 @@ def popcount_tile(pixels: int):
 
         totals = repeat(b, rows, [constant(0, WORDS)] * (pixels * HALVES), row_of_taps)
         for position, total in enumerate(totals):
-            store(b, b.trunc(total, COUNTS), offset(b, counts, 32 * position))
+            store(b, b.trunc(total, COUNTS), offset(b, counts, 8 * COUNT_BYTES * position), COUNT_BYTES)
 
     return count
 
@@ -78,21 +76,21 @@ _pixel = popcount_tile(1)
 
 @helper
 def popcount_row(row0, row1, row2, rows, words, pixel_bytes, weights, counts, width):
-    """Counts of `width` neighbouring pixels, int32 (width, BLOCK)."""
+    """Counts of `width` neighbouring pixels, uint16 (width, BLOCK)."""
     x = 0
     while x + TILE <= width:
         d = x * pixel_bytes
-        _tile(row0 + d, row1 + d, row2 + d, rows, words, pixel_bytes, weights, counts + x * COUNT_BYTES)
+        _tile(row0 + d, row1 + d, row2 + d, rows, words, pixel_bytes, weights, counts + x * PIXEL_BYTES)
         x += TILE
     while x < width:
         d = x * pixel_bytes
-        _pixel(row0 + d, row1 + d, row2 + d, rows, words, pixel_bytes, weights, counts + x * COUNT_BYTES)
+        _pixel(row0 + d, row1 + d, row2 + d, rows, words, pixel_bytes, weights, counts + x * PIXEL_BYTES)
         x += 1
 
 
 @helper
-def popcount_pair(table, bits, row_bits, slots, prepared, radius, pixel_bytes, weights, counts, x, pixels, width):
-    """Counts of a segment of two output rows, int32 (2, SEGMENT, BLOCK), from the rows of bits that start at slot
+def popcount_pair(bits, row_bits, slots, radius, pixel_bytes, weights, counts, x, pixels):
+    """Counts of a segment of two output rows, uint16 (2, SEGMENT, BLOCK), from the rows of bits that start at slot
     `slots`.
     """
     start = bits + (x + 1 - radius) * pixel_bytes
@@ -103,12 +101,4 @@ def popcount_pair(table, bits, row_bits, slots, prepared, radius, pixel_bytes, w
     r2 = start + (slots + 2) % ROWS * row_bits
     r3 = start + (slots + 3) % ROWS * row_bits
     popcount_row(r0, r1, r2, rows, words, pixel_bytes, weights, counts, pixels)
-    popcount_row(r1, r2, r3, rows, words, pixel_bytes, weights, counts + SEGMENT * COUNT_BYTES, pixels)
-
-
-@helper
-def as_they_are(bits, row_bits, slots, prepared, y, height, width, radius, pixel_bytes):
-    """Rows of bits need no preparation to be counted word by word."""
-
-
-binary_conv = make_binary_conv(as_they_are, popcount_pair, make_epilogue(ir.IntType(32)), group=1, count_bytes=4)
+    popcount_row(r1, r2, r3, rows, words, pixel_bytes, weights, counts + SEGMENT * PIXEL_BYTES, pixels)
