@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish
 from bidiffsr_arch.errors import InputError
 
 
@@ -51,8 +53,8 @@ class PlainConv2d(nn.Conv2d):
 
 
 def norm_swish(channels: int, norm_groups: int, dropout: float = 0.0) -> list[nn.Module]:
-    """GroupNorm, Swish, Dropout. Three items in any case, since parameter names count them."""
-    return [nn.GroupNorm(norm_groups, channels), nn.SiLU(), nn.Dropout(dropout)]
+    """GroupNorm with Swish, nothing, Dropout. Three items in any case, since parameter names count them."""
+    return [NormSwish(norm_groups, channels), nn.Identity(), Dropout(dropout)]
 
 
 class NormSwishConv(nn.Module):
@@ -103,9 +105,15 @@ class ResBlockAttention(nn.Module):
         super().__init__()
         self.res_block = res_block
         self.attn = SelfAttention(channels, norm_groups) if attention else nn.Identity()
+        self.checkpointing = False
 
     def forward(self, x: Tensor, time: object) -> Tensor:
         """x: (B, C, H, W); time: whatever the ResBlock takes."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, time, use_reentrant=False)
+        return self._forward(x, time)
+
+    def _forward(self, x: Tensor, time: object) -> Tensor:
         return self.attn(self.res_block(x, time))
 
 
