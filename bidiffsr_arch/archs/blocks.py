@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish
+from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish, feed
 from bidiffsr_arch.errors import InputError
 
 
@@ -76,7 +76,8 @@ class NormSwishConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
-        return self.block(x)
+        norm, _, dropout, conv = self.block
+        return feed(norm, dropout, x, conv)
 
 
 class SelfAttention(nn.Module):
@@ -137,3 +138,19 @@ def check_size(x: Tensor, multiple: int) -> None:
         raise InputError(
             f"expected height and width to be multiples of {multiple}, got {height}x{width}; pad the picture first"
         )
+
+
+def set_checkpointing(network: nn.Module) -> None:
+    """Let every ResBlock keep its input alone, and compute the rest again in the backward pass.
+
+    Raises:
+        InputError: the network has no ResBlocks.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, ResBlockAttention)]
+    if not blocks:
+        raise InputError(f"expected a network with ResBlocks for checkpointing, got {type(network).__name__}")
+    for block in blocks:
+        block.checkpointing = True
+        for module in block.modules():
+            if isinstance(module, NormSwish):
+                module.remake = False

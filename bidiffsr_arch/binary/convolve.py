@@ -66,7 +66,7 @@ class _Convolve(torch.autograd.Function):
         )
         grad_x = grad_shift = None
         if grad_r is not None:
-            grad_r = grad_r * of_activation(r, progress)
+            grad_r = of_activation(r, progress) * grad_r
             grad_x = grad_r.to(x.dtype)
             grad_shift = None if shift is None else grad_r.sum_to_size(shift.shape)
         if grad_v is not None:
