@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3 python;
 # The stamp's name holds the checksum of what was installed, so a changed pin has no stamp and the set-up starts afresh.
 READY := $(VENV)/ready-$(firstword $(shell cat constraints.txt pyproject.toml setup.py | cksum))
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test lint bench-check venv clean
 
 demo: $(READY)
 	$(BIN)/basicsr demo
@@ -22,13 +22,19 @@ test: lint
 lint: $(READY)
 	$(BIN)/ruff check .
 
+# The rows of the paper that need no training: bicubic's quality where the benchmark pictures are, and every row's cost.
+bench-check: $(READY)
+	$(BIN)/basicsr test -opt options/test_Bicubic_x2.yml --check
+	$(BIN)/basicsr test -opt options/test_Bicubic_x4.yml --check
+	$(BIN)/basicsr cost -opt options/test_*_x4.yml options/ablation/*.yml --markdown | diff docs/cost.md -
+
 venv: $(READY)
 
 $(READY):
-	@$(PYTHON) -c "$(SUPPORTED)" 2>/dev/null || { \
+	@"$(PYTHON)" -c "$(SUPPORTED)" 2>/dev/null || { \
 	echo "expected Python 3.10, 3.11 or 3.12 with its venv module, found '$(PYTHON)'; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "setting up $(VENV), a few minutes the first time"
-	$(PYTHON) -m venv --clear $(VENV)
+	"$(PYTHON)" -m venv --clear $(VENV)
 	$(PIP) setuptools wheel cython numpy torch
 	$(PIP) --no-build-isolation basicsr
 	$(PIP) --no-build-isolation --editable '.[fast,plot,test]'

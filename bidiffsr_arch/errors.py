@@ -1,5 +1,6 @@
-"""The two ways in which a command can end badly without being at fault itself."""
+"""The ways in which a command can end early without being at fault itself."""
 
+import signal
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -12,6 +13,14 @@ class InputError(ValueError):
 
 class CheckFailed(RuntimeError):
     """A check that the user asked for did not hold; the message is one line. Exit status 1."""
+
+
+class Stopped(Exception):
+    """Training was asked to stop by a signal and has saved a state. Exit status 128 + the signal's number."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(f"{signal.Signals(number).name}: {message}")
+        self.exit_status = 128 + number
 
 
 def choose(option: str, name: str, table: Mapping[str, Row]) -> Row:

@@ -4,10 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from bidiffsr_arch.archs import BIDiffSRUNet
+from bidiffsr_arch.data.resize import imresize
 
 PROJECT = Path(__file__).parents[1]
 
@@ -43,3 +46,122 @@ def tiny_network(tiny_options: dict[str, Any]) -> BIDiffSRUNet:
     """The smallest BI-DiffSR UNet, in eval mode, with reproducible weights."""
     torch.manual_seed(0)
     return BIDiffSRUNet(**tiny_options).eval()
+
+
+@pytest.fixture
+def options(tiny_options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Options of a training run, as BasicSR hands them to a model."""
+    return dict(
+        name="tiny",
+        model_type="BIDiffSRModel",
+        scale=2,
+        num_gpu=0,
+        manual_seed=7,
+        dist=False,
+        rank=0,
+        world_size=1,
+        is_train=True,
+        network_g=dict(type="BIDiffSRUNet", **tiny_options),
+        beta_schedule=dict(n_timestep=100, linear_start=1e-4, linear_end=5e-2, num_inference_steps=4),
+        path=dict(models=str(tmp_path), training_states=str(tmp_path)),
+        train=dict(
+            total_iter=100,
+            ema_decay=0.5,
+            optim_g=dict(type="Adam", lr=1e-3),
+            scheduler=dict(type="MultiStepLR", milestones=[1000], gamma=1),
+            pixel_opt=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),
+        ),
+        val=dict(metrics=None),
+    )
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory with three pairs of pictures, data/HR (24x20) and data/LR (12x10)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BIDIFFSR_LPIPS_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    rng = np.random.default_rng(0)
+    for folder in ("data/HR", "data/LR"):
+        Path(folder).mkdir(parents=True)
+    for index in range(3):
+        picture = cv2.resize(rng.integers(0, 256, (6, 5, 3), np.uint8), (20, 24), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(f"data/HR/{index}.png", picture)
+        cv2.imwrite(f"data/LR/{index}x2.png", imresize(picture, 0.5))
+    return tmp_path
+
+
+@pytest.fixture
+def run_options(tiny_options: dict[str, Any]) -> dict[str, Any]:
+    """An option file with the reference's keys, small."""
+    pairs = dict(
+        task="SR",
+        type="MultiPairedImageDataset",
+        dataroot_gt="data/HR",
+        dataroot_lq="data/LR",
+        filename_tmpl="{}x2",
+        io_backend=dict(type="disk"),
+    )
+    border = dict(crop_border=2, test_y_channel=True)
+    return dict(
+        name="tiny",
+        model_type="BIDiffSRModel",
+        scale=2,
+        num_gpu="auto",
+        manual_seed=10,
+        find_unused_parameters=True,
+        datasets=dict(
+            train=pairs
+            | dict(
+                name="DF2K",
+                gt_size=16,
+                use_hflip=True,
+                use_rot=True,
+                use_shuffle=True,
+                num_worker_per_gpu=0,
+                batch_size_per_gpu=2,
+                dataset_enlarge_ratio=4,
+                prefetch_mode=None,
+            ),
+            val=pairs | dict(name="Set5"),
+        ),
+        network_g=dict(type="BIDiffSRUNet", in_channel=6, out_channel=3, attn_res=[], **tiny_options),
+        beta_schedule=dict(
+            scheduler_type="DDIM",
+            schedule="linear",
+            n_timestep=100,
+            linear_start=1e-6,
+            linear_end=1e-2,
+            prediction_type="epsilon",
+            num_inference_steps=2,
+            guidance_scale=7.5,
+            is_guidance=False,
+        ),
+        path=dict(pretrain_network_g=None, strict_load_g=False, resume_state=None),
+        train=dict(
+            ema_decay=0.9,
+            optim_g=dict(type="Adam", lr=1e-4, weight_decay=0, betas=[0.9, 0.99]),
+            scheduler=dict(type="MultiStepLR", milestones=[500000], gamma=1),
+            total_iter=4,
+            warmup_iter=-1,
+            pixel_opt=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),
+        ),
+        val=dict(
+            val_freq=2e4,
+            save_img=True,
+            suffix="test",
+            pbar=False,
+            metrics=dict(
+                psnr=dict(type="calculate_psnr", **border),
+                ssim=dict(type="calculate_ssim", **border),
+                lpips=dict(type="calculate_lpips", crop_border=4, better="lower"),
+                params=dict(type="calculate_params", better="lower"),
+                ops=dict(type="calculate_ops", input_size=[64, 64], better="lower"),
+            ),
+        ),
+        logger=dict(
+            print_freq=1, save_checkpoint_freq=2e0, use_tb_logger=False, wandb=dict(project=None, resume_id=None)
+        ),
+        dist_params=dict(backend="nccl", port=29500),
+    )

@@ -110,7 +110,8 @@ def experiment(tmp_path: Path) -> dict:
     broken.write_bytes(broken.read_bytes()[:100])
     (folders["training_states"] / "latest.state").touch()
     paths = {key: str(folder) for key, folder in folders.items()}
-    return {"name": "run", "auto_resume": True, "path": {**paths, "resume_state": None}, "network_g": {}}
+    run = {"name": "run", "auto_resume": True, "rank": 0, "world_size": 1, "dist": False, "network_g": {}}
+    return {**run, "path": {**paths, "resume_state": None}}
 
 
 def test_auto_resume_takes_the_newest_good_state_in_its_own_root(experiment, monkeypatch, tmp_path, capsys):

@@ -1,7 +1,6 @@
 """BIDiffSRModel: what it makes of pictures, how it trains, what it saves, loads and samples."""
 
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,33 +13,7 @@ from hypothesis import strategies as st
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.models import BIDiffSRModel
 from bidiffsr_arch.models.picture import enlarge, pad_to_multiple
-
-
-@pytest.fixture
-def options(tiny_options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """Options of a training run, as BasicSR hands them to a model."""
-    return dict(
-        name="tiny",
-        model_type="BIDiffSRModel",
-        scale=2,
-        num_gpu=0,
-        manual_seed=7,
-        dist=False,
-        rank=0,
-        world_size=1,
-        is_train=True,
-        network_g=dict(type="BIDiffSRUNet", **tiny_options),
-        beta_schedule=dict(n_timestep=100, linear_start=1e-4, linear_end=5e-2, num_inference_steps=4),
-        path=dict(models=str(tmp_path), training_states=str(tmp_path)),
-        train=dict(
-            total_iter=100,
-            ema_decay=0.5,
-            optim_g=dict(type="Adam", lr=1e-3),
-            scheduler=dict(type="MultiStepLR", milestones=[1000], gamma=1),
-            pixel_opt=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),
-        ),
-        val=dict(metrics=None),
-    )
+from bidiffsr_arch.models.super_resolution import SuperResolution
 
 
 def build(options: dict[str, Any], **changes: Any) -> BIDiffSRModel:
@@ -135,7 +108,7 @@ def test_training_lowers_the_loss_of_a_fixed_draw(options, diffuse, prediction_t
     def loss_of_the_first_draw() -> float:
         model.feed_data(batch())
         with torch.no_grad():
-            x0 = model._clean()
+            x0 = model.super_resolution.clean(model.gt, model.condition)
             time, noise = model._draw(x0, 1)
             prediction = model.net_g(model.diffusion.add_noise(x0, noise, time), model.condition, time)
             return model.cri_pix(prediction, model.diffusion.target(x0, noise, time)).item()
@@ -271,6 +244,9 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
         ({"diffuse": "noise"}, "diffuse to be one of image, residual"),
         ({"timestep_sampling": "epoch"}, "timestep_sampling to be one of sample, batch"),
         ({"time_input": "sigma"}, "time_input to be one of timestep, noise_level"),
+        ({"residual_scale": "two"}, "residual_scale to be a number"),
+        ({"residual_scale": 0}, "residual_scale other than 0"),
+        ({"data_range": 1}, "data_range to be two numbers"),
         ({"beta_schedule": {"n_timestep": 50}}, "total_step and beta_schedule: n_timestep to be equal, got 100 and 50"),
         ({"train": {"perceptual_opt": {}, "pixel_opt": None}}, "expected a loss in train: pixel_opt"),
     ],
@@ -280,11 +256,14 @@ def test_options_that_do_not_fit_are_refused(changes, message, options):
         build(options, **changes)
 
 
-def test_data_range_maps_there_and_back(options):
-    model = build(options, data_range=[-1, 1])
-    picture = torch.tensor([0.0, 0.25, 1.0])
-    assert model._inward(picture).tolist() == [-1.0, -0.5, 1.0]
-    assert torch.equal(model._outward(model._inward(picture)), picture)
+@pytest.mark.parametrize("diffuse", ["image", "residual"])
+def test_what_is_diffused_leads_back_to_the_picture(options, diffuse):
+    task = SuperResolution(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1]))
+    assert task.inward(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
+    gt, condition = torch.rand(2, 1, 3, 4, 4)
+    x0 = task.clean(task.inward(gt), task.inward(condition))
+    torch.testing.assert_close(x0, 6 * (gt - condition) if diffuse == "residual" else 2 * gt - 1)
+    torch.testing.assert_close(task.outward(task.picture(x0, task.inward(condition))), gt)
 
 
 def test_sr3_trains_and_tests_under_the_same_model(options):

@@ -1,6 +1,5 @@
 """The whole way: an option file under BasicSR's own trainer and test pipeline, through the command."""
 
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -9,120 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
-
-from bidiffsr_arch.cli import main
-from bidiffsr_arch.data.resize import imresize
+from small_run import basicsr, log_of, losses
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory with three pairs of pictures, data/HR (24x20) and data/LR (12x10)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BIDIFFSR_LPIPS_WEIGHTS", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    rng = np.random.default_rng(0)
-    for folder in ("data/HR", "data/LR"):
-        Path(folder).mkdir(parents=True)
-    for index in range(3):
-        picture = cv2.resize(rng.integers(0, 256, (6, 5, 3), np.uint8), (20, 24), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(f"data/HR/{index}.png", picture)
-        cv2.imwrite(f"data/LR/{index}x2.png", imresize(picture, 0.5))
-    return tmp_path
-
-
-@pytest.fixture
-def options(tiny_options: dict[str, Any]) -> dict[str, Any]:
-    """An option file with the reference's keys, small."""
-    pairs = dict(
-        task="SR",
-        type="MultiPairedImageDataset",
-        dataroot_gt="data/HR",
-        dataroot_lq="data/LR",
-        filename_tmpl="{}x2",
-        io_backend=dict(type="disk"),
-    )
-    border = dict(crop_border=2, test_y_channel=True)
-    return dict(
-        name="tiny",
-        model_type="BIDiffSRModel",
-        scale=2,
-        num_gpu="auto",
-        manual_seed=10,
-        find_unused_parameters=True,
-        datasets=dict(
-            train=pairs
-            | dict(
-                name="DF2K",
-                gt_size=16,
-                use_hflip=True,
-                use_rot=True,
-                use_shuffle=True,
-                num_worker_per_gpu=0,
-                batch_size_per_gpu=2,
-                dataset_enlarge_ratio=4,
-                prefetch_mode=None,
-            ),
-            val=pairs | dict(name="Set5"),
-        ),
-        network_g=dict(type="BIDiffSRUNet", in_channel=6, out_channel=3, attn_res=[], **tiny_options),
-        beta_schedule=dict(
-            scheduler_type="DDIM",
-            schedule="linear",
-            n_timestep=100,
-            linear_start=1e-6,
-            linear_end=1e-2,
-            prediction_type="epsilon",
-            num_inference_steps=2,
-            guidance_scale=7.5,
-            is_guidance=False,
-        ),
-        path=dict(pretrain_network_g=None, strict_load_g=False, resume_state=None),
-        train=dict(
-            ema_decay=0.9,
-            optim_g=dict(type="Adam", lr=1e-4, weight_decay=0, betas=[0.9, 0.99]),
-            scheduler=dict(type="MultiStepLR", milestones=[500000], gamma=1),
-            total_iter=4,
-            warmup_iter=-1,
-            pixel_opt=dict(type="L1Loss", loss_weight=1.0, reduction="mean"),
-        ),
-        val=dict(
-            val_freq=2e4,
-            save_img=True,
-            suffix="test",
-            pbar=False,
-            metrics=dict(
-                psnr=dict(type="calculate_psnr", **border),
-                ssim=dict(type="calculate_ssim", **border),
-                lpips=dict(type="calculate_lpips", crop_border=4, better="lower"),
-                params=dict(type="calculate_params", better="lower"),
-                ops=dict(type="calculate_ops", input_size=[64, 64], better="lower"),
-            ),
-        ),
-        logger=dict(
-            print_freq=1, save_checkpoint_freq=2e0, use_tb_logger=False, wandb=dict(project=None, resume_id=None)
-        ),
-        dist_params=dict(backend="nccl", port=29500),
-    )
-
-
-def basicsr(command: str, options: dict[str, Any], *arguments: str) -> int:
-    """Run the command in this process, with a logger of its own as a new process would have."""
-    from basicsr.utils import logger
-
-    logger.initialized_logger.clear()
-    logging.getLogger("basicsr").handlers.clear()
-    Path("options.yml").write_text(yaml.safe_dump(options, sort_keys=False))
-    return main([command, "-opt", "options.yml", *arguments])
-
-
-def log_of(folder: str) -> str:
-    return max(Path(folder).glob("*.log"), key=lambda path: path.stat().st_mtime).read_text()
-
-
-def losses(log: str) -> list[str]:
-    return re.findall(r"l_pix: (\S+)", log)
+def options(run_options: dict[str, Any]) -> dict[str, Any]:
+    return run_options
 
 
 def test_train_stop_resume_and_test_with_the_references_keys(workplace, options, capfd):

@@ -13,6 +13,7 @@ from bidiffsr_arch.errors import CheckFailed, InputError
 COMMANDS = {
     "train": ("bidiffsr_arch.cli.train", "train as an option file says"),
     "test": ("bidiffsr_arch.cli.test", "test as an option file says; --check compares with its expected numbers"),
+    "cost": ("bidiffsr_arch.cli.cost", "count parameters and operations of option files' networks"),
     "options": ("bidiffsr_arch.cli.options", "list, show or write the shipped option files"),
     "data": ("bidiffsr_arch.cli.data", "pictures to train on, and the weights of LPIPS"),
     "demo": ("bidiffsr_arch.cli.demo", "train a small network on photographs, no download, about two minutes"),

@@ -50,19 +50,18 @@ def basicsr_arguments(args: argparse.Namespace, options: OrderedDict | None = No
 
     Args:
         args: parsed `add_basicsr_arguments`.
-        options: what BasicSR is to read in place of the file `args.opt`, overrides included: it gets a flat file of
-            the same name, so that this is what BasicSR copies into the experiment's folder.
+        options: what BasicSR is to read in place of the file `args.opt`, overrides included; it gets a file of the same
+            name.
     """
+    argv = [f"basicsr {args.command}", "-opt", args.opt, "--launcher", args.launcher]
+    argv += ["--local_rank", str(args.local_rank)]
+    argv += ["--auto_resume"] * args.auto_resume + ["--debug"] * args.debug
     with tempfile.TemporaryDirectory(prefix="basicsr_") as folder:
-        file, overrides = args.opt, args.force_yml or []
         if options is not None:
-            flat = Path(folder) / Path(args.opt).name
-            flat.write_text(dump_options(options), encoding="utf-8")
-            file, overrides = str(flat), []
-        argv = [f"basicsr {args.command}", "-opt", file, "--launcher", args.launcher]
-        argv += ["--auto_resume"] * args.auto_resume + ["--debug"] * args.debug
-        argv += ["--local_rank", str(args.local_rank)]
-        argv += ["--force_yml", *overrides] if overrides else []
+            argv[2] = str(Path(folder, Path(args.opt).name))
+            Path(argv[2]).write_text(dump_options(options), encoding="utf-8")
+        elif args.force_yml:
+            argv += ["--force_yml", *args.force_yml]
         before, sys.argv = sys.argv, argv
         try:
             yield

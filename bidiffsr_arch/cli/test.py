@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.option_file import load_options, read_yaml
+from bidiffsr_arch.option_file import load_options
 
 EXAMPLE = "basicsr test -opt options/test_Bicubic_x4.yml --check --report bicubic.xml"
 
@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> None:
     """
     if not args.check and (args.strict or args.report):
         raise InputError("--strict and --report go with --check; add it")
+    if args.check and args.launcher != "none":
+        raise InputError(f"--check compares in one process; leave --launcher {args.launcher} out")
     options = load_options(args.opt, args.force_yml)
     if not options.get("val"):
         raise InputError(f"{args.opt}: expected a `val:` block to test by, found none")
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         return
     from basicsr.test import test_pipeline
 
-    with basicsr_arguments(args, options if is_training_file or "base" in read_yaml(args.opt) else None):
+    with basicsr_arguments(args, options if is_training_file else None):
         test_pipeline(os.getcwd())
 
 

@@ -23,12 +23,14 @@ BEFORE_BASICSR: tuple[Cure, ...] = (
 # they wrap: the checks of options come after the option file has been read.
 AFTER_BASICSR = {
     "registry": ("unknown_names",),
-    "options": ("command_line", "own_roots", "gpus_without_cuda", "missing_data", "stray_folders"),
-    "resume": ("resume_state",),
-    "distributed": ("distributed_start", "distributed_model"),
+    "options": ("command_line", "own_roots", "gpus_without_cuda", "missing_data", "stray_folders", "drawn_seed"),
+    "saving": ("whole_checkpoints",),
+    "resume": ("resume_state", "resumed_epochs"),
+    "distributed": ("distributed_start", "distributed_slurm", "distributed_model"),
     "data": (
         "worker_seeds",
         "prefetch_errors",
+        "lazy_prefetcher",
         "named_content",
         "broken_pictures",
         "unpaired_folders",

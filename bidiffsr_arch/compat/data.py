@@ -1,5 +1,6 @@
 """Cures of reading pictures."""
 
+import itertools
 import random
 from os import path as osp
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 from basicsr.data import data_util, transforms
 from basicsr.data.paired_image_dataset import PairedImageDataset
-from basicsr.data.prefetch_dataloader import PrefetchGenerator
+from basicsr.data.prefetch_dataloader import CPUPrefetcher, PrefetchGenerator
 from basicsr.utils import FileClient, img_util, scandir
+from torch.utils.data import DataLoader
 
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
 from bidiffsr_arch.errors import InputError
@@ -66,6 +68,20 @@ def prefetch_errors() -> bool:
 
     replace_method(PrefetchGenerator, "run", run)
     replace_method(PrefetchGenerator, "__next__", __next__)
+    return True
+
+
+def lazy_prefetcher() -> bool:
+    """CPUPrefetcher starts workers, and a thread, that reset() abandons at once: it starts them when it is asked."""
+    stock = CPUPrefetcher.__init__
+    if not contains(stock, "iter(loader)"):
+        return False
+
+    def __init__(self: CPUPrefetcher, loader: DataLoader) -> None:
+        self.ori_loader = loader
+        self.loader = itertools.chain.from_iterable([loader])  # calls iter(loader) at its first next()
+
+    replace_method(CPUPrefetcher, "__init__", __init__)
     return True
 
 

@@ -1,4 +1,7 @@
-"""Cures of several processes on machines without a GPU."""
+"""Cures of several processes: on machines without a GPU, and on machines with other numbers of GPUs."""
+
+import os
+import subprocess
 
 import torch
 from basicsr.models.base_model import BaseModel
@@ -7,6 +10,33 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
+from bidiffsr_arch.errors import InputError
+
+# gloo serves tensors on CPUs, nccl those on GPUs; which is used is decided tensor by tensor.
+CPU_BACKEND, ALL_BACKENDS = "gloo", "cpu:gloo,cuda:nccl"
+DEFAULT_PORT = 29500
+
+
+def _join(local_rank: int, **kwargs) -> None:
+    """Meet the other processes; where there are GPUs, this one takes that of its rank on this machine."""
+    gpus = torch.cuda.device_count()
+    if gpus:
+        torch.cuda.set_device(local_rank % gpus)
+    try:
+        distributed.init_process_group(backend=ALL_BACKENDS if gpus else CPU_BACKEND, **kwargs)
+    except (ValueError, RuntimeError) as error:  # torch's DistError is a RuntimeError
+        raise InputError(
+            f"the processes of this run did not meet ({str(error).splitlines()[0]}); start them by torchrun, "
+            "or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
+        ) from error
+
+
+def _number(variable: str, launcher: str) -> int:
+    value = os.environ.get(variable, "")
+    if not value.isdecimal():
+        raise InputError(f"--launcher {launcher} expected the environment variable {variable} to be a number, "
+                         f"got {value!r}; start by {'torchrun' if launcher == 'pytorch' else 'srun'}")  # fmt: skip
+    return int(value)
 
 
 def distributed_start() -> bool:
@@ -16,13 +46,38 @@ def distributed_start() -> bool:
         return False
 
     def init_dist_pytorch(backend: str, **kwargs) -> None:
-        if torch.cuda.is_available():
-            stock(backend, **kwargs)
-        else:
-            distributed.init_process_group(backend="gloo", **kwargs)
+        rank = _number("RANK", "pytorch")
+        _join(int(os.environ.get("LOCAL_RANK", rank)), **kwargs)
 
     replace(stock, init_dist_pytorch)
     return True
+
+
+def distributed_slurm() -> bool:
+    """--launcher slurm divides by the number of GPUs and ignores a failing scontrol: both are looked at."""
+    stock = dist_util._init_dist_slurm
+    if not contains(stock, "proc_id % num_gpus"):
+        return False
+
+    def init_dist_slurm(backend: str, port: int | None = None) -> None:
+        rank, processes = (_number(name, "slurm") for name in ("SLURM_PROCID", "SLURM_NTASKS"))
+        local_rank = int(os.environ.get("SLURM_LOCALID", rank))
+        os.environ["MASTER_PORT"] = str(port or os.environ.get("MASTER_PORT", DEFAULT_PORT))
+        os.environ["MASTER_ADDR"] = _first_host(os.environ.get("SLURM_NODELIST", ""))
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(local_rank)}
+        _join(local_rank)
+
+    replace(stock, init_dist_slurm)
+    return True
+
+
+def _first_host(nodes: str) -> str:
+    """The machine where rank 0 runs; scontrol expands lists such as node[01-04]."""
+    try:
+        shown = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+        return shown.stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise InputError(f"scontrol cannot expand SLURM_NODELIST {nodes!r}; start by srun, inside a job") from error
 
 
 def distributed_model() -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import yaml
 from basicsr.utils import misc, options
+from torch import distributed
 
 from bidiffsr_arch.compat.patch import contains, replace
 from bidiffsr_arch.errors import InputError
@@ -137,6 +138,24 @@ def missing_data() -> bool:
                     raise InputError(f"datasets: {name}: {key}: {place} does not exist (looked in {os.getcwd()})")
 
     _after_parsing(look)
+    return True
+
+
+def drawn_seed() -> bool:
+    """Without manual_seed each process draws its own, which no resume knows: one is drawn, and noted as drawn."""
+    if contains(options.parse_options, "broadcast"):
+        return False
+
+    def share(opt: dict, args: argparse.Namespace) -> None:
+        if read_yaml(args.opt).get("manual_seed") is not None:
+            return
+        opt["seed_is_drawn"] = True
+        if opt["dist"]:
+            seed = [opt["manual_seed"]]
+            distributed.broadcast_object_list(seed)
+            opt["manual_seed"] = seed[0]
+
+    _after_parsing(share)
     return True
 
 

@@ -48,8 +48,8 @@ def write_demo(root: Path | str, scales: Sequence[int] = (2, 4), overwrite: bool
     in_the_way = [path for path in differing if path.exists()]
     if in_the_way and not overwrite:
         raise InputError(
-            f"expected the demo's own picture or none at {in_the_way[0]}, got another one "
-            f"({len(in_the_way)} such files); choose another folder, or replace them with --overwrite"
+            f"expected the demo's own pictures or none in {root}, got {len(in_the_way)} other, first {in_the_way[0]}; "
+            "choose another folder, or replace them with --overwrite"
         )
     for path, image in differing.items():
         write_picture(path, image)

@@ -22,11 +22,8 @@ def read_picture(path: Path | str) -> np.ndarray:
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a BGR uint8 picture in the format that the file's ending names, replacing what was there."""
-    encoded, content = cv2.imencode(path.suffix, image)
-    if not encoded:
-        raise InputError(f"expected a file ending that OpenCV can write, such as .png, got {path}")
-    write_bytes(path, content.tobytes())
+    """Write a BGR uint8 picture as PNG, replacing what was there."""
+    write_bytes(path, cv2.imencode(".png", image)[1].tobytes())
 
 
 def write_bytes(path: Path, content: bytes) -> None:

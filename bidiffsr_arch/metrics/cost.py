@@ -83,13 +83,14 @@ def count_cost(
     Args:
         network: any module, with or without 1-bit layers.
         input_size: height and width of the pictures that it is given. A network of this package gets one sample of
-            (x_t, condition, time); any other gets a picture for each argument of its `forward` that has no default,
-            and where it enlarges them, this is the size *before*.
+            (x_t, condition, time). Any other gets a picture for each argument of its `forward` that has no default, or
+            a clip of 7 or 5 pictures; where it enlarges them, this is the size *before*. `Cost.inputs` says which.
         inputs: the arguments of `forward`, where it takes something else than pictures; takes the place of input_size.
 
     Raises:
         InputError: the network does not run on such an input.
     """
+    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
     failure: Exception | None = None
     for arguments in [inputs] if inputs is not None else _inputs(network, *_height_width(input_size)):
         arguments = (arguments,) if isinstance(arguments, Tensor) else tuple(arguments)
@@ -122,8 +123,8 @@ def _inputs(network: nn.Module, height: int, width: int) -> Iterator[list[Tensor
     like = next(network.parameters(), torch.empty(()))
     first = next((module.in_channels for module in network.modules() if hasattr(module, "in_channels")), 3)
 
-    def picture(channels: int) -> Tensor:
-        return torch.empty(1, channels, height, width, dtype=like.dtype, device="meta")
+    def picture(*channels: int) -> Tensor:
+        return torch.empty(1, *channels, height, width, dtype=like.dtype, device="meta")
 
     required = [
         name
@@ -133,8 +134,8 @@ def _inputs(network: nn.Module, height: int, width: int) -> Iterator[list[Tensor
     if required == DIFFUSION_INPUTS:
         yield [picture(first // 2), picture(first // 2), torch.zeros(1, dtype=torch.long, device="meta")]
         return
-    for channels in dict.fromkeys((3, first)):
-        yield [picture(channels) for _ in required or ("picture",)]
+    for channels in ((3,), (first,), (7, 3), (5, 3)):  # colour, what the first layer takes, clips
+        yield [picture(*channels) for _ in required or ("picture",)]
 
 
 def _count(network: nn.Module, arguments: tuple[Any, ...]) -> Cost:
@@ -142,7 +143,7 @@ def _count(network: nn.Module, arguments: tuple[Any, ...]) -> Cost:
     modules = dict(network.named_modules())
     counter = OperationCounter()
     counter.watch(modules)
-    with torch.inference_mode(False), torch.no_grad(), counter:
+    with torch.inference_mode(False), torch.no_grad(), torch.device("meta"), counter:
         network(*arguments)
 
     parameters = [(name.rpartition(".")[0], parameter.numel()) for name, parameter in network.named_parameters()]

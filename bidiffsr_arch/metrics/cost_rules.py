@@ -2,9 +2,9 @@
 
 A multiply-accumulate counts 1. A normalisation that measures its own statistics (GroupNorm, LayerNorm, InstanceNorm)
 counts 5 an element; a BatchNorm with fixed statistics is one multiply-accumulate an element and counts 1. Interpolation
-counts its taps for each output element (nearest 1, bilinear 4, bicubic 16). An average counts 1 for each element that
-is averaged, as the convolution with a constant kernel that it is: XNOR-Net's map K so counts, at each pixel, C for the
-channel mean and k² for the box.
+and warping count their taps for each output element: nearest 1, bilinear 4, bicubic 16. An average counts 1 for each
+element that is averaged, as the convolution with a constant kernel that it is: XNOR-Net's map K so counts, at each
+pixel, C for the channel mean and k² for the box.
 
 Everything element-wise counts nothing (activations, PReLU, bias, additions, products such as that with K or with a
 gate), nor does what only moves, copies, reshapes or creates. An operator in none of these tables has no price, and
@@ -43,6 +43,11 @@ def average_pool(args: tuple, out: Any) -> int:
     return height * (width[0] if width else height) * out.numel()
 
 
+def grid_sample(args: tuple, out: Any) -> int:
+    """``grid_sampler_2d(x, grid, mode, ...)`` with bilinear, nearest and bicubic as modes 0, 1 and 2."""
+    return (4, 1, 16)[args[2]] * out.numel()
+
+
 PRICES: dict[Any, Price] = {
     aten.native_group_norm: each_input(5),
     aten.native_layer_norm: each_input(5),
@@ -52,6 +57,7 @@ PRICES: dict[Any, Price] = {
     aten.upsample_nearest3d: each_output(1),
     aten.upsample_bilinear2d: each_output(4),
     aten.upsample_bicubic2d: each_output(16),
+    aten.grid_sampler_2d: grid_sample,
     aten.mean: each_input(1),
     aten.avg_pool2d: average_pool,
     aten._adaptive_avg_pool2d: each_input(1),
@@ -67,7 +73,7 @@ MOVES = """
     _to_copy _unsafe_view cat channel_shuffle col2im constant_pad_nd copy_ embedding flip gather im2col index index_put
     index_put_ index_select masked_select pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d
     reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d roll scatter
-    select_scatter slice_scatter stack take tril triu
+    select_scatter slice_scatter squeeze_ stack take transpose_ tril triu unsqueeze_
 """
 CREATIONS = """
     arange bernoulli bernoulli_ empty empty_like empty_strided eye fill_ full full_like linspace new_empty

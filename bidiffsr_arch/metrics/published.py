@@ -10,6 +10,7 @@ class Published(NamedTuple):
     ops_g: float
 
 
+PUBLISHED_SIZE = (256, 256)
 PUBLISHED = {
     "table2/SR3": Published(55.41, 176.41),
     "table2/BNN": Published(4.78, 37.93),

@@ -1,48 +1,39 @@
 """BasicSR's SRModel, trained and sampled by diffusion."""
 
 from collections import OrderedDict
-from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bidiffsr_arch.binary import set_progress
+from bidiffsr_arch.data.sampling import DIFFUSION, Place
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.models.checkpoint import read_checkpoint
 from bidiffsr_arch.models.diffusion import Diffusion
-from bidiffsr_arch.models.measured_model import MeasuredSRModel
-from bidiffsr_arch.models.picture import enlarge, pad_to_multiple
+from bidiffsr_arch.models.picture import enlarge
+from bidiffsr_arch.models.resumable_model import ResumableSRModel
+from bidiffsr_arch.models.super_resolution import SuperResolution
 
-IS_RESIDUAL = {"image": False, "residual": True}
 IS_ONE_TIME = {"sample": False, "batch": True}
 
 
-class BIDiffSRModel(MeasuredSRModel):
+class BIDiffSRModel(ResumableSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
-    Options beside SRModel's, at the top level of the option file:
-        beta_schedule: see `Diffusion`.
-        diffuse: ``image`` (the paper) or ``residual``, HR minus the enlarged LR (SRDiff, Li et al. 2022).
-        residual_scale: what the residual is multiplied by before it is diffused (default 2).
-        timestep_sampling: ``sample``, each picture of a batch at a timestep of its own, or ``batch``, all at one (as
-            the reference).
-        time_input: ``timestep`` or ``noise_level``, see `Diffusion`.
-        data_range: values of black and white inside the network, [0, 1] (the paper) or e.g. [-1, 1] (SR3).
+    Options beside SRModel's, at the top level of the option file: those of `SuperResolution` (``beta_schedule``,
+    ``diffuse``, ``residual_scale``, ``time_input``, ``data_range``), and ``timestep_sampling``: ``sample``, each
+    picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference).
 
     Raises:
         InputError: options that do not fit together.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.diffusion = Diffusion(opt.get("beta_schedule") or {}, opt.get("time_input", "timestep"))
-        self.residual = choose("diffuse", opt.get("diffuse", "image"), IS_RESIDUAL)
-        self.residual_scale = float(opt.get("residual_scale", 2.0))
+        self.super_resolution = SuperResolution(opt)
+        self.diffusion = self.super_resolution.diffusion
         self.one_time = choose("timestep_sampling", opt.get("timestep_sampling", "sample"), IS_ONE_TIME)
-        self.black, self.white = map(float, opt.get("data_range", (0, 1)))
         _check(opt, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
@@ -90,12 +81,13 @@ class BIDiffSRModel(MeasuredSRModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One step: noise each picture to a random timestep, predict, compare, update."""
         set_progress(self.net_g, (current_iter - 1) / self.opt["train"]["total_iter"])
-        x0 = self._clean()
+        condition, gt = map(self.super_resolution.inward, (self.condition, self.gt))
+        x0 = self.super_resolution.clean(gt, condition)
         time, noise = self._draw(x0, current_iter)
         x_t = self.diffusion.add_noise(x0, noise, time)
 
         self.optimizer_g.zero_grad()
-        prediction = self.net_g(x_t, self._inward(self.condition), self.diffusion.network_time(time))
+        prediction = self.net_g(x_t, condition, self.diffusion.network_time(time))
         loss = self.cri_pix(prediction, self.diffusion.target(x0, noise, time))
         loss.backward()
         self.optimizer_g.step()
@@ -104,18 +96,16 @@ class BIDiffSRModel(MeasuredSRModel):
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
 
-    def _clean(self) -> Tensor:
-        """What is diffused, x0: the picture, or what the enlarged picture lacks, scaled; (B, 3, H, W)."""
-        x0 = self._inward(self.gt)
-        return (x0 - self._inward(self.condition)) * self.residual_scale if self.residual else x0
-
     def _draw(self, x0: Tensor, current_iter: int) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) and noise like x0, which depend only on seed, iteration and a sample's place in the step's
-        whole batch."""
+        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's place in training.
+
+        Samples without a place (see `places_of`) are counted from the first iteration on, as in one long epoch.
+        """
         times, noises = [], []
-        for index in range(len(x0)):
-            place = index * self.opt["world_size"] + self.opt["rank"]
-            generator = _generator(x0.device, self.opt["manual_seed"], current_iter, place)
+        processes, rank = self.opt["world_size"], self.opt["rank"]
+        counted = [Place(0, ((current_iter - 1) * len(x0) + index) * processes + rank) for index in range(len(x0))]
+        for place in self.places or counted:
+            generator = torch.Generator(x0.device).manual_seed(place.seed(DIFFUSION, self.opt["manual_seed"]))
             times.append(torch.randint(self.diffusion.total_step, (1,), generator=generator, device=x0.device))
             noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
         time = torch.cat(times)
@@ -124,38 +114,20 @@ class BIDiffSRModel(MeasuredSRModel):
     def test(self) -> None:
         """Sample self.output (B, 3, H, W) in [0, 1] for self.condition; every picture starts from the noise of
         ``manual_seed``."""
-        network = self.net_g_ema if hasattr(self, "net_g_ema") else self.net_g
+        if self.result is not None:
+            self.output = self.result.to(self.device)
+            return
+        network = self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
         was_training = network.training
         network.eval()
-        condition = self._inward(pad_to_multiple(self.condition, self.multiple))
-        # Drawn on the CPU, so that all devices see the same noise.
-        generators = [torch.Generator().manual_seed(self.opt["manual_seed"]) for _ in condition]
-        noise = torch.stack([torch.randn(condition.shape[1:], generator=generator) for generator in generators])
-        x0 = self.diffusion.sample(
-            lambda x_t, time: network(x_t, condition, time),
-            noise.to(condition.device),
-            generators,
-            progress=partial(
-                tqdm, desc="Sample", unit="step", leave=False, disable=not self.opt["val"].get("pbar", False)
-            ),
+        self.output = self.super_resolution.sample(
+            network,
+            self.condition,
+            [self.opt["manual_seed"]] * len(self.condition),
+            multiple=self.multiple,
+            progress_bar=self.opt["val"].get("pbar", False),
         )
         network.train(was_training)
-        result = condition + x0 / self.residual_scale if self.residual else x0
-        height, width = self.condition.shape[-2:]
-        self.output = self._outward(result[..., :height, :width]).clamp(0, 1)
-
-    def _inward(self, picture: Tensor) -> Tensor:
-        """From [0, 1] to ``data_range``."""
-        return picture * (self.white - self.black) + self.black
-
-    def _outward(self, picture: Tensor) -> Tensor:
-        """From ``data_range`` to [0, 1]."""
-        return (picture - self.black) / (self.white - self.black)
-
-
-def _generator(device: torch.device, *entropy: int) -> torch.Generator:
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return torch.Generator(device).manual_seed(seed)
 
 
 def _check(opt: dict[str, Any], diffusion: Diffusion) -> None:
@@ -168,8 +140,6 @@ def _check(opt: dict[str, Any], diffusion: Diffusion) -> None:
         )
     if opt["is_train"]:
         if opt["train"].get("perceptual_opt"):
-            raise InputError(
-                "expected train: pixel_opt alone, got perceptual_opt: the prediction is no picture"
-            )
+            raise InputError("expected train: pixel_opt alone, got perceptual_opt: the prediction is no picture")
         if not opt["train"].get("pixel_opt"):
             raise InputError("expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}")

@@ -1,0 +1,91 @@
+"""Print what a report of a problem should hold: versions, device, cures for BasicSR, and what is registered."""
+
+import argparse
+import os
+import platform
+from collections import defaultdict
+from importlib.metadata import PackageNotFoundError, version
+
+EXAMPLE = "basicsr doctor"
+PACKAGES = (
+    "bidiffsr_arch",
+    "basicsr",
+    "torch",
+    "torchvision",
+    "numpy",
+    "opencv-python",
+    "diffusers",
+    "lpips",
+    "numba",
+    "safetensors",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None beyond --help."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the report; a plugin that cannot be imported is part of it."""
+    from bidiffsr_arch.cli.pipeline import load_plugins
+    from bidiffsr_arch.compat import applied
+    from bidiffsr_arch.errors import InputError
+
+    try:
+        load_plugins()
+        plugins = []
+    except InputError as error:
+        plugins = [("plugins", str(error))]
+    section("versions", [("python", platform.python_version()), *((name, installed(name)) for name in PACKAGES)])
+    section("device", devices())
+    section("cures applied to BasicSR and torchvision", applied())
+    section("registered", [*registered(), *plugins])
+    section("LPIPS", [("alex", lpips_weights())])
+
+
+def section(title: str, rows: list[tuple[str, str]]) -> None:
+    """Print a heading and aligned rows."""
+    width = max((len(name) for name, _ in rows), default=0)
+    print(f"{title}:", *(f"  {name:{width}}  {value}" for name, value in rows or [("none", "")]), sep="\n")
+
+
+def installed(package: str) -> str:
+    """A package's version, or that it is missing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def devices() -> list[tuple[str, str]]:
+    """What torch computes on."""
+    import torch
+
+    rows = [(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
+    cpu = f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads, {torch.backends.cpu.get_cpu_capability()}"
+    return [*rows, ("cpu", cpu)]
+
+
+def registered() -> list[tuple[str, str]]:
+    """For each registry and package, the names that it holds; of BasicSR's own, the number."""
+    from basicsr.utils import registry
+
+    rows = []
+    for label in ("ARCH", "MODEL", "DATASET", "METRIC", "LOSS"):
+        by_package = defaultdict(list)
+        for name, entry in getattr(registry, f"{label}_REGISTRY"):
+            by_package[entry.__module__.split(".")[0]].append(name)
+        for package, names in sorted(by_package.items()):
+            shown = f"{len(names)} of its own" if package == "basicsr" else ", ".join(sorted(names))
+            rows.append((f"{label.lower()} ({package})", shown))
+    return rows
+
+
+def lpips_weights() -> str:
+    """Where AlexNet's weights are, or what to do to have them."""
+    from bidiffsr_arch.metrics.lpips import WeightsMissing, find_weights
+
+    try:
+        return f"weights in {find_weights('alex')}"
+    except WeightsMissing as missing:
+        return str(missing)

@@ -1,0 +1,93 @@
+"""Pack a trained network for 1-bit inference: 1 bit a binary weight, and all that using it needs, in one file.
+
+The file runs without an option file: it holds the architecture, the scale, the noise schedule and what is diffused. Use
+it as
+`path: pretrain_network_g:` of a file for testing. The averaged network (`params_ema`) is taken where the checkpoint has
+one.
+"""
+
+import argparse
+from pathlib import Path
+
+from bidiffsr_arch.cli.pipeline import load_plugins
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.option_file import load_options
+
+EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BIDiffSR_x4.safetensors"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what training saved (.pth)")
+    parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML) of this network")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="the packed network")
+    parser.add_argument(
+        "--half", action="store_true", help="real numbers as float16: a third smaller, not exactly the same"
+    )
+    parser.add_argument("--params", choices=["params", "params_ema"], help="which network of the checkpoint to take")
+    parser.add_argument("--overwrite", action="store_true", help="the output may exist and is replaced")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, check, pack, write.
+
+    Raises:
+        InputError: the checkpoint or the option file does not fit, or the output exists.
+    """
+    output = Path(args.output).expanduser()
+    if output.suffix != ".safetensors":
+        raise InputError(f"expected an output that ends in .safetensors, got {args.output}")
+    if output.exists() and not args.overwrite:
+        raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
+    options = load_options(args.opt)
+    load_plugins()
+
+    from bidiffsr_arch.archs import BIDiffSRUNet
+    from bidiffsr_arch.models.checkpoint import read_checkpoint
+    from bidiffsr_arch.models.super_resolution import SuperResolution
+    from bidiffsr_arch.packed import Description, pack, save_packed
+    from bidiffsr_arch.packed.file_format import SAMPLING, file_digest
+
+    network_g = plain(options["network_g"])
+    if network_g["type"] != "BIDiffSRUNet":
+        raise InputError(
+            f"expected network_g: type: BIDiffSRUNet in {args.opt}, got {network_g['type']}; "
+            "only 1-bit networks can be packed"
+        )
+    parameters, found = read_checkpoint(args.checkpoint, args.params or "params_ema")
+    if args.params and found != args.params:
+        raise InputError(
+            f"expected {args.params} in {args.checkpoint}, it has {found}; leave --params out to take that"
+        )
+    try:
+        network = BIDiffSRUNet(**{key: value for key, value in network_g.items() if key != "type"})
+    except TypeError as error:
+        raise InputError(f"expected options of BIDiffSRUNet in network_g of {args.opt}: {error}") from error
+    try:
+        network.load_state_dict(parameters)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+        raise InputError(
+            f"expected a checkpoint of the network in {args.opt}, got {args.checkpoint}, which differs in {len(lines)} "
+            f"places; first: {lines[0][:200]}"
+        ) from error
+
+    sampling = SuperResolution(options)  # refuses options that do not fit together
+    given = {name: plain(options[name]) for name in SAMPLING if options.get(name) is not None}
+    description = Description(
+        network_g=network_g,
+        **given,
+        steps=sampling.diffusion.num_inference_steps,
+        source=Path(args.checkpoint).name,
+        source_sha256=file_digest(Path(args.checkpoint)),
+        params=found,
+    )
+    size = save_packed(pack(network, "torch"), output, description, half=args.half, overwrite=args.overwrite)
+    before = Path(args.checkpoint).stat().st_size
+    print(f"wrote {output}: {size / 1e6:.2f} MB, {before / size:.1f} times less than {args.checkpoint} ({found})")
+
+
+def plain(value):
+    """Options as dictionaries and lists, for JSON."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,40 @@
+"""The states of all generators that dropout and data sets draw from, as data that torch's safe loader reads."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_states() -> dict[str, Any]:
+    """The states of this process: torch's on the CPU and on each GPU, Python's and numpy's."""
+    name, words, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": (name, words.tolist(), *rest),
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Go on drawing where `random_states` was asked; GPUs are left alone where their number is another."""
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    np.random.set_state(tuple(states["numpy"]))
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """What is drawn inside leaves no trace."""
+    states = random_states()
+    try:
+        yield
+    finally:
+        restore_random_states(states)

@@ -1,0 +1,194 @@
+"""Packed networks on disk: a safetensors file with 1 bit a binary weight, and in its header all that using it needs.
+
+Tensors are those of `state.packed_state`. Metadata, all strings:
+
+- ``format``: ``bidiffsr-packed``; ``version``: ``1``;
+- ``sha256``: digest of names, types, shapes and bytes of all tensors, in order of their names;
+- ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bidiffsr_arch.archs.bidiffsr_arch import BIDiffSRUNet
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.packed.network import PackedUNet
+from bidiffsr_arch.packed.state import expected_shapes
+
+FORMAT, VERSION = "bidiffsr-packed", "1"
+
+
+SAMPLING = ("scale", "beta_schedule", "diffuse", "residual_scale", "data_range", "time_input")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a packed file says of itself.
+
+    Attributes:
+        network_g: options of the architecture, as in an option file.
+        scale: by how much pictures are enlarged; None if the option file does not say.
+        beta_schedule: noise schedule and sampler, as in an option file.
+        diffuse: ``image`` or ``residual``.
+        residual_scale: by what a diffused residual is multiplied.
+        data_range: values of black and white inside the network.
+        time_input: ``timestep`` or ``noise_level``.
+        steps: default number of sampling steps.
+        source: name of the checkpoint; source_sha256: its digest; params: which of its networks.
+    """
+
+    network_g: dict[str, Any]
+    scale: int | None = None
+    beta_schedule: dict[str, Any] = field(default_factory=dict)
+    diffuse: str = "image"
+    residual_scale: float = 2.0
+    data_range: list[float] = field(default_factory=lambda: [0, 1])
+    time_input: str = "timestep"
+    steps: int = 50
+    source: str = ""
+    source_sha256: str = ""
+    params: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What sampling needs, under the names that it has at an option file's top level."""
+        return {name: getattr(self, name) for name in SAMPLING}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def save_packed(
+    network: PackedUNet, path: Path | str, description: Description, *, half: bool = False, overwrite: bool = False
+) -> int:
+    """Write a packed network; the file appears as a whole or not at all.
+
+    Args:
+        half: real numbers as float16.
+    Returns:
+        Size of the file in bytes.
+    Raises:
+        InputError: the file exists and `overwrite` is not set, or a number does not fit into float16.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise InputError(f"expected a new file, but {path} exists; choose another name or add --overwrite")
+    tensors = {name: tensor.contiguous() for name, tensor in network.state.items()}
+    if half:
+        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise InputError(f"expected numbers that float16 can hold, {name} has larger ones; leave --half out")
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "sha256": tensors_digest(tensors),
+        "description": json.dumps(asdict(description)),
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, temporary, metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path.stat().st_size
+
+
+def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedUNet, Description]:
+    """Read a packed network; nothing else is needed to run it.
+
+    Args:
+        backend: as `PackedUNet`.
+    Raises:
+        InputError: no such file, another kind of file, an unknown version, a tensor missing or of another shape, or
+        damaged contents.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"expected a packed network at {path}, found no such file; make one with `basicsr pack`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            _check_kind(path, metadata)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (SafetensorError, OSError, struct.error) as error:
+        raise InputError(
+            f"expected a safetensors file at {path}, could not read it ({error}); copy or pack it again"
+        ) from error
+    if tensors_digest(tensors) != metadata.get("sha256"):
+        raise InputError(
+            f"expected {path} to hold what was written, but its checksum differs: the file is damaged; "
+            "copy or pack it again"
+        )
+    description = _description(path, metadata)
+    with torch.device("meta"):
+        network = BIDiffSRUNet(**{key: value for key, value in description.network_g.items() if key != "type"})
+    _check_shapes(path, expected_shapes(network), tensors)
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return PackedUNet(network, state, backend), description
+
+
+def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"expected {path} to be a packed network, it is another safetensors file; make one with `basicsr pack`"
+        )
+    if metadata.get("version") != VERSION:
+        raise InputError(
+            f"expected version {VERSION} of packed networks, {path} has version {metadata.get('version')}; "
+            "update bidiffsr_arch or pack it again"
+        )
+
+
+def _description(path: Path, metadata: Mapping[str, str]) -> Description:
+    try:
+        values = json.loads(metadata["description"])
+        known = {entry.name for entry in fields(Description)}
+        return Description(**{key: value for key, value in values.items() if key in known})
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"expected a description in the header of {path}, could not read it ({error}); pack it again"
+        ) from error
+
+
+def _check_shapes(path: Path, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        kind = "lacks" if name in expected else "has an unknown"
+        raise InputError(f"expected in {path} the tensors of its network_g, it {kind} {name}; pack it again")
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise InputError(
+                f"expected {name} in {path} to have shape {shape}, got {tuple(tensors[name].shape)}; pack it again"
+            )
+        if (tensors[name].dtype == torch.uint8) != name.endswith(".bits"):
+            raise InputError(
+                f"expected {name} in {path} to be {'bits' if name.endswith('.bits') else 'real numbers'}, "
+                f"got {tensors[name].dtype}; pack it again"
+            )

@@ -1,0 +1,80 @@
+"""Full-precision 1x1 convolution of one map, or of two maps that are never joined in memory, and small passes over
+maps.
+"""
+
+import numpy as np
+from numba import prange
+
+from bidiffsr_arch.packed.kernels.compile import helper, kernel
+from bidiffsr_arch.packed.kernels.gemm import ROWS, finish_run, gemm
+from bidiffsr_arch.packed.kernels.vector_ir import clear
+from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
+
+PIXELS = 32 // ROWS * ROWS
+"""Pixels whose products are formed together."""
+
+
+def pointwise_weights(weight: np.ndarray) -> np.ndarray:
+    """(C_out, C_in) -> float32 (C_out / BLOCK, C_in, BLOCK), channels padded."""
+    full = np.zeros((padded(weight.shape[1]), padded(weight.shape[0])), np.float32)
+    full[: weight.shape[1], : weight.shape[0]] = weight.T
+    return aligned_copy(full.reshape(len(full), -1, BLOCK).transpose(1, 0, 2))
+
+
+@helper
+def _products(x, weights, y, start, pixels, acc, accumulate):
+    """acc (pixels, C_out) (+)= x[y, start:start + pixels] times weights."""
+    width, channels = x.shape[1], x.shape[2]
+    row = np.int64(x.ctypes.data) + (y * width + start) * channels * 4
+    blocks = weights.shape[0]
+    for block in range(blocks):
+        w = np.int64(weights.ctypes.data) + block * channels * 4 * BLOCK
+        gemm(row, channels * 4, pixels, w, channels, acc + block * 4 * BLOCK, blocks * 4 * BLOCK, accumulate)
+
+
+def chunk_bytes(filters: int) -> int:
+    """Bytes of a thread's scratch."""
+    return PIXELS * filters * 4
+
+
+@helper
+def _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y):
+    """Row y of `pointwise`; acc: address of PIXELS rows of accumulators."""
+    width, blocks = x1.shape[1], weights1.shape[0]
+    sums_row = 2 * target.sums.shape[2] * 4
+    sums = np.int64(target.sums.ctypes.data) + y * sums_row
+    clear(sums, sums_row)
+    for x in range(0, width, PIXELS):
+        pixels = min(PIXELS, width - x)
+        _products(x1, weights1, y, x, pixels, acc, 0)
+        if x2.size > 0:
+            _products(x2, weights2, y, x, pixels, acc, 1)
+        for block in range(blocks):
+            c = sums + target.channels[block] * 4
+            finish_run(
+                pixels,
+                acc + block * 4 * BLOCK,
+                blocks * 4 * BLOCK,
+                np.int64(add.ctypes.data) + block * 4 * BLOCK,
+                np.int64(s.map.ctypes.data) + s.first + y * s.row + x * s.pixel + block * s.block,
+                s.pixel,
+                np.int64(target.map.ctypes.data) + y * target.row + x * target.pixel + target.blocks[block],
+                target.pixel,
+                c,
+                c + target.sums.shape[2] * 4,
+            )
+
+
+@kernel
+def pointwise(x1, weights1, x2, weights2, add, s, target, scratch):
+    """``x1 W1 + x2 W2 + add + s``; x2 may have no pixels, for one map only. The target may be x1: a run of pixels is
+    read before it is written.
+
+    target: with one row of sums for each row of the picture. scratch: uint8 (threads, `chunk_bytes`).
+    """
+    height = len(x1)
+    chunks = min(scratch.shape[0], height)
+    for chunk in prange(chunks):
+        acc = np.int64(scratch.ctypes.data) + chunk * scratch.shape[1]
+        for y in range(chunk * height // chunks, (chunk + 1) * height // chunks):
+            _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y)

@@ -1,0 +1,69 @@
+"""From feature maps to bits: one row of a picture at a time."""
+
+from bidiffsr_arch.packed.kernels.compile import helper
+from bidiffsr_arch.packed.kernels.vector_ir import (
+    BYTES,
+    LANES,
+    MASK,
+    constant,
+    load,
+    multiply_add,
+    procedure,
+    store,
+    swish,
+)
+
+
+def _bits(b, value, shift, target) -> None:
+    """Bit i of `target` = (value + shift >= 0) of lane i; padding channels have shift -inf, so their bit is 0."""
+    positive = b.fcmp_ordered(">=", b.fadd(value, load(b, shift)), constant(0.0))
+    store(b, b.bitcast(positive, MASK), target, align=1)
+
+
+@procedure
+def plain_signs(b, x, shift, bits):
+    """LANES bits of x + shift."""
+    _bits(b, load(b, x), shift, bits)
+
+
+@procedure
+def norm_swish_signs(b, x, gain, bias, shift, value, bits):
+    """value = swish(gain * x + bias), and LANES bits of value + shift."""
+    result = swish(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias)))
+    store(b, result, value)
+    _bits(b, result, shift, bits)
+
+
+@procedure
+def norm_swish_vector(b, x, gain, bias, value):
+    """value = swish(gain * x + bias) of LANES channels."""
+    store(b, swish(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias))), value)
+
+
+@procedure
+def norm_vector(b, x, gain, bias, value):
+    """value = gain * x + bias of LANES channels."""
+    store(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias)), value)
+
+
+BIT_BYTES = LANES // 8
+
+
+@helper
+def sign_row(x, pixel_bytes, vectors, gain, bias, normalise, shift, values, bits, bits_pixel, width):
+    """Bits (and, where `normalise`, values) of `width` pixels; all arguments are addresses, distances in bytes, or
+    counts.
+    """
+    if normalise:
+        for i in range(width):
+            for k in range(vectors):
+                d = k * BYTES
+                value = values + (i * vectors + k) * BYTES
+                norm_swish_signs(
+                    x + i * pixel_bytes + d, gain + d, bias + d, shift + d, value, bits + i * bits_pixel + k * BIT_BYTES
+                )
+    else:
+        for i in range(width):
+            for k in range(vectors):
+                d = k * BYTES
+                plain_signs(x + i * pixel_bytes + d, shift + d, bits + i * bits_pixel + k * BIT_BYTES)

@@ -1,0 +1,154 @@
+"""Vectors of float32 in Numba kernels, written in LLVM's vector types: the same source becomes AVX-512, AVX2, SSE or
+NEON.
+
+Kernels pass addresses and strides as int64, in bytes. Functions here are called while a kernel is compiled: `b` is
+LLVM's instruction builder.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial, update_wrapper
+
+import llvmlite.binding
+import numba
+import numpy as np
+from llvmlite import ir
+from llvmlite.ir import IRBuilder, Value
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+def _features() -> frozenset[str]:
+    """Instruction sets that Numba may use here, LLVM's names."""
+    if numba.config.CPU_FEATURES is not None:
+        return frozenset(name[1:] for name in numba.config.CPU_FEATURES.split(",") if name.startswith("+"))
+    if numba.config.CPU_NAME is not None:
+        return frozenset()
+    return frozenset(name for name, present in llvmlite.binding.get_host_cpu_features().items() if present)
+
+
+FEATURES = _features()
+WIDE = "avx512f" in FEATURES
+LANES = 16 if WIDE else 8
+BYTES = 4 * LANES
+
+I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
+INTS = ir.VectorType(I32, LANES)
+MASK = ir.IntType(LANES)
+
+
+def constant(value: float, vector: ir.VectorType = FLOATS) -> ir.Constant:
+    """`value` in every lane."""
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def int64(value: int) -> ir.Constant:
+    return ir.Constant(I64, value)
+
+
+def offset(b: IRBuilder, address: Value, distance: int | Value) -> Value:
+    return b.add(address, int64(distance) if isinstance(distance, int) else distance)
+
+
+def load(b: IRBuilder, address: Value, type_: ir.Type = FLOATS, align: int = 4) -> Value:
+    return b.load(b.inttoptr(address, type_.as_pointer()), align=align)
+
+
+def store(b: IRBuilder, value: Value, address: Value, align: int = 4) -> None:
+    b.store(value, b.inttoptr(address, value.type.as_pointer()), align=align)
+
+
+def spread(b: IRBuilder, scalar: Value, vector: ir.VectorType = FLOATS) -> Value:
+    """`scalar` in every lane."""
+    one = b.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
+    return b.shuffle_vector(one, one, constant(0, ir.VectorType(I32, vector.count)))
+
+
+def suffix(vector: ir.VectorType) -> str:
+    element = vector.element
+    return f"v{vector.count}" + (f"i{element.width}" if isinstance(element, ir.IntType) else "f32")
+
+
+def call(b: IRBuilder, name: str, *arguments: Value) -> Value:
+    """LLVM's intrinsic `name` on vectors of one type."""
+    vector = arguments[0].type
+    function = ir.FunctionType(vector, [vector] * len(arguments))
+    return b.call(cgutils.get_or_insert_function(b.module, function, f"llvm.{name}.{suffix(vector)}"), arguments)
+
+
+def multiply_add(b: IRBuilder, x: Value, y: Value, z: Value) -> Value:
+    """``x * y + z``, in one instruction where the CPU has it."""
+    return call(b, "fmuladd", x, y, z)
+
+
+def swish(b: IRBuilder, x: Value) -> Value:
+    """``x / (1 + exp(-x))``.
+
+    exp(-x) = 2^n 2^f with n the nearest integer to -x / ln 2, |f| <= 1/2, and 2^f by its Taylor polynomial of degree 7,
+    whose relative error there is below (ln 2 / 2)^8 / 8! = 5.2e-9, less than float32's own 6e-8.
+    """
+    exponent = b.fmul(x, constant(-1 / math.log(2)))
+    for bound, beyond in ((126.0, ">"), (-126.0, "<")):
+        exponent = b.select(b.fcmp_ordered(beyond, exponent, constant(bound)), constant(bound), exponent)
+    n = call(b, "rint", exponent)
+    f = b.fsub(exponent, n)
+    coefficients = [math.log(2) ** k / math.factorial(k) for k in range(8)]
+    power = constant(float(np.float32(coefficients[-1])))
+    for coefficient in reversed(coefficients[:-1]):
+        power = multiply_add(b, power, f, constant(float(np.float32(coefficient))))
+    two_n = b.bitcast(b.shl(b.add(b.fptosi(n, INTS), constant(127, INTS)), constant(23, INTS)), FLOATS)
+    return b.fdiv(x, multiply_add(b, power, two_n, constant(1.0)))
+
+
+def repeat(
+    b: IRBuilder, count: Value, carried: list[Value], body: Callable[[Value, list[Value]], list[Value]]
+) -> list[Value]:
+    """``for i in range(count): carried = body(i, carried)`` with count >= 1; returns what is carried at the end."""
+    before = b.block
+    loop, after = b.append_basic_block("loop"), b.append_basic_block("after")
+    b.branch(loop)
+    b.position_at_end(loop)
+    i = b.phi(I64)
+    i.add_incoming(int64(0), before)
+    phis = [b.phi(value.type) for value in carried]
+    for phi, value in zip(phis, carried, strict=True):
+        phi.add_incoming(value, before)
+    results = body(i, phis)
+    following = b.add(i, int64(1))
+    i.add_incoming(following, b.block)
+    for phi, value in zip(phis, results, strict=True):
+        phi.add_incoming(value, b.block)
+    b.cbranch(b.icmp_signed("<", following, count), loop, after)
+    b.position_at_end(after)
+    return results
+
+
+def procedure(emit: Callable | None = None, *, returns: types.Type = types.void) -> Callable:
+    """Decorator: `emit(b, *values)`, which writes instructions, becomes a function of int64 for Numba kernels."""
+    if emit is None:
+        return partial(procedure, returns=returns)
+
+    def typing(context, *arguments):
+        def generate(target, b, signature, values):
+            result = emit(b, *values)
+            return target.get_dummy_value() if result is None else result
+
+        return returns(*[types.int64] * len(arguments)), generate
+
+    return intrinsic(update_wrapper(typing, emit, assigned=("__name__", "__doc__"), updated=()))
+
+
+@procedure
+def clear(b, address, size):
+    """Zeros. Kernels write by address only: Numba drops an assignment to an array whose later readers go by its
+    address.
+    """
+    cgutils.memset(b, b.inttoptr(address, I8.as_pointer()), size, 0)
+
+
+@procedure
+def copy(b, target, source, size):
+    """`size` bytes from source to target, which do not overlap."""
+    cgutils.raw_memcpy(b, b.inttoptr(target, I8.as_pointer()), b.inttoptr(source, I8.as_pointer()), size, int64(1))

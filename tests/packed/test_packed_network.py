@@ -1,0 +1,188 @@
+"""The packed network against the training network, layer by layer and end to end."""
+
+import copy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
+from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.packed import pack
+from bidiffsr_arch.packed.backends import choose_backend
+from bidiffsr_arch.packed.layers import BinaryConv, Maker, Moment
+from bidiffsr_arch.packed.layout import aligned, pad_last, padded
+from bidiffsr_arch.packed.state import packed_state
+from bidiffsr_arch.packed.workspace import Workspace
+
+BASE = dict(
+    inner_channel=8,
+    norm_groups=4,
+    channel_mults=[1, 2],
+    res_blocks=1,
+    dropout=0.1,
+    image_size=16,
+    fp_res=[16],
+    total_step=100,
+    dynamic_group=3,
+)
+PLAIN = dict(tar=False, taa=False)
+VARIANTS = {
+    "paper": {},
+    "three levels": dict(channel_mults=[1, 2, 4], res_blocks=2, fp_res=[16, 8]),
+    "all binary": dict(fp_res=[]),
+    "all full precision": dict(fp_res=[16, 8]),
+    "odd widths": dict(inner_channel=18, norm_groups=3),
+    "attention": dict(attn_res=[16, 8]),
+    "no identity": dict(identity=False),
+    "one group": dict(dynamic_group=1),
+    "split": dict(fusion="split", fp_res=[8]),
+    "concat": dict(fusion="concat", fp_res=[8]),
+    "add": dict(fusion="add"),
+    "pixel shuffle": dict(rescale="pixelshuffle", fusion="concat"),
+    "xnor with attention": dict(binarizer="xnor", fp_res=[], attn_res=[16], **PLAIN),
+    **{name: dict(binarizer=name, **({} if name == "bidiffsr" else PLAIN)) for name in BINARIZERS},
+}
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """Parameters and statistics as if trained: nothing is 0 or equal to its neighbour."""
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if not tensor.is_floating_point() or name.endswith("progress"):
+            continue
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name.endswith("running_var"):
+            tensor.data = 20 + noise.abs()
+        elif tensor.dim() <= 2:
+            tensor.data += 0.1 * noise
+        else:
+            tensor.data = noise * tensor.data.abs().mean().clamp(min=1e-3)
+    return network.eval()
+
+
+def network_of(variant: str) -> BIDiffSRUNet:
+    torch.manual_seed(0)
+    return lively(BIDiffSRUNet(**BASE | VARIANTS[variant]))
+
+
+def inputs(batch: int = 2, height: int = 12, width: int = 20) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(2)
+    x_t, condition = torch.rand(2, batch, 3, height, width, generator=generator)
+    return x_t, condition, torch.tensor([5, 99, 40])[:batch]
+
+
+def rms(a: torch.Tensor, b: torch.Tensor) -> float:
+    return (a.double() - b.double()).square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_end_to_end(variant, backend):
+    network = network_of(variant)
+    args = inputs()
+    with torch.no_grad():
+        exact = copy.deepcopy(network).double()(args[0].double(), args[1].double(), args[2])
+        theirs = rms(network(*args), exact)
+    packed = pack(network, backend.name)
+    result = packed(*args)
+    assert result.shape == exact.shape and result.dtype == torch.float32
+    # 1.2 times float32's own error; where no sign flips both are rounding, and 1e-6 of it is allowed
+    assert rms(result, exact) <= max(1.2 * theirs, 1e-6)
+    torch.testing.assert_close(packed(*args), result, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("variant", ["paper", "all binary", "odd widths", "xnor", "reactnet", "concat"])
+def test_every_layer_on_the_same_input(variant, backend):
+    """Fed what the float layer was fed, a packed layer gives the same integers; the numbers differ by rounding."""
+    network = network_of(variant)
+    seen = []
+    for name, module in network.named_modules():
+        if isinstance(module, BinaryConv2d):
+            module.register_forward_hook(lambda m, args, out, name=name: seen.append((name, m, *args, out)))
+    with torch.no_grad():
+        network(*inputs(batch=1))
+    make = Maker(packed_state(network), backend, Workspace())
+    assert seen
+    for name, module, x, group, expected in seen:
+        layer = BinaryConv(make, name, module)
+        out = aligned((*x.shape[2:], padded(layer.filters)))
+        layer(pad_last(np.ascontiguousarray(x[0].permute(1, 2, 0))), Moment({}, int(group[0])), out)
+        result = torch.from_numpy(out[..., : layer.filters]).permute(2, 0, 1)
+        # one flipped sign would change a result by 2 * scale, a thousand times as much
+        scale = make.state[f"{name}.binary_conv.scale"].max().item()
+        torch.testing.assert_close(result, expected[0], rtol=1e-5, atol=max(1e-5, 1e-3 * scale))
+
+
+@pytest.mark.parametrize("size", [(2, 2), (6, 14), (34, 18)])
+def test_sizes(size, backend):
+    network = network_of("paper")
+    args = inputs(1, *size)
+    with torch.no_grad():
+        expected = network(*args)
+    torch.testing.assert_close(pack(network, backend.name)(*args), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_samples_of_a_batch_keep_to_their_own_timestep(backend):
+    packed = pack(network_of("paper"), backend.name)
+    x_t, condition, time = inputs(3)
+    together = packed(x_t, condition, time[:, None])
+    for i in range(3):
+        alone = packed(x_t[i : i + 1], condition[i : i + 1], time[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_backends_agree(backend):
+    network = network_of("three levels")
+    args = inputs()
+    torch.testing.assert_close(pack(network, backend.name)(*args), pack(network, "torch")(*args), rtol=1e-4, atol=1e-5)
+
+
+def test_network_stays_as_it_is():
+    network = network_of("paper").train()
+    before = copy.deepcopy(network.state_dict())
+    packed = pack(nn.DataParallel(network), "torch")
+    assert network.training and all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+    result = packed(*inputs(1))
+    network.downs[0].weight.data += 1
+    torch.testing.assert_close(packed(*inputs(1)), result, rtol=0, atol=0)
+
+
+def test_threads_do_not_change_results(needs_numba):
+    packed, args = pack(network_of("three levels")), inputs(1, 32, 48)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(packed(*args))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_refusals():
+    with pytest.raises(InputError, match="expected a BIDiffSRUNet"):
+        pack(SR3UNet(inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1))
+    with pytest.raises(InputError, match="numba-avx2, numba-portable, torch"):
+        choose_backend("numpy")
+    with pytest.raises(InputError, match="multiples of 2"):
+        pack(network_of("paper"), "torch")(*inputs(1, 7, 8))
+    network = network_of("paper")
+    network.downs[1].res_block.block1.conv.binary_conv.weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match="one number times"):
+        pack(network)
+
+
+def test_without_numba(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("bidiffsr_arch.packed.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    from bidiffsr_arch.packed import backends
+
+    assert backends.choose_backend().name == "torch"
+    with pytest.raises(InputError, match="Numba to be installed"):
+        backends.choose_backend("numba-portable")

@@ -1,0 +1,200 @@
+"""`basicsr test --check`: verdicts, table, reports, and what is left out."""
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+from bidiffsr_arch.cli import main
+from bidiffsr_arch.cli.check import DIFFERS, NOT_CHECKED, OK, compare, table
+from bidiffsr_arch.data.resize import imresize
+from bidiffsr_arch.option_file import dump_options, load_options, shipped_path
+
+
+def test_verdicts():
+    expected = {"A": {"psnr": dict(value=30.0, tolerance=0.5), "lpips": dict(value=0.1, tolerance=0.01)}}
+    for got, verdict in [(30.5, OK), (29.5, OK), (30.6, DIFFERS), (29.4, DIFFERS), (float("nan"), DIFFERS)]:
+        psnr, lpips = compare(expected, {"A": {"psnr": got}}, absent={})
+        assert psnr.verdict == verdict
+        assert (lpips.verdict, lpips.got, lpips.difference) == (NOT_CHECKED, None, None)
+    assert compare(expected, {"A": {"psnr": 29.75}}, {})[0].difference == pytest.approx(-0.25)
+    assert "folder does not exist" in compare(expected, {}, absent={"A": "folder"})[0].reason
+
+
+def test_table():
+    rows = compare({"Set5": {"psnr": dict(value=30.0, tolerance=0.5)}}, {"Set5": {"psnr": 31.0}}, {})
+    head, line = table(rows).splitlines()
+    assert head.split() == ["data", "set", "metric", "expected", "tolerance", "got", "difference", "verdict"]
+    assert line.split() == ["Set5", "psnr", "30.0000", "0.5", "31.0000", "+1.0000", "differs"]
+
+
+@pytest.fixture
+def bicubic_options(tmp_path, monkeypatch) -> OrderedDict:
+    """A bicubic test over one small data set that exists and one that does not, with numbers that hold."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BIDIFFSR_LPIPS_WEIGHTS", str(tmp_path / "none.pth"))
+    rng = np.random.default_rng(0)
+    for folder in ("HR", "LR"):
+        Path(folder).mkdir()
+    hr = cv2.resize(rng.integers(0, 256, (6, 5, 3), np.uint8), (40, 48), interpolation=cv2.INTER_CUBIC)
+    lr = imresize(hr, 0.5)
+    cv2.imwrite("HR/a.png", hr)
+    cv2.imwrite("LR/ax2.png", lr)
+    from basicsr.metrics import calculate_psnr
+
+    psnr = float(calculate_psnr(imresize(lr, 2), hr, crop_border=2, test_y_channel=True))
+    pairs = dict(type="PairedImageDataset", filename_tmpl="{}x2", io_backend=dict(type="disk"))
+    return OrderedDict(
+        name="check",
+        model_type="BicubicModel",
+        scale=2,
+        num_gpu=0,
+        manual_seed=0,
+        datasets=OrderedDict(
+            test_1=OrderedDict(name="Here", dataroot_gt="HR", dataroot_lq="LR", **pairs),
+            test_2=OrderedDict(name="Away", dataroot_gt="HR", dataroot_lq="nowhere", **pairs),
+        ),
+        path=OrderedDict(pretrain_network_g=None),
+        val=OrderedDict(
+            save_img=False,
+            suffix=None,
+            metrics=OrderedDict(
+                psnr=OrderedDict(type="calculate_psnr", crop_border=2, test_y_channel=True),
+                lpips=OrderedDict(type="calculate_lpips", crop_border=0, better="lower"),
+            ),
+        ),
+        expected=OrderedDict(
+            Here=OrderedDict(psnr=OrderedDict(value=psnr, tolerance=1e-6), lpips=OrderedDict(value=0.5, tolerance=0.1)),
+            Away=OrderedDict(psnr=OrderedDict(value=30.0, tolerance=1.0)),
+        ),
+    )
+
+
+def check(options: OrderedDict, *arguments: str) -> int:
+    Path("check.yml").write_text(dump_options(options))
+    return main(["test", "-opt", "check.yml", "--check", *arguments])
+
+
+def test_what_holds_passes_and_what_is_absent_is_not_checked(bicubic_options, capsys):
+    assert check(bicubic_options) == 0
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert lines[0].startswith("Here") and lines[0].endswith("  ok")
+    assert "not checked" in lines[1] and "lpips" in lines[1]
+    assert lines[2].endswith("not checked (nowhere does not exist)")
+
+
+def test_strict_fails_what_was_not_checked(bicubic_options, capsys):
+    assert check(bicubic_options, "--strict") == 1
+    assert "2 of 3 expected numbers failed" in capsys.readouterr().err
+    del bicubic_options["expected"]["Away"], bicubic_options["expected"]["Here"]["lpips"]
+    assert check(bicubic_options, "--strict") == 0
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_number_off_fails(bicubic_options, capsys, sign):
+    bicubic_options["expected"]["Here"]["psnr"]["value"] += sign * 1e-3
+    assert check(bicubic_options) == 1
+    captured = capsys.readouterr()
+    assert "Here psnr differs" in captured.err
+    assert captured.out.splitlines()[-3].endswith("differs")
+
+
+def test_nothing_present_is_nothing_tested(bicubic_options, capsys):
+    del bicubic_options["datasets"]["test_1"], bicubic_options["expected"]["Here"]
+    assert check(bicubic_options) == 0
+    assert not Path("results").exists()
+    assert check(bicubic_options, "--strict") == 1
+
+
+def test_json_report(bicubic_options):
+    bicubic_options["expected"]["Here"]["psnr"]["value"] += 1
+    assert check(bicubic_options, "--report", "out/report.json") == 1
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["passed"] is False
+    psnr, lpips, away = report["rows"]
+    assert (psnr["dataset"], psnr["metric"], psnr["verdict"], psnr["failed"]) == ("Here", "psnr", "differs", True)
+    assert psnr["difference"] == pytest.approx(-1, abs=1e-6)
+    assert (lpips["got"], lpips["difference"], lpips["failed"]) == (None, None, False)
+    assert away["reason"] == "nowhere does not exist"
+
+
+@pytest.mark.parametrize(("strict", "failures", "skipped"), [([], 1, 2), (["--strict"], 3, 0)])
+def test_junit_report(bicubic_options, strict, failures, skipped):
+    bicubic_options["expected"]["Here"]["psnr"]["value"] += 1
+    assert check(bicubic_options, "--report", "report.xml", *strict) == 1
+    suite = ElementTree.parse("report.xml").getroot()
+    assert suite.tag == "testsuite"
+    counts = {key: int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped")}
+    assert counts == dict(tests=3, failures=failures, errors=0, skipped=skipped)
+    assert len(suite.findall("testcase/failure")) == failures
+    assert len(suite.findall("testcase/skipped")) == skipped
+    assert suite.find("testcase").attrib == {"classname": "Here", "name": "psnr"}
+
+
+def drop_expected(options):
+    del options["expected"]
+
+
+def rename_dataset(options):
+    options["expected"]["Her"] = options["expected"].pop("Here")
+
+
+def rename_metric(options):
+    options["expected"]["Here"]["psn"] = options["expected"]["Here"].pop("psnr")
+
+
+def drop_tolerance(options):
+    del options["expected"]["Here"]["psnr"]["tolerance"]
+
+
+def text_for_value(options):
+    options["expected"]["Here"]["psnr"]["value"] = "30 dB"
+
+
+def number_for_metrics(options):
+    options["expected"]["Here"] = 30
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (drop_expected, "expected an `expected:` block"),
+        (rename_dataset, "`expected: Her:` is no data set of the file; those are Here, Away"),
+        (rename_metric, "`expected: Here: psn:` is no metric of the file; those are psnr, lpips"),
+        (drop_tolerance, "{value: NUMBER, tolerance: NUMBER}"),
+        (text_for_value, "{value: NUMBER, tolerance: NUMBER}"),
+        (number_for_metrics, "expected metrics in `expected: Here:`"),
+    ],
+)
+def test_a_block_that_cannot_be_checked_is_refused(bicubic_options, capsys, damage, said):
+    damage(bicubic_options)
+    assert check(bicubic_options) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("results").exists()
+
+
+def test_a_report_of_another_kind_is_refused_before_the_test(bicubic_options, capsys):
+    assert check(bicubic_options, "--report", "report.txt") == 2
+    assert ".json or .xml" in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_bicubic_on_set5(benchmark_root, scale, tmp_path, monkeypatch, capsys):
+    """The shipped file's numbers (MATLAB's protocol) hold; B100's hundred pictures are `make bench-check`'s."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BIDIFFSR_BENCHMARK_ROOT", str(benchmark_root))
+    options = load_options(shipped_path(f"test_Bicubic_x{scale}"))
+    options["datasets"] = OrderedDict(test_1=options["datasets"]["test_1"])
+    options["expected"] = OrderedDict(Set5=options["expected"]["Set5"])
+    options["val"]["save_img"] = False
+    assert check(options) == 0
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert [line.split()[:2] for line in lines] == [["Set5", "psnr"], ["Set5", "ssim"], ["Set5", "lpips"]]
+    assert all(line.endswith("  ok") for line in lines[:2])

@@ -1,0 +1,250 @@
+"""A run that is stopped anywhere and resumed is the run that was never stopped."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from small_run import basicsr, log_of, losses
+
+from bidiffsr_arch import stopping
+from bidiffsr_arch.models import BIDiffSRModel
+
+COMMAND = [sys.executable, "-m", "bidiffsr_arch.cli", "train", "-opt", "options.yml"]
+
+
+def tensors(value: Any) -> list[torch.Tensor]:
+    """All tensors in a nest of dictionaries and lists, in their order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [tensor for part in inner for tensor in tensors(part)]
+
+
+def equal(first: Path, second: Path) -> bool:
+    """Whether two checkpoints hold the very same numbers: weights, averages, the optimizer's and the random states."""
+    pair = [tensors(torch.load(path, weights_only=True)) for path in (first, second)]
+    return all(torch.equal(a, b) for a, b in zip(*pair, strict=True))
+
+
+def assert_same_end(whole: str, resumed: str, iteration: int) -> None:
+    for file in (f"models/net_g_{iteration}.pth", f"training_states/{iteration}.state", "models/net_g_latest.pth"):
+        assert equal(Path("experiments", whole, file), Path("experiments", resumed, file)), file
+
+
+@pytest.fixture
+def options(run_options: dict[str, Any]) -> dict[str, Any]:
+    """Six iterations of three, with dropout; nothing is validated."""
+    run_options["network_g"]["dropout"] = 0.3
+    run_options["train"]["total_iter"], run_options["val"] = 9, None
+    del run_options["datasets"]["val"]
+    run_options["datasets"]["train"]["dataset_enlarge_ratio"] = 3  # 9 samples, batches of 2: an epoch has 4, 1 is left
+    run_options["logger"]["save_checkpoint_freq"] = 1
+    return run_options
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "prefetch_mode", "stopped_at"),
+    [
+        ("MultiPairedImageDataset", 0, None, 3),
+        ("PairedImageDataset", 0, "cpu", 4),  # at an epoch's end
+        ("MultiPairedImageDataset", 2, None, 5),
+        ("PairedImageDataset", 2, "cpu", 6),
+    ],
+)
+def test_resuming_changes_nothing(workplace, options, kind, workers, prefetch_mode, stopped_at):
+    options["datasets"]["train"] |= {"type": kind, "num_worker_per_gpu": workers, "prefetch_mode": prefetch_mode}
+    options["name"] = "whole"
+    assert basicsr("train", options) == 0
+    options["name"] = "stopped"
+    assert basicsr("train", options, "--force_yml", f"train:total_iter={stopped_at}") == 0
+    assert basicsr("train", options, "--auto_resume") == 0
+    assert losses(log_of("experiments/stopped")) == losses(log_of("experiments/whole"))[stopped_at:]
+    assert_same_end("whole", "stopped", 9)
+
+
+def test_workers_and_prefetching_change_nothing(workplace, options):
+    for workers, prefetch_mode in ((0, None), (2, None), (0, "cpu")):
+        options["datasets"]["train"] |= {"num_worker_per_gpu": workers, "prefetch_mode": prefetch_mode}
+        options["name"] = f"{workers}{prefetch_mode}"
+        assert basicsr("train", options) == 0
+    assert_same_end("0None", "2None", 9)
+    assert_same_end("0None", "0cpu", 9)
+
+
+def test_all_iterations_are_done_where_an_epoch_s_last_batch_is_dropped(workplace, options):
+    options["datasets"]["train"] |= {"dataset_enlarge_ratio": 1}  # 3 samples: one batch of 2 an epoch
+    assert basicsr("train", options) == 0
+    assert len(losses(log_of("experiments/tiny"))) == 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_a_state_and_training_goes_on_from_there(workplace, options, monkeypatch, capsys, number):
+    options["logger"]["save_checkpoint_freq"], options["name"] = 9, "whole"
+    assert basicsr("train", options) == 0
+
+    optimize = BIDiffSRModel.optimize_parameters
+
+    def interrupted(self: BIDiffSRModel, current_iter: int) -> None:
+        optimize(self, current_iter)
+        if current_iter == 3:
+            os.kill(os.getpid(), number)
+
+    options["name"] = "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(BIDiffSRModel, "optimize_parameters", interrupted)
+        assert basicsr("train", options) == 128 + number
+    assert "stopped after iteration 3, saved" in capsys.readouterr().err
+    assert stopping.asked() == 0 and signal.getsignal(number) is not signal.SIG_IGN
+    assert [path.name for path in Path("experiments/stopped/training_states").iterdir()] == ["3.state"]
+    assert basicsr("train", options, "--auto_resume") == 0
+    assert_same_end("whole", "stopped", 9)
+
+
+def test_a_signal_during_a_validation_loses_nothing_either(workplace, run_options, monkeypatch):
+    options = run_options
+    options["network_g"]["dropout"] = 0.3
+    options["val"] |= {"val_freq": 2, "metrics": {"psnr": options["val"]["metrics"]["psnr"]}}
+    options["name"] = "whole"
+    assert basicsr("train", options) == 0
+
+    test = BIDiffSRModel.test
+    options["name"], options["logger"]["save_checkpoint_freq"] = "stopped", 4
+
+    def interrupted(self: BIDiffSRModel) -> None:
+        torch.rand(3)  # as building a metric's network does
+        test(self)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BIDiffSRModel, "test", interrupted)
+        assert basicsr("train", options) == 143
+    assert basicsr("train", options, "--auto_resume") == 0
+    assert_same_end("whole", "stopped", 4)
+
+
+def test_validation_leaves_the_random_states_alone(workplace, run_options, monkeypatch):
+    options = run_options
+    options["network_g"]["dropout"] = 0.3
+    options["val"] |= {"metrics": None}
+    test = BIDiffSRModel.test
+    monkeypatch.setattr(BIDiffSRModel, "test", lambda self: (torch.rand(3), test(self)))
+    for name, often in (("never", 100), ("often", 1)):
+        options["name"], options["val"]["val_freq"] = name, often
+        assert basicsr("train", options) == 0
+    assert_same_end("never", "often", 4)
+
+
+def test_ctrl_c_in_a_terminal_reaches_workers_and_all_but_only_training_answers(workplace, options):
+    """The whole process group gets the signal, as from a terminal or from scancel."""
+    options["train"]["total_iter"] = 100000
+    options["datasets"]["train"] |= {"num_worker_per_gpu": 2, "prefetch_mode": "cpu"}
+    options["logger"]["save_checkpoint_freq"] = 100000
+    Path("options.yml").write_text(yaml.safe_dump(options))
+    with open("said.txt", "w") as file:
+        run = subprocess.Popen(COMMAND, stdout=file, stderr=file, start_new_session=True)
+    said = Path("said.txt")
+    try:
+        end = time.monotonic() + 120
+        while "iter:       3" not in said.read_text():
+            assert run.poll() is None and time.monotonic() < end, said.read_text()[-2000:]
+            time.sleep(0.2)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(60) == 130 and "Traceback" not in said.read_text(), said.read_text()[-2000:]
+    finally:
+        run.kill()
+    (state,) = Path("experiments/tiny/training_states").iterdir()
+    assert f"saved {Path(os.getcwd(), state)}" in said.read_text()
+
+
+def test_a_drawn_seed_is_kept(workplace, options):
+    del options["manual_seed"]
+    assert basicsr("train", options, "--force_yml", "train:total_iter=2") == 0
+    assert basicsr("train", options, "--auto_resume", "--force_yml", "train:total_iter=3") == 0
+    states = Path("experiments/tiny/training_states")
+    seeds = {torch.load(states / f"{n}.state", weights_only=True)["manual_seed"] for n in (1, 2, 3)}
+    assert len(seeds) == 1
+
+
+def saved() -> list[int]:
+    """Iterations of the states in the experiment; each has its network."""
+    iterations = sorted(int(path.stem) for path in Path("experiments/tiny/training_states").glob("*.state"))
+    networks = {path.name for path in Path("experiments/tiny/models").glob("net_g_*.pth")}
+    assert networks == {f"net_g_{iteration}.pth" for iteration in iterations} | {"net_g_latest.pth"}
+    return iterations
+
+
+def test_only_the_newest_checkpoints_are_kept_where_asked(workplace, options):
+    options["logger"]["keep_newest"] = 2
+    assert basicsr("train", options) == 0
+    assert saved() == [8, 9]
+
+
+@pytest.mark.parametrize(("better", "best"), [("higher", 2), ("lower", 3)])
+def test_the_best_checkpoint_is_kept_beside_the_newest(workplace, run_options, monkeypatch, better, best):
+    options = run_options
+    options["train"]["total_iter"] = 6
+    metrics = {"psnr": {"type": "calculate_psnr", "crop_border": 2, "better": better}}
+    options["val"] |= {"val_freq": 1, "metrics": metrics, "save_img": False}
+    options["logger"] |= {"save_checkpoint_freq": 1, "keep_newest": 1, "keep_best": "psnr"}
+    scores = iter([3.0, 9.0, 1.0, 4.0, 5.0, 5.0, 5.0])
+    monkeypatch.setattr("basicsr.models.sr_model.calculate_metric", lambda data, opt: next(scores))
+    options["datasets"]["val"]["dataroot_gt"], options["datasets"]["val"]["dataroot_lq"] = "one/HR", "one/LR"
+    for folder, name in (("HR", "0.png"), ("LR", "0x2.png")):
+        Path("one", folder).mkdir(parents=True)
+        Path("one", folder, name).write_bytes(Path("data", folder, name).read_bytes())
+    assert basicsr("train", options) == 0
+    assert saved() == [best, 6]
+    noted = json.loads(Path("experiments/tiny/models/scores.json").read_text())
+    assert noted["2"] == 9.0 and noted["3"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("logger", "message"),
+    [
+        ({"keep_newest": 0}, "keep_newest to be a whole number from 1 on"),
+        ({"keep_newest": "three"}, "keep_newest to be a whole number"),
+        ({"keep_newest": 1, "keep_best": "psnr"}, r"keep_best to be one of val: metrics \(none\)"),
+    ],
+)
+def test_retention_options_are_checked(workplace, options, logger, message, capsys):
+    options["logger"] |= logger
+    assert basicsr("train", options) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_lost_loss_ends_training_and_names_the_last_good_checkpoint(workplace, options, monkeypatch, capsys):
+    optimize = BIDiffSRModel.optimize_parameters
+
+    def diverge(self: BIDiffSRModel, current_iter: int) -> None:
+        optimize(self, current_iter)
+        if current_iter == 3:
+            self.log_dict["l_pix"] = float("nan")
+
+    monkeypatch.setattr(BIDiffSRModel, "optimize_parameters", diverge)
+    assert basicsr("train", options) == 1
+    said = capsys.readouterr().err
+    assert "diverged at iteration 3: l_pix is nan" in said and "training_states/2.state" in said
+    assert not Path("experiments/tiny/training_states/3.state").exists()
+
+
+def test_lost_weights_are_not_saved(workplace, options, monkeypatch, capsys):
+    optimize = BIDiffSRModel.optimize_parameters
+
+    def diverge(self: BIDiffSRModel, current_iter: int) -> None:
+        optimize(self, current_iter)
+        if current_iter == 2:
+            next(self.net_g.parameters()).data.fill_(float("inf"))
+
+    monkeypatch.setattr(BIDiffSRModel, "optimize_parameters", diverge)
+    assert basicsr("train", options) == 1
+    assert "diverged at iteration 2: 1 weights of the network are not finite" in capsys.readouterr().err
+    assert not Path("experiments/tiny/models/net_g_2.pth").exists()

@@ -1,0 +1,118 @@
+"""Checkpoints are whole or not there, and training says what keeps it from writing them."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from small_run import basicsr
+
+from bidiffsr_arch import saved_file
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.saved_file import UNFINISHED, digest, save_whole
+
+WITH_LITTLE_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from bidiffsr_arch.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_file_is_renamed_into_place_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    steps = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda *args: (steps.append("fsync"), fsync(*args)))
+    monkeypatch.setattr(os, "replace", lambda *args: (steps.append("replace"), replace(*args)))
+    written = save_whole({"a": torch.arange(3)}, tmp_path / "new" / "net.pth")
+    assert steps == ["fsync", "replace", "fsync"], "the file, its name, its folder"
+    assert digest(tmp_path / "new" / "net.pth") == written
+    assert torch.load(tmp_path / "new" / "net.pth", weights_only=True)["a"].tolist() == [0, 1, 2]
+    assert not UNFINISHED.endswith((".pth", ".state"))
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_failure_at_any_moment_leaves_the_old_file(tmp_path, monkeypatch, moment):
+    file = tmp_path / "net.pth"
+    save_whole({"a": 1}, file)
+    before = file.read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saved_file.os, moment, full)
+    with pytest.raises(InputError, match=r"net\.pth cannot be written \(No space left on device\); the last good"):
+        save_whole({"a": 2}, file)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "models").write_text("a file where a folder should be")
+    with pytest.raises(InputError, match=r"models/net\.pth cannot be written \((File exists|Not a directory)\)"):
+        save_whole({}, tmp_path / "models" / "net.pth")
+
+
+def test_a_full_disk_ends_training_and_the_last_good_checkpoint_stays(workplace, run_options):
+    options = run_options
+    options["val"] = None
+    del options["datasets"]["val"]
+    assert basicsr("train", options, "--force_yml", "train:total_iter=2") == 0
+    models = Path("experiments/tiny/models")
+    size = (models / "net_g_2.pth").stat().st_size
+    Path("options.yml").write_text(yaml.safe_dump(options))
+    ran = subprocess.run(
+        [sys.executable, "-c", WITH_LITTLE_DISK, str(size // 2), "train", "-opt", "options.yml", "--auto_resume"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr, ran.stderr[-2000:]
+    assert re.search(r"^basicsr: .*net_g_4\.pth cannot be written \(File too large\)", ran.stderr, re.M)
+    assert not (models / "net_g_4.pth").exists() and not (models / UNFINISHED).exists()
+    assert basicsr("train", options, "--auto_resume") == 0
+    assert (models / "net_g_4.pth").exists()
+
+
+def damage(path: Path, kind: str) -> None:
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as records:
+        largest = records.read(max(records.infolist(), key=lambda record: record.file_size))
+    middle = content.index(largest) + len(largest) // 2
+    path.write_bytes({
+        "cut": content[:middle],
+        "empty": b"",
+        "one byte flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "text": b"not a checkpoint",
+    }[kind])  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "one byte flipped", "text"])
+@pytest.mark.parametrize("file", ["models/net_g_4.pth", "training_states/4.state"])
+def test_auto_resume_steps_over_damaged_files(finished, capsys, kind, file):
+    damage(Path("experiments/tiny", file), kind)
+    assert basicsr("train", finished, "--auto_resume") == 0
+    said = capsys.readouterr()
+    assert "not resuming: " in said.out and "Resuming training from epoch: 0, iter: 2." in said.err
+
+
+def test_auto_resume_says_that_nothing_is_left(finished, capsys):
+    for state in Path("experiments/tiny/training_states").iterdir():
+        damage(state, "cut")
+    assert basicsr("train", finished, "--auto_resume") == 0
+    assert capsys.readouterr().out.count("not resuming: ") == 2
+    assert len(list(Path("experiments").glob("tiny_archived_*"))) == 1
+
+
+@pytest.fixture
+def finished(workplace, run_options):
+    """Options of a run that has been done, with states after 2 and 4 iterations."""
+    run_options["val"] = None
+    del run_options["datasets"]["val"]
+    assert basicsr("train", run_options) == 0
+    return run_options
+
