@@ -1,6 +1,8 @@
 """What the networks have in common: time embedding, self-attention, and the norm-Swish-convolution block."""
 
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -110,12 +112,31 @@ class ResBlockAttention(nn.Module):
 
     def forward(self, x: Tensor, time: object) -> Tensor:
         """x: (B, C, H, W); time: whatever the ResBlock takes."""
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, time, use_reentrant=False)
-        return self._forward(x, time)
+        if not self.checkpointing or not torch.is_grad_enabled():
+            return self._forward(x, time)
+        contexts = {} if torch.compiler.is_compiling() else {"context_fn": self._statistics_once}
+        return checkpoint(self._forward, x, time, use_reentrant=False, **contexts)
 
     def _forward(self, x: Tensor, time: object) -> Tensor:
         return self.attn(self.res_block(x, time))
+
+    def _statistics_once(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """Contexts of a checkpoint's first and second pass; BatchNorm averages its statistics in the first alone."""
+        return nullcontext(), without_averages(self)
+
+
+@contextmanager
+def without_averages(network: nn.Module) -> Iterator[None]:
+    """The BatchNorms of a network in training leave their running statistics as they are."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def as_times(time: Tensor, batch: int) -> Tensor:
