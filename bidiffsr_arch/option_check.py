@@ -84,10 +84,12 @@ TOP = {
 }  # fmt: skip
 TRAIN = {
     "optim_g": BLOCK, "scheduler": BLOCK, "total_iter": COUNT, "warmup_iter": WHOLE, "ema_decay": SHARE,
-    "pixel_opt": _or_none(BLOCK), "perceptual_opt": _or_none(BLOCK),
+    "pixel_opt": _or_none(BLOCK), "perceptual_opt": _or_none(BLOCK), "amp": _or_none(_one_of("bf16", "fp16")),
+    "compile": FLAG, "accumulate": ITEMS, "grad_clip": _or_none(POSITIVE), "checkpointing": FLAG, "channels_last": FLAG,
 }  # fmt: skip
 VAL = {
     "val_freq": COUNT, "save_img": FLAG, "pbar": FLAG, "suffix": MAYBE_TEXT, "metrics": _or_none(BLOCK),
+    "packed": FLAG,
 }  # fmt: skip
 LOGGER = {
     "print_freq": COUNT, "save_checkpoint_freq": COUNT, "use_tb_logger": FLAG, "wandb": _or_none(BLOCK),
