@@ -77,19 +77,20 @@ BLOCK = Kind("keys of its own", lambda value: isinstance(value, Mapping))
 COLOURS = Kind("three numbers", _are(NUMBER, 3))
 NAME = Kind("a name without .. and /", lambda value: TEXT.holds(value) and not {"..", "."} & {value}
             and os.sep not in value)  # fmt: skip
-MAYBE_TEXT = _or_none(TEXT)
+MAYBE_TEXT, MAYBE_FLAG = _or_none(TEXT), _or_none(FLAG)
 
 TOP = {
     "name": NAME, "model_type": TEXT, "manual_seed": _or_none(SEED), "find_unused_parameters": FLAG,
 }  # fmt: skip
 TRAIN = {
     "optim_g": BLOCK, "scheduler": BLOCK, "total_iter": COUNT, "warmup_iter": WHOLE, "ema_decay": SHARE,
-    "pixel_opt": _or_none(BLOCK), "perceptual_opt": _or_none(BLOCK), "amp": _or_none(_one_of("bf16", "fp16")),
-    "compile": FLAG, "accumulate": ITEMS, "grad_clip": _or_none(POSITIVE), "checkpointing": FLAG, "channels_last": FLAG,
+    "pixel_opt": _or_none(BLOCK), "perceptual_opt": _or_none(BLOCK), "amp": _one_of(None, "bf16", "fp16"),
+    "compile": MAYBE_FLAG, "checkpointing": MAYBE_FLAG, "channels_last": MAYBE_FLAG, "accumulate": _or_none(ITEMS),
+    "grad_clip": _or_none(POSITIVE),
 }  # fmt: skip
 VAL = {
-    "val_freq": COUNT, "save_img": FLAG, "pbar": FLAG, "suffix": MAYBE_TEXT, "metrics": _or_none(BLOCK),
-    "packed": FLAG,
+    "val_freq": COUNT, "save_img": FLAG, "pbar": FLAG, "suffix": MAYBE_TEXT, "packed": FLAG,
+    "metrics": _or_none(BLOCK),
 }  # fmt: skip
 LOGGER = {
     "print_freq": COUNT, "save_checkpoint_freq": COUNT, "use_tb_logger": FLAG, "wandb": _or_none(BLOCK),
