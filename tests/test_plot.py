@@ -60,7 +60,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_options: dic
     [
         "activations photos/a.png --weights net.pth",
         "activations photos/a.png --weights net.pth --layer mid.0.res_block.block1.conv --crop 24",
-        "ranges photos/a.png --weights net.pth --layer ups.3",
+        "ranges photos/a.png --weights net.pth --layer ups.2",
         "biases --weights net.pth",
         "trajectory photos/a.png --weights net.pth --sampler HeunDiscrete --steps 2",
         "strip photos --weights net.pth --crop 24 --steps 1",

@@ -152,6 +152,37 @@ def test_what_is_no_picture_is_refused(workplace, picture):
         bidiffsr_arch.Upscaler.from_file(WEIGHTS)(picture)
 
 
+# packed networks
+
+
+def packed_file(tiny_options: dict[str, Any]) -> str:
+    arguments = ["pack", WEIGHTS, "-opt", "experiments/tiny/train_tiny.yml", "-o", "tiny.safetensors"]
+    assert main(arguments) == 0
+    return "tiny.safetensors"
+
+
+def test_packed_weights_give_the_pictures_of_float_ones(workplace, tiny_options):
+    """Rounding may turn a sign where a value is next to 0, so a few pixels may differ, by little."""
+    picture = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    make, file = bidiffsr_arch.Upscaler.from_file, packed_file(tiny_options)
+    expected = make(WEIGHTS, tile=24, overlap=8)(picture).astype(int)
+    for upscaler in (make(file, tile=24, overlap=8), make(WEIGHTS, packed=True, tile=24, overlap=8)):
+        assert (upscaler.scale, upscaler.timesteps) == (2, 3)
+        difference = np.abs(upscaler(picture) - expected)
+        assert np.sqrt((difference**2).mean()) < 1 and (difference > 2).mean() < 0.05
+
+
+def test_packed_weights_bring_their_own_options(workplace, tiny_options):
+    make, file = bidiffsr_arch.Upscaler.from_file, packed_file(tiny_options)
+    with pytest.raises(InputError, match="a packed network brings its own options"):
+        make(file, "experiments/tiny/train_tiny.yml")
+    with pytest.raises(InputError, match="leave --float out"):
+        make(file, packed=False)
+    Path(file).write_bytes(Path(file).read_bytes()[:-9])
+    with pytest.raises(InputError, match=re.escape(file)):
+        make(file)
+
+
 # the command
 
 
