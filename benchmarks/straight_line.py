@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bidiffsr_arch.archs.bidiffsr_arch import Block
+from bidiffsr_arch.archs.blocks import NormSwishConv, TimeCode
 from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d
 
@@ -63,7 +65,21 @@ def dropout(self: Dropout, x: Tensor) -> Tensor:
     return F.dropout(x, self.p, self.training)
 
 
-FORMULAS = {BinaryConv2d: binary_conv, NormSwish: norm_swish, Dropout: dropout}
+def block(self: Block, x: Tensor, time: TimeCode) -> Tensor:
+    return self.conv(self.block(x), time.group)
+
+
+def norm_swish_conv(self: NormSwishConv, x: Tensor) -> Tensor:
+    return self.block(x)
+
+
+FORMULAS = {
+    BinaryConv2d: binary_conv,
+    NormSwish: norm_swish,
+    Dropout: dropout,
+    Block: block,
+    NormSwishConv: norm_swish_conv,
+}
 
 
 def straight_line(network: nn.Module, polynomial: Callable[[Tensor], Tensor] = by_indicators) -> nn.Module:

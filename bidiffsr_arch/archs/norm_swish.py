@@ -51,8 +51,9 @@ class NormSwish(nn.GroupNorm):
 
     remake = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _NormSwish.apply(x, self.weight, self.bias, self.num_groups, self.eps, working_dtype(x))
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """x: (B, C, H, W); dtype: of the result, autocast's or x's if None."""
+        return _NormSwish.apply(x, self.weight, self.bias, self.num_groups, self.eps, dtype or working_dtype(x))
 
 
 class Dropout(nn.Dropout):
@@ -85,13 +86,13 @@ def feed(norm: NormSwish, dropout: Dropout, x: Tensor, layer: Callable[[Tensor],
     # The compiler decides by itself what is made again, and inside a checkpoint all is.
     if torch.compiler.is_compiling() or not norm.remake or not torch.is_grad_enabled():
         return layer(h)
-    address, shape = h.data_ptr(), h.shape
+    address, shape, dtype = h.data_ptr(), h.shape, h.dtype
 
     def keep(tensor: Tensor) -> Tensor | None:
         return None if tensor.data_ptr() == address and tensor.shape == shape else tensor
 
     def find(kept: Tensor | None) -> Tensor:
-        return dropout.apply_mask(norm(x), mask) if kept is None else kept
+        return dropout.apply_mask(norm(x, dtype), mask) if kept is None else kept
 
     with torch.autograd.graph.saved_tensors_hooks(keep, find):
         return layer(h)

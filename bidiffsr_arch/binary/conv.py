@@ -116,7 +116,9 @@ class BinaryConv2d(nn.Module):
             z = self.norm(z)
         if self.TaA is not None:
             z = self.TaA(z, group) if self.norm is not None else self.TaA(z, group, counts, scale)
-        return (z + x if self.shortcut else z).to(working_dtype(x))
+        if self.shortcut:
+            z += x
+        return z.to(working_dtype(x))
 
     @torch.no_grad()
     def spatial_scale(self, x: Tensor) -> Tensor:

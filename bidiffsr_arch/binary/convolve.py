@@ -39,11 +39,11 @@ class _Convolve(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.surrogates, ctx.dtype = surrogates, dtype
         ctx.save_for_backward(x, shift, v, bits, scale, progress)
-        r = x if shift is None else x + shift
-        counts = F.conv2d(signs(r >= 0, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
+        positive = (x if shift is None else x + shift) >= 0
+        counts = F.conv2d(signs(positive, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
         kept = counts.to(torch.int16 if v[0].numel() <= LARGEST_COUNT else torch.int32)
         ctx.mark_non_differentiable(kept)
-        return counts * scale, kept
+        return counts.to(scale.dtype).mul_(scale), kept
 
     @staticmethod
     @once_differentiable
@@ -55,7 +55,7 @@ class _Convolve(torch.autograd.Function):
         grad_r, grad_v, _ = torch.ops.aten.convolution_backward(
             grad.to(ctx.dtype),
             signs(r >= 0, ctx.dtype),
-            (signs(bits, scale.dtype) * scale[..., None]).to(ctx.dtype),
+            signs(bits, scale.dtype).mul_(scale[..., None]).to(ctx.dtype),
             bias_sizes=None,
             stride=[1, 1],
             padding=[padding, padding],
@@ -67,11 +67,11 @@ class _Convolve(torch.autograd.Function):
         )
         grad_x = grad_shift = None
         if grad_r is not None:
-            grad_r = of_activation(r, progress) * grad_r
+            grad_r = of_activation(grad_r.to(r.dtype), r, progress)
             grad_x = grad_r.to(x.dtype)
             grad_shift = None if shift is None else grad_r.sum_to_size(shift.shape)
         if grad_v is not None:
-            grad_v = grad_v.to(v.dtype) * of_weight(v, progress)
+            grad_v = of_weight(grad_v.to(v.dtype), v, progress)
         return grad_x, grad_shift, grad_v, None, None, None, None, None
 
 

@@ -26,9 +26,9 @@ class _RPReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept, scale, bias0, slope = ctx.saved_tensors
-        y = (kept if scale is None else kept * scale) + bias0
+        y = kept + bias0 if scale is None else (kept * scale).add_(bias0)
         # The gradient itself where y > 0, slope times it elsewhere; torch.where is several times slower on a CPU.
-        grad_y = torch.lerp(grad * (y > 0), grad, slope)
+        grad_y = torch.lerp(torch.ops.aten.threshold_backward(grad, y, 0), grad, slope)
         grad_slope = y.clamp_(max=0).mul_(grad).sum_to_size(slope.shape)
         return grad_y, grad_y.sum_to_size(slope.shape), grad_slope, grad.sum_to_size(slope.shape), None, None
 

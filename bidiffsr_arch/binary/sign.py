@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Surrogate = Callable[[Tensor, Tensor | None], Tensor]
+Surrogate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def signs(bits: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -18,21 +18,23 @@ def signs(bits: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     Args:
         bits: bool, any shape; ``v >= 0`` for the sign of v.
     """
-    return bits.to(dtype).mul_(2).sub_(1)
+    return bits.to(torch.int8).mul_(2).sub_(1).to(dtype)
 
 
-def clip(v: Tensor, progress: Tensor | None = None) -> Tensor:
+def clip(grad: Tensor, v: Tensor, progress: Tensor | None = None) -> Tensor:
     """``1 where |v| <= 1, else 0``: the clipped straight-through estimator (Hubara et al. 2016, eq. 4)."""
-    return v.abs() <= 1
+    # The gradient of a clamp is one pass; it leaves out the ends, hence those of the next larger clamp.
+    above = 1 + torch.finfo(v.dtype).eps
+    return torch.ops.aten.hardtanh_backward(grad, v, -above, above)
 
 
-def poly(v: Tensor, progress: Tensor | None = None) -> Tensor:
+def poly(grad: Tensor, v: Tensor, progress: Tensor | None = None) -> Tensor:
     """``2 + 2v on [-1, 0), 2 - 2v on [0, 1), else 0``: the piecewise polynomial of Bi-Real Net (Liu et al. 2018, eq.
     9)."""
-    return v.abs().mul_(-2).add_(2).clamp_(min=0)
+    return v.abs().mul_(-2).add_(2).clamp_(min=0).mul_(grad)
 
 
-def ede(v: Tensor, progress: Tensor | None = None) -> Tensor:
+def ede(grad: Tensor, v: Tensor, progress: Tensor | None = None) -> Tensor:
     """``k t (1 - tanh(t v)^2)`` with ``t = 0.1 * 10^(2p), k = max(1 / t, 1)``: the error decay estimator (Qin et al.
     2020, eq. 13).
 
@@ -42,13 +44,13 @@ def ede(v: Tensor, progress: Tensor | None = None) -> Tensor:
     if progress is None:
         raise ValueError("expected the training progress for the error decay estimator, got None")
     t = 0.1 * 10 ** (2 * progress)
-    return (1 / t).clamp(min=1) * t * (1 - torch.tanh(t * v) ** 2)
+    return (1 / t).clamp(min=1) * t * (1 - torch.tanh(t * v) ** 2) * grad
 
 
-def straight(v: Tensor, progress: Tensor | None = None) -> Tensor:
+def straight(grad: Tensor, v: Tensor, progress: Tensor | None = None) -> Tensor:
     """``1 everywhere``: the gradient passes as it is (DoReFa-Net's weights, Zhou et al. 2016)."""
-    return v.new_ones(())
+    return grad
 
 
-# Each returns a factor for a gradient of v's shape: of that shape, or broadcastable to it; v is left as it is.
+# Each multiplies a gradient by the factor that its docstring gives, and leaves its arguments as they are.
 SURROGATES: dict[str, Surrogate] = {"clip": clip, "poly": poly, "ede": ede, "straight": straight}

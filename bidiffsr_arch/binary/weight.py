@@ -27,7 +27,7 @@ def layer_mean(v: Tensor) -> Tensor:
 
 def filter_mean(v: Tensor) -> Tensor:
     """``mean|v|`` over each filter."""
-    return v.abs().mean(EACH_FILTER).reshape(-1, 1, 1)
+    return torch.linalg.vector_norm(v, 1, EACH_FILTER).div(v[0].numel()).reshape(-1, 1, 1)
 
 
 def filter_power(v: Tensor) -> Tensor:
