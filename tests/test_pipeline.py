@@ -10,6 +10,8 @@ import pytest
 import torch
 from small_run import basicsr, log_of, losses
 
+from bidiffsr_arch.cli import main
+
 
 @pytest.fixture
 def options(run_options: dict[str, Any]) -> dict[str, Any]:
@@ -127,3 +129,29 @@ def test_pictures_smaller_than_the_networks_multiple_are_tested(workplace, optio
     options["datasets"], options["val"]["metrics"] = dict(test_1=options["datasets"]["val"]), None
     del options["train"]
     assert basicsr("test", options) == 0
+
+
+def test_validation_on_bits_gives_the_same_psnr(workplace, options):
+    """0.02 dB: rounding flips a few signs in any order of operations."""
+    options["val"]["metrics"] = dict(psnr=options["val"]["metrics"]["psnr"])
+    assert basicsr("train", options) == 0
+    checkpoint = "experiments/tiny/models/net_g_4.pth"
+    options["path"]["pretrain_network_g"] = checkpoint
+    options["datasets"] = dict(test_1=options["datasets"]["val"])
+
+    def psnr(name: str, **path: str) -> float:
+        options["name"] = name
+        options["path"] |= path
+        assert basicsr("test", options) == 0
+        return float(re.search(r"# psnr: (\S+)", log_of(f"results/{name}")).group(1))
+
+    expected = psnr("float")
+    options["val"]["packed"] = True
+    assert psnr("bits") == pytest.approx(expected, abs=0.02)
+
+    assert main(["pack", checkpoint, "-opt", "options.yml", "-o", "tiny.safetensors"]) == 0
+    del options["val"]["packed"]
+    assert psnr("file", pretrain_network_g="tiny.safetensors") == pytest.approx(expected, abs=0.02)
+
+    options["network_g"]["fusion"] = "split"
+    assert basicsr("test", options) == 2

@@ -18,7 +18,8 @@ LARGEST_COUNT = torch.iinfo(torch.int16).max
 def working_dtype(x: Tensor) -> torch.dtype:
     """What convolutions compute in: autocast's type where it is on, else x's own."""
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta", for one, has none
+    return torch.get_autocast_dtype(kind) if on else x.dtype
 
 
 class _Convolve(torch.autograd.Function):

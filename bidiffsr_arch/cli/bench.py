@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="steps of each network (default: 7)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: torch's own choice)")
     parser.add_argument("--backend", metavar="NAME", help="numba-avx2, numba-portable or torch (default: the fastest)")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: processor time of one thread, for a machine on which others work too (default: wall)",
+    )
     parser.add_argument("--by-layer", action="store_true", help="also the rate of each kind of layer, against torch's")
     parser.add_argument("--no-memory", action="store_true", help="leave the measuring of memory out")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -43,22 +49,28 @@ def run(args: argparse.Namespace) -> None:
     if args.rounds < 1 or (args.threads is not None and args.threads < 1):
         raise InputError("expected --rounds and --threads of 1 or more")
     height, width = args.size[0], args.size[-1]
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if args.clock == "cpu" and args.threads not in (None, 1):
+        raise InputError(f"expected --threads 1 with --clock cpu, got {args.threads}; waiting threads take time, too")
+    if args.threads or args.clock == "cpu":
+        torch.set_num_threads(args.threads or 1)
 
     from bidiffsr_arch.packed import benchmark
 
-    result = benchmark.measure(height, width, args.rounds, args.backend, memory=not args.no_memory)
+    clock = benchmark.CLOCKS[args.clock]
+    result = benchmark.measure(height, width, args.rounds, args.backend, clock, memory=not args.no_memory)
     report: dict[str, Any] = {
         "size": [height, width],
         "rounds": args.rounds,
+        "clock": args.clock,
         "date": date.today().isoformat(),
         "machine": benchmark.machine(result.backend),
         "rows": [row._asdict() for row in result.rows],
         "ratios": result.ratios(),
     }
     if args.by_layer:
-        report["layers"] = [layer._asdict() for layer in benchmark.by_layer(height, width, args.rounds, args.backend)]
+        report["layers"] = [
+            layer._asdict() for layer in benchmark.by_layer(height, width, args.rounds, args.backend, clock)
+        ]
     if args.json:
         json.dump(report, sys.stdout, indent=2)
         print()
@@ -92,9 +104,10 @@ def page(report: dict[str, Any]) -> str:
     """A report as a section that says where and when it was measured."""
     machine = report["machine"]
     head = f"## {report['size'][0]}x{report['size'][1]}"
+    clock = {"wall": "time passed", "cpu": "processor time"}[report["clock"]]
     where = (
         f"{report['date']}, {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, "
         f"Numba {machine['numba']}, Python {platform.python_version()}, {machine['backend']}; "
-        f"medians of {report['rounds']} interleaved steps"
+        f"{clock}, medians of {report['rounds']} interleaved steps"
     )
     return "\n".join([head, "", where, "", *tables(report), ""])

@@ -1,6 +1,9 @@
 """BasicSR's SRModel, trained and sampled by diffusion."""
 
+import inspect
+import json
 from collections import OrderedDict
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ from bidiffsr_arch.models.resumable_model import ResumableSRModel
 from bidiffsr_arch.models.stepping import Stepping
 from bidiffsr_arch.models.super_resolution import SuperResolution
 
+PACKED_SUFFIX = ".safetensors"
 IS_ONE_TIME = {"sample": False, "batch": True}
 
 
@@ -26,11 +30,14 @@ class BIDiffSRModel(ResumableSRModel):
     Options beside SRModel's, at the top level of the option file: those of `SuperResolution` (``beta_schedule``,
     ``diffuse``, ``residual_scale``, ``time_input``, ``data_range``), and ``timestep_sampling``: ``sample``, each
     picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference). Under ``train``: those of
-    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``).
+    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``). With ``val:
+    packed: true``, or a packed file as ``path: pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
     """
+
+    packed: nn.Module | None = None
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.super_resolution = SuperResolution(opt)
@@ -51,6 +58,9 @@ class BIDiffSRModel(ResumableSRModel):
         Raises:
             InputError: the file does not load, or is of another network; the first difference is named.
         """
+        if str(load_path).endswith(PACKED_SUFFIX):
+            self._load_packed(load_path)
+            return
         parameters, found = read_checkpoint(load_path, param_key)
         net = self.get_bare_model(net)
         get_root_logger().info(f"Loading {net.__class__.__name__} model from {load_path}, with param key: [{found}].")
@@ -63,6 +73,21 @@ class BIDiffSRModel(ResumableSRModel):
                 f"expected a checkpoint of the network in network_g, got {load_path}, which differs in {len(lines)} "
                 f"places; first: {lines[0][:200]}"
             ) from error
+
+    def _load_packed(self, path: str) -> None:
+        from bidiffsr_arch.packed import load_packed
+
+        if self.is_train:
+            raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
+        self.packed, description = load_packed(path)
+        defaults = {name: entry.default for name, entry in inspect.signature(type(self.net_g)).parameters.items()}
+        given, wanted = (
+            defaults | source["network_g"] | {"scale": source["scale"]} for source in (asdict(description), self.opt)
+        )
+        for key in given.keys() & wanted.keys():
+            if json.dumps(given[key]) != json.dumps(wanted[key]):  # which does not tell lists from tuples
+                raise InputError(f"expected {key}: {given[key]}, as {path} was packed, got {wanted[key]}")
+        get_root_logger().info(f"Loading packed network from {path}, made from {description.source}.")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """As BasicSR's, for a network that is made ready to be trained."""
@@ -132,7 +157,7 @@ class BIDiffSRModel(ResumableSRModel):
         if self.result is not None:
             self.output = self.result.to(self.device)
             return
-        network = self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
+        network = self.packed or self._trained_network()
         was_training = network.training
         network.eval()
         self.output = self.super_resolution.sample(
@@ -143,6 +168,21 @@ class BIDiffSRModel(ResumableSRModel):
             progress_bar=self.opt["val"].get("pbar", False),
         )
         network.train(was_training)
+
+    def validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
+        """As BasicSR's, on bits where ``val: packed`` says so."""
+        if self.packed is not None or not self.opt["val"].get("packed"):
+            super().validation(dataloader, current_iter, tb_logger, save_img)
+            return
+        from bidiffsr_arch.packed import pack
+
+        self.packed = pack(self._trained_network())
+        super().validation(dataloader, current_iter, tb_logger, save_img)
+        self.packed = None
+
+    def _trained_network(self) -> nn.Module:
+        """The averaged network where there is one, else the network, bare."""
+        return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
 
 
 def _check(opt: dict[str, Any], diffusion: Diffusion) -> None:

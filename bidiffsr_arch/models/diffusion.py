@@ -23,6 +23,7 @@ REFERENCE_KEYS = {
     "linear_start": "beta_start",
     "linear_end": "beta_end",
 }
+OWN_KEYS = ("scheduler_type", "num_inference_steps", "is_guidance", "guidance_scale")
 SCHEDULE_NAMES = {"cosine": "squaredcos_cap_v2"}
 # What the paper trains with, and what diffusers' DDIM does by default; other schedulers would choose another spacing
 # by themselves.
@@ -35,6 +36,8 @@ DEFAULTS = {
     "timestep_spacing": "leading",
     "clip_sample": True,
 }
+# In diffusers, too, and no samplers for such networks: the way from pictures to noise, and other models' own.
+NOT_SAMPLERS = ("DDIMInverse", "DPMSolverMultistepInverse", "CogVideoXDDIM", "CogVideoXDPM", "LCM", "TCD", "UnCLIP")
 TIME_INPUTS = ("timestep", "noise_level")
 
 
@@ -50,7 +53,7 @@ def known_samplers() -> dict[str, type]:
     return {
         name: cls
         for name, cls in classes.items()
-        if {"num_train_timesteps", "beta_schedule", "prediction_type"} <= _arguments(cls)
+        if {"num_train_timesteps", "beta_schedule", "prediction_type"} <= _arguments(cls) and name not in NOT_SAMPLERS
     }
 
 
@@ -105,8 +108,9 @@ class Diffusion:
         try:
             return cls(**options)
         except (NotImplementedError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
             raise InputError(
-                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {options}: {error}"
+                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {options}: {reason}"
             ) from error
 
     @property
@@ -136,6 +140,21 @@ class Diffusion:
         sigma = np.interp(time.double().cpu().numpy(), np.arange(len(table)), np.sqrt(1 / table - 1))
         return torch.as_tensor(1 / (1 + sigma**2), dtype=torch.float32, device=time.device)
 
+    def sampler(self, steps: int | None = None, device: torch.device | str = "cpu") -> Any:
+        """A new diffusers scheduler whose `timesteps` are set; some call the network more than once a step.
+
+        Args:
+            steps: number of sampling steps; ``num_inference_steps`` if None.
+        Raises:
+            InputError: a number of steps that the scheduler cannot do.
+        """
+        steps = self.num_inference_steps if steps is None else _positive("steps", steps)
+        sampler = self._build(self.sampler_class, **({} if self.sampler_clips else {"prediction_type": "epsilon"}))
+        if steps > self.total_step:
+            raise InputError(f"expected at most {self.total_step} steps, as many as in training, got {steps}")
+        sampler.set_timesteps(steps, device=device)
+        return sampler
+
     @torch.no_grad()
     def sample(
         self,
@@ -156,8 +175,7 @@ class Diffusion:
         Returns:
             The predicted x0, (B, C, H, W).
         """
-        sampler = self._build(self.sampler_class, **({} if self.sampler_clips else {"prediction_type": "epsilon"}))
-        sampler.set_timesteps(steps or self.num_inference_steps, device=noise.device)
+        sampler = self.sampler(steps, noise.device)
         extra = {"generator": generators} if "generator" in _arguments(sampler.step) else {}
         x = noise * sampler.init_noise_sigma
         for t in progress(sampler.timesteps):
@@ -197,7 +215,7 @@ def _positive(option: str, value: Any) -> int:
 def _refuse_unknown(options: Mapping[str, Any], known: set[str]) -> None:
     unknown = sorted(set(options) - known)
     if unknown:
-        names = [*known, *REFERENCE_KEYS]
+        names = [*known, *REFERENCE_KEYS, *OWN_KEYS]
         near = get_close_matches(unknown[0], names, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(names))}"
         raise InputError(f"expected keys of beta_schedule that the scheduler takes, got {unknown[0]}{hint}")

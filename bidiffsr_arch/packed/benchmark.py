@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,10 @@ from bidiffsr_arch.packed.network import PackedUNet, pack
 from bidiffsr_arch.packed.sr3 import SR3OwnKernels
 
 SR3, FLOAT, PACKED, OWN = "SR3 float32", "BI-DiffSR float32", "BI-DiffSR packed", "SR3 own kernels"
+
+
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": perf_counter, "cpu": process_time}
 
 
 class Row(NamedTuple):
@@ -88,18 +92,18 @@ def _inputs(height: int, width: int) -> tuple[torch.Tensor, ...]:
 
 
 @torch.inference_mode()
-def _interleaved(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def _interleaved(steps: dict[str, Callable[[], object]], rounds: int, clock: Clock) -> dict[str, float]:
     """Median seconds of each step; they take turns, after one round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():
-            start = perf_counter()
+            start = clock()
             step()
-            times[name].append(perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def measure(height: int, width: int, rounds: int, backend: str | None, *, memory: bool) -> Result:
+def measure(height: int, width: int, rounds: int, backend: str | None, clock: Clock, *, memory: bool) -> Result:
     """Time all networks in turns; then, if asked, each one's memory."""
     torch.manual_seed(0)
     args = _inputs(height, width)
@@ -118,6 +122,7 @@ def measure(height: int, width: int, rounds: int, backend: str | None, *, memory
             OWN: lambda: own(*args),
         },
         rounds,
+        clock,
     )
     seconds[SR3] = min(seconds[SR3], seconds.pop(last))
     weights = {SR3: _bytes(sr3), FLOAT: _bytes(float_network), PACKED: packed.weight_bytes, OWN: _bytes(sr3)}
@@ -161,14 +166,14 @@ def _peak(name: str, height: int, width: int, backend: str | None, path: Path, t
     return _resident() - before
 
 
-def by_layer(height: int, width: int, rounds: int, backend: str | None) -> list[Layer]:
+def by_layer(height: int, width: int, rounds: int, backend: str | None, clock: Clock) -> list[Layer]:
     """Rates of all convolutions of a packed step, those that take longest first."""
     packed = pack(BIDiffSRUNet().eval(), backend)
     args = _inputs(height, width)
     packed(*args)
     runs = []
     for _ in range(rounds):
-        with _watched(packed) as calls:
+        with _watched(packed, clock) as calls:
             packed(*args)
         runs.append(calls)
     layers = []
@@ -177,13 +182,13 @@ def by_layer(height: int, width: int, rounds: int, backend: str | None) -> list[
         count = len(runs[0][key])
         kind, k, channels, filters, h, w = key
         work = h * w * k * k * channels * filters / 1e9
-        rate = work / _torch_seconds(channels, filters, k, h, w, rounds)
+        rate = work / _torch_seconds(channels, filters, k, h, w, rounds, clock)
         layers.append(Layer(kind, channels, filters, h, w, count, seconds, work * count / seconds, rate))
     return sorted(layers, key=lambda layer: -layer.seconds)
 
 
 @contextmanager
-def _watched(packed: PackedUNet):
+def _watched(packed: PackedUNet, clock: Clock):
     """Seconds of each convolution of the backend, by kind and shape."""
     calls: dict[tuple, list[float]] = {}
     backend = packed.backend
@@ -197,10 +202,10 @@ def _watched(packed: PackedUNet):
             if options.get("other") is not None:
                 channels *= 2
             k = 1 if name == "pointwise" or (name == "binary_conv" and _is_pointwise(weight)) else 3
-            start = perf_counter()
+            start = clock()
             result = operation(x, weight, third, fourth, *rest, **options)
             key = (f"{kind} {k}x{k}", k, channels, out.shape[2], *x.shape[:2])
-            calls.setdefault(key, []).append(perf_counter() - start)
+            calls.setdefault(key, []).append(clock() - start)
             return result
 
         setattr(backend, name, timed)
@@ -216,7 +221,7 @@ def _is_pointwise(weight) -> bool:
     return getattr(weight, "radius", None) == 0 or getattr(weight, "kernel_size", None) == 1
 
 
-def _torch_seconds(channels: int, filters: int, k: int, height: int, width: int, rounds: int) -> float:
+def _torch_seconds(channels: int, filters: int, k: int, height: int, width: int, rounds: int, clock: Clock) -> float:
     """Median seconds of torch's float32 convolution in the faster of its two layouts."""
     x, weight = torch.rand(1, channels, height, width), torch.rand(filters, channels, k, k)
     x_last, weight_last = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
@@ -227,5 +232,6 @@ def _torch_seconds(channels: int, filters: int, k: int, height: int, width: int,
                 "last": lambda: F.conv2d(x_last, weight_last, padding=k // 2),
             },
             rounds,
+            clock,
         ).values()
     )

@@ -148,8 +148,11 @@ def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedUNe
             "copy or pack it again"
         )
     description = _description(path, metadata)
-    with torch.device("meta"):
-        network = BIDiffSRUNet(**{key: value for key, value in description.network_g.items() if key != "type"})
+    try:
+        with torch.device("meta"):
+            network = BIDiffSRUNet(**{key: value for key, value in description.network_g.items() if key != "type"})
+    except TypeError as error:
+        raise InputError(f"expected options of BIDiffSRUNet in the header of {path}: {error}; pack it again") from error
     _check_shapes(path, expected_shapes(network), tensors)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     return PackedUNet(network, state, backend), description

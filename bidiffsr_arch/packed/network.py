@@ -22,6 +22,9 @@ from bidiffsr_arch.packed.workspace import Workspace
 
 LAYERS = [(ResBlockAttention, ResBlock), ((CPDown, PixelDown), Down), ((CPUp, PixelUp), Up), (Fusion, fusion)]
 
+# Numba's simplest threads do not stand being called from two of Python's at once.
+ONE_AT_A_TIME = Lock()
+
 
 class PackedUNet(nn.Module):
     """Called as the network that it was made from. Works on the CPU, on one sample after the other, without gradients.
@@ -41,7 +44,6 @@ class PackedUNet(nn.Module):
         self.workspace = Workspace()
         self.multiple, self.total_step, self.dynamic_group = network.multiple, network.total_step, network.dynamic_group
         self.weight_bytes = sum(tensor.nbytes for tensor in self.state.values())
-        self._lock = Lock()
 
         make = Maker(self.state, self.backend, self.workspace)
         self.first_conv = PlainConv3x3(make, "downs.0")
@@ -66,7 +68,7 @@ class PackedUNet(nn.Module):
         time = as_times(time, len(x_t)).cpu()
         groups = timestep_group(time, self.total_step, self.dynamic_group).tolist()
         pictures = torch.cat([condition, x_t], dim=1).float().cpu()
-        with self._lock:
+        with ONE_AT_A_TIME:
             self.backend.begin()
             self.workspace.begin(tuple(x_t.shape[-2:]))
             moments = [Moment(added, group) for added, group in zip(self._time(time), groups, strict=True)]

@@ -9,12 +9,15 @@ import numpy as np
 
 from bidiffsr_arch.packed.layout import aligned
 
+SPARE = 2**27
+"""Bytes of unused maps that are kept; with more, a map of a new size takes memory that the system had back first."""
+
 
 class Workspace:
     """Maps that nobody uses at the moment, by size. What they hold is finite, and otherwise whatever was in them."""
 
     def __init__(self) -> None:
-        self._free: dict[tuple[int, ...], list[np.ndarray]] = defaultdict(list)
+        self._free: dict[int, list[np.ndarray]] = defaultdict(list)
         self._size = (0, 0)
 
     def begin(self, size: tuple[int, int]) -> None:
@@ -25,7 +28,11 @@ class Workspace:
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
         free = self._free[prod(shape)]
-        return free.pop().reshape(shape) if free else aligned(shape)
+        if free:
+            return free.pop().reshape(shape)
+        if sum(array.nbytes for arrays in self._free.values() for array in arrays) > SPARE:
+            self._free.clear()
+        return aligned(shape)
 
     def give(self, array: np.ndarray) -> None:
         self._free[array.size].append(array)

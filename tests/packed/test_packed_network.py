@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -161,6 +162,15 @@ def test_threads_do_not_change_results(needs_numba):
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_copies_and_threads(needs_numba):
+    packed, args = copy.deepcopy(pack(network_of("paper"))), inputs(1)
+    expected = packed(*args)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: packed(*args), range(8)))
+    for result in results:
+        torch.testing.assert_close(result, expected, rtol=0, atol=0)
 
 
 def test_refusals():

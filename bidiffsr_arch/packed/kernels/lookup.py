@@ -79,9 +79,9 @@ def _count_pair(b, table, pairs, weights, steps, counts, accumulate):
         sums = [None, None]
         for group in range(TABLE_STEP):
             entry = b.zext(load(b, offset(b, place, 2 * group), ir.IntType(16), 2), I64)
-            selected = load(b, offset(b, table, entry), V8, 32)
+            selected = load(b, offset(b, table, entry), V8, 1)
             for half in range(2):
-                index = load(b, offset(b, filters, group * TABLE_FILTERS + half * 32), V8, 32)
+                index = load(b, offset(b, filters, group * TABLE_FILTERS + half * 32), V8, 1)
                 found = _shuffle(b, selected, index)
                 sums[half] = found if group == 0 else b.add(sums[half], found)
         low = [b.add(low[half], b.and_(sums[half], constant(15, V8))) for half in range(2)]

@@ -52,7 +52,7 @@ def popcount_tile(pixels: int):
 
             def word(i, counters):
                 position = offset(b, start, b.mul(i, int64(8 * BLOCK)))
-                filters = [load(b, offset(b, position, 64 * h), WORDS, 64) for h in range(HALVES)]
+                filters = [load(b, offset(b, position, 64 * h), WORDS, 8) for h in range(HALVES)]
                 following = []
                 for p in range(pixels):
                     place = offset(b, offset(b, row, b.mul(pixel_bytes, int64(p))), b.mul(i, int64(8)))

@@ -1,0 +1,215 @@
+"""Packed files: what is in them, what they refuse, and the command that writes them."""
+
+import argparse
+import json
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from bidiffsr_arch.archs import BIDiffSRUNet
+from bidiffsr_arch.cli import bench as bench_command
+from bidiffsr_arch.cli import pack as pack_command
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.packed import Description, PackedUNet, load_packed, pack, save_packed
+from bidiffsr_arch.packed.file_format import file_digest, tensors_digest
+
+TINY = dict(
+    type="BIDiffSRUNet",
+    inner_channel=8,
+    norm_groups=4,
+    channel_mults=[1, 2],
+    res_blocks=1,
+    image_size=16,
+    fp_res=[16],
+    total_step=100,
+    dynamic_group=3,
+)
+
+
+def tiny(seed: int = 0) -> BIDiffSRUNet:
+    torch.manual_seed(seed)
+    return BIDiffSRUNet(**{key: value for key, value in TINY.items() if key != "type"}).eval()
+
+
+def inputs() -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    return (*torch.rand(2, 1, 3, 8, 12, generator=generator), torch.tensor([40]))
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_packed(pack(tiny(), "torch"), path, Description(TINY, scale=4, steps=7, data_range=[-1, 1]))
+    return path
+
+
+def contents(path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def assert_same(a: PackedUNet, b: PackedUNet) -> None:
+    """The same tensors to the bit; results to rounding, which in torch depends on where in memory a tensor starts."""
+    torch.testing.assert_close(a.state, b.state, rtol=0, atol=0)
+    torch.testing.assert_close(a(*inputs()), b(*inputs()), rtol=1e-4, atol=1e-5)
+
+
+def test_round_trip(written):
+    network, description = load_packed(written, "torch")
+    assert_same(network, pack(tiny(), "torch"))
+    assert description == Description(TINY, scale=4, steps=7, data_range=[-1, 1])
+    assert description.options["data_range"] == [-1, 1] and "network_g" not in description.options
+
+
+def test_one_bit_a_binary_weight(written):
+    network = tiny()
+    binary = {name: m for name, m in network.named_modules() if type(m).__name__ == "BinaryWeightConv2d"}
+    positions = sum(m.weight.numel() for m in binary.values())
+    filters = sum(m.out_channels for m in binary.values())
+    tensors, _ = contents(written)
+    bits = sum(tensors[f"{name}.bits"].nbytes for name in binary)
+    assert positions / 8 <= bits < positions / 8 + filters
+    others = sum(p.nbytes for p in network.parameters()) - 4 * positions
+    assert sum(tensor.nbytes for tensor in tensors.values()) == bits + others + 4 * filters
+
+
+def test_half(written, tmp_path):
+    path = tmp_path / "half.safetensors"
+    assert save_packed(pack(tiny(), "torch"), path, Description(TINY), half=True) < written.stat().st_size
+    network, _ = load_packed(path, "torch")
+    exact = pack(tiny(), "torch").state
+    for name, tensor in network.state.items():
+        torch.testing.assert_close(tensor, exact[name], rtol=1e-3, atol=1e-4)  # same type, too
+    large = tiny()
+    large.downs[0].bias.data[0] = 1e6
+    with pytest.raises(InputError, match=r"float16 can hold, downs\.0\.bias"):
+        save_packed(pack(large, "torch"), tmp_path / "large.safetensors", Description(TINY), half=True)
+
+
+def test_never_overwrites_or_leaves_half_a_file(written, monkeypatch):
+    before = written.read_bytes()
+    with pytest.raises(InputError, match="--overwrite"):
+        save_packed(pack(tiny(1), "torch"), written, Description(TINY))
+
+    def fails(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bidiffsr_arch.packed.file_format.save_file", fails)
+        with pytest.raises(OSError, match="disk full"):
+            save_packed(pack(tiny(1), "torch"), written, Description(TINY), overwrite=True)
+    assert written.read_bytes() == before and [p.name for p in written.parent.iterdir()] == [written.name]
+    save_packed(pack(tiny(1), "torch"), written, Description(TINY), overwrite=True)
+    assert written.read_bytes() != before
+
+
+REFUSED = {
+    "version 2": lambda t, m: m.update(version="2"),
+    "another safetensors file": lambda t, m: m.pop("format"),
+    r"lacks downs\.0\.bias": lambda t, m: t.pop("downs.0.bias"),
+    "unknown extra": lambda t, m: t.update(extra=torch.zeros(1)),
+    r"shape \(8,\), got \(4,\)": lambda t, m: t.update({"downs.0.bias": torch.zeros(4)}),
+    r"real numbers, got torch\.uint8": lambda t, m: t.update({"downs.0.bias": torch.zeros(8, dtype=torch.uint8)}),
+    "description in the header": lambda t, m: m.update(description="{"),
+    "options of BIDiffSRUNet": lambda t, m: m.update(description=json.dumps({"network_g": {"depth": 3}})),
+    "tensors of its network_g": lambda t, m: m.update(
+        description=json.dumps({"network_g": TINY | {"channel_mults": [1, 2, 4]}})
+    ),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_refuses(message, written):
+    tensors, metadata = contents(written)
+    REFUSED[message](tensors, metadata)
+    metadata["sha256"] = tensors_digest(tensors)
+    save_file(tensors, written, metadata)
+    with pytest.raises(InputError, match=message) as caught:
+        load_packed(written)
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_damage(written, tmp_path):
+    content = bytearray(written.read_bytes())
+    content[-3] ^= 16
+    (tmp_path / "flipped.safetensors").write_bytes(content)
+    (tmp_path / "short.safetensors").write_bytes(content[:-100])
+    (tmp_path / "text.safetensors").write_bytes(b"hello")
+    for name, message in (("flipped", "damaged"), ("short", "could not read"), ("text", "could not read")):
+        with pytest.raises(InputError, match=message):
+            load_packed(tmp_path / f"{name}.safetensors")
+    with pytest.raises(InputError, match="no such file"):
+        load_packed(tmp_path / "none.safetensors")
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Run `basicsr pack` on a checkpoint whose two networks differ."""
+    torch.save({"params": tiny(0).state_dict(), "params_ema": tiny(1).state_dict()}, tmp_path / "net.pth")
+    options = dict(
+        name="tiny",
+        model_type="BIDiffSRModel",
+        scale=4,
+        num_gpu=0,
+        datasets={},
+        path={"results_root": None},
+        network_g=TINY,
+        val={"save_img": False},
+        diffuse="residual",
+        beta_schedule=dict(scheduler_type="DDIM", schedule="linear", n_timestep=100, num_inference_steps=5),
+    )
+
+    def run(*arguments: str, **changes):
+        (tmp_path / "options.yml").write_text(yaml.safe_dump(options | changes))
+        parser = argparse.ArgumentParser()
+        pack_command.add_arguments(parser)
+        where = [str(tmp_path / "net.pth"), "-opt", str(tmp_path / "options.yml")]
+        pack_command.run(parser.parse_args([*where, "-o", str(tmp_path / "out.safetensors"), *arguments]))
+        return load_packed(tmp_path / "out.safetensors", "torch")
+
+    return run
+
+
+def test_command(command, tmp_path, capsys):
+    network, description = command()
+    assert "out.safetensors" in capsys.readouterr().out
+    assert_same(network, pack(tiny(1), "torch"))
+    assert description.network_g == TINY and description.scale == 4 and description.diffuse == "residual"
+    assert description.steps == 5 and description.residual_scale == 2 and description.params == "params_ema"
+    assert description.source == "net.pth" and description.source_sha256 == file_digest(tmp_path / "net.pth")
+
+    with pytest.raises(InputError, match="--overwrite"):
+        command()
+    network, description = command("--overwrite", "--params", "params", "--half")
+    assert description.params == "params"
+    bias = tiny(0).state_dict()["downs.0.bias"]
+    torch.testing.assert_close(network.state["downs.0.bias"], bias, rtol=1e-3, atol=1e-4)
+
+
+def test_command_refuses(command, tmp_path):
+    with pytest.raises(InputError, match="only 1-bit networks"):
+        command(network_g={"type": "SR3UNet"})
+    with pytest.raises(InputError, match="differs in"):
+        command(network_g=TINY | {"res_blocks": 2})
+    with pytest.raises(InputError, match="options of BIDiffSRUNet"):
+        command(network_g=TINY | {"depth": 2})
+    torch.save({"params": tiny(0).state_dict()}, tmp_path / "net.pth")
+    with pytest.raises(InputError, match="leave --params out"):
+        command("--params", "params_ema")
+
+
+def test_bench_command_refuses():
+    parser = argparse.ArgumentParser()
+    bench_command.add_arguments(parser)
+    for arguments in (
+        ["--size", "100"],
+        ["--size", "64", "64", "64"],
+        ["--rounds", "0"],
+        ["--clock", "cpu", "--threads", "2"],
+    ):
+        with pytest.raises(InputError):
+            bench_command.run(parser.parse_args(arguments))
