@@ -48,8 +48,9 @@ class ResBlock(nn.Module):
         self.block2 = Block(channels, norm_groups, conv, dropout)
 
     def forward(self, x: Tensor, time: TimeCode) -> Tensor:
-        h = self.block1(x, time) + self.timestep_func(time.embedding)[:, :, None, None]
-        return self.block2(h, time) + x
+        # In place: no layer needs its own result for the backward pass.
+        h = self.block1(x, time).add_(self.timestep_func(time.embedding)[:, :, None, None])
+        return self.block2(h, time).add_(x)
 
 
 class BIDiffSRUNet(nn.Module):

@@ -31,7 +31,7 @@ class CSFusion(Fusion):
         x_even, x_odd = x.unflatten(1, (-1, 2)).unbind(2)
         skip_even, skip_odd = skip.unflatten(1, (-1, 2)).unbind(2)
         s1, s2 = torch.cat([x_odd, skip_even], dim=1), torch.cat([x_even, skip_odd], dim=1)
-        return self.biconv_1(s1, time.group) + self.biconv_2(s2, time.group)
+        return self.biconv_1(s1, time.group).add_(self.biconv_2(s2, time.group))
 
 
 class SplitFusion(Fusion):

@@ -27,7 +27,7 @@ class _NormSwish(torch.autograd.Function):
         normed, mean, deviation = aten.native_group_norm(x.to(weight.dtype), weight, bias, *ctx.sizes, eps)
         ctx.save_for_backward(x, weight, bias, mean, deviation)
         ctx.eps = eps
-        return F.silu(normed).to(dtype)
+        return F.silu(normed, inplace=True).to(dtype)
 
     @staticmethod
     @once_differentiable
@@ -71,7 +71,7 @@ class Dropout(nn.Dropout):
 
     def apply_mask(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x where the mask keeps it, scaled so that its mean stays, else 0."""
-        return x if mask is None else x * mask * (1 / (1 - self.p) if self.p < 1 else 0.0)
+        return x if mask is None else (x * mask).mul_(1 / (1 - self.p) if self.p < 1 else 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.apply_mask(x, self.mask(x))
