@@ -190,3 +190,34 @@ def test_a_single_process_keeps_the_stock_way_to_the_device():
     model = BaseModel({"num_gpu": 0, "dist": False, "is_train": True})
     network = torch.nn.Linear(2, 1)
     assert model.model_to_device(network) is network
+
+
+@pytest.fixture
+def model(tmp_path) -> BaseModel:
+    """A model whose folder for networks is a file, so that nothing can be written there."""
+    (tmp_path / "models").write_text("")
+    paths = {"models": str(tmp_path / "models"), "training_states": str(tmp_path / "states")}
+    return BaseModel({"num_gpu": 0, "dist": False, "is_train": True, "path": paths})
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_training(model, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    stock = inspect.unwrap(BaseModel.save_network)
+    stock(model, torch.nn.Linear(2, 1), "net_g", 5)  # three tries, then silence
+    with pytest.raises(InputError, match=r"models/net_g_5\.pth cannot be written"):
+        model.save_network(torch.nn.Linear(2, 1), "net_g", 5)
+
+
+def test_networks_and_states_are_saved_as_basicsr_does(model, tmp_path):
+    (tmp_path / "models").unlink()
+    network = torch.nn.Linear(2, 1)
+    model.save_network([network, network], "net_g", -1, param_key=["params", "params_ema"])
+    content = torch.load(tmp_path / "models" / "net_g_latest.pth", weights_only=True)
+    assert list(content) == ["params", "params_ema"] and torch.equal(content["params"]["weight"], network.weight)
+    model.save_training_state(3, -1)
+    assert not (tmp_path / "states").exists(), "the latest network has no state of its own"
+    model.optimizers.append(torch.optim.Adam(network.parameters()))
+    model.save_training_state(3, 7)
+    state = torch.load(tmp_path / "states" / "7.state", weights_only=True)
+    assert (state["epoch"], state["iter"], len(state["optimizers"]), state["schedulers"]) == (3, 7, 1, [])
+    assert len(state["networks"]["net_g"]) == 64

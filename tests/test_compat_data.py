@@ -92,6 +92,22 @@ def test_prefetching_ends_as_often_as_it_is_asked():
     assert prefetcher.next().item() == 1
 
 
+def test_a_prefetcher_starts_workers_when_it_is_asked():
+    class Counted(list):
+        started = 0
+
+        def __iter__(self):
+            Counted.started += 1
+            return super().__iter__()
+
+    stock = CPUPrefetcher.__new__(CPUPrefetcher)
+    inspect.unwrap(CPUPrefetcher.__init__)(stock, Counted([1, 2]))
+    assert Counted.started == 1
+    prefetcher = CPUPrefetcher(Counted([1, 2]))
+    assert Counted.started == 1
+    assert [prefetcher.next() for _ in range(4)] == [1, 2, None, None] and Counted.started == 2
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
 @pytest.mark.parametrize("kept", [0, 3, 0.5, -1])
 def test_a_broken_picture_is_named(tmp_path, suffix, kept):

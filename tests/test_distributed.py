@@ -136,6 +136,7 @@ def test_a_spread_validation_has_the_metrics_of_one_process(workplace, options):
 
 def test_a_lost_process_ends_the_run_which_goes_on_as_if_nothing_had_been(workplace, options):
     options["val"], options["network_g"]["dropout"], options["name"] = None, 0.2, "whole"
+    options["find_unused_parameters"] = True
     del options["datasets"]["val"]
     assert ends(start(options, 2), "whole") == [0, 0]
     options["name"] = "killed"

@@ -18,6 +18,8 @@ from small_run import basicsr, log_of, losses
 from bidiffsr_arch import stopping
 from bidiffsr_arch.models import BIDiffSRModel
 
+# Its gradients sharpen with the progress of training, and its BatchNorm has statistics.
+IRNET = {"binarizer": "irnet", "rescale": "pixelshuffle", "fusion": "concat", "tar": False, "taa": False}
 COMMAND = [sys.executable, "-m", "bidiffsr_arch.cli", "train", "-opt", "options.yml"]
 
 
@@ -40,6 +42,20 @@ def assert_same_end(whole: str, resumed: str, iteration: int) -> None:
         assert equal(Path("experiments", whole, file), Path("experiments", resumed, file)), file
 
 
+def train_until(iteration: int, options: dict[str, Any], number: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Train, with a signal in the midst of an iteration; the exit status."""
+    optimize = BIDiffSRModel.optimize_parameters
+
+    def interrupted(self: BIDiffSRModel, current_iter: int) -> None:
+        if current_iter == iteration:
+            os.kill(os.getpid(), number)
+        optimize(self, current_iter)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BIDiffSRModel, "optimize_parameters", interrupted)
+        return basicsr("train", options)
+
+
 @pytest.fixture
 def options(run_options: dict[str, Any]) -> dict[str, Any]:
     """Six iterations of three, with dropout; nothing is validated."""
@@ -52,20 +68,23 @@ def options(run_options: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "workers", "prefetch_mode", "stopped_at"),
+    ("kind", "workers", "prefetch_mode", "stopped_at", "network"),
     [
-        ("MultiPairedImageDataset", 0, None, 3),
-        ("PairedImageDataset", 0, "cpu", 4),  # at an epoch's end
-        ("MultiPairedImageDataset", 2, None, 5),
-        ("PairedImageDataset", 2, "cpu", 6),
+        ("MultiPairedImageDataset", 0, None, 3, {}),
+        ("PairedImageDataset", 0, "cpu", 4, {}),  # at an epoch's end
+        ("MultiPairedImageDataset", 2, None, 5, {}),
+        ("PairedImageDataset", 2, "cpu", 6, IRNET),
     ],
 )
-def test_resuming_changes_nothing(workplace, options, kind, workers, prefetch_mode, stopped_at):
+def test_resuming_changes_nothing(
+    workplace, options, monkeypatch, kind, workers, prefetch_mode, stopped_at, network
+):
+    options["network_g"] |= network
     options["datasets"]["train"] |= {"type": kind, "num_worker_per_gpu": workers, "prefetch_mode": prefetch_mode}
     options["name"] = "whole"
     assert basicsr("train", options) == 0
     options["name"] = "stopped"
-    assert basicsr("train", options, "--force_yml", f"train:total_iter={stopped_at}") == 0
+    assert train_until(stopped_at, options, signal.SIGTERM, monkeypatch) == 143
     assert basicsr("train", options, "--auto_resume") == 0
     assert losses(log_of("experiments/stopped")) == losses(log_of("experiments/whole"))[stopped_at:]
     assert_same_end("whole", "stopped", 9)
@@ -91,17 +110,8 @@ def test_a_signal_saves_a_state_and_training_goes_on_from_there(workplace, optio
     options["logger"]["save_checkpoint_freq"], options["name"] = 9, "whole"
     assert basicsr("train", options) == 0
 
-    optimize = BIDiffSRModel.optimize_parameters
-
-    def interrupted(self: BIDiffSRModel, current_iter: int) -> None:
-        optimize(self, current_iter)
-        if current_iter == 3:
-            os.kill(os.getpid(), number)
-
     options["name"] = "stopped"
-    with monkeypatch.context() as patch:
-        patch.setattr(BIDiffSRModel, "optimize_parameters", interrupted)
-        assert basicsr("train", options) == 128 + number
+    assert train_until(3, options, number, monkeypatch) == 128 + number
     assert "stopped after iteration 3, saved" in capsys.readouterr().err
     assert stopping.asked() == 0 and signal.getsignal(number) is not signal.SIG_IGN
     assert [path.name for path in Path("experiments/stopped/training_states").iterdir()] == ["3.state"]

@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 
 from bidiffsr_arch.cli import train
-from bidiffsr_arch.cli.pipeline import add_basicsr_arguments
 from bidiffsr_arch.data.demo import write_demo
 from bidiffsr_arch.data.files import read_picture, write_picture
 from bidiffsr_arch.data.strip import strip
@@ -34,19 +33,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Write the photographs, train, compare.
 
+    Returns:
+        0, or the exit status of a training that was stopped by a signal.
     Raises:
         CheckFailed: the network's PSNR is below bicubic's by more than 0.1 dB.
     """
     write_demo(PHOTOGRAPHS)
     training = argparse.ArgumentParser()
-    add_basicsr_arguments(training)
+    train.add_arguments(training)
     option_file = str(shipped_path(OPTION_FILE))
     train_args = training.parse_args(["-opt", option_file])
     train_args.command, train_args.force_yml = "train", args.force_yml
-    train.run(train_args)
+    if stopped := train.run(train_args):
+        return stopped
 
     options = load_options(option_file, args.force_yml)
     pictures = Path("experiments", options["name"], "visualization")
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"demo: PSNR {psnr:.2f} dB, bicubic (cv2) {bicubic_psnr:.2f} dB, pictures in {pictures}")
     if psnr < bicubic_psnr - TOLERANCE:
         raise CheckFailed(f"expected at least bicubic's {bicubic_psnr:.2f} dB - {TOLERANCE} dB, got {psnr:.2f} dB")
+    return 0
 
 
 def compare(options: dict, pictures: Path) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.option_check import check_options
 from bidiffsr_arch.option_file import load_options
 
 EXAMPLE = "basicsr test -opt options/test_Bicubic_x4.yml --check --report bicubic.xml"
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     if is_training_file:
         as_test(options)
     load_plugins()
+    check_options(options, args.opt, is_train=False)
     if args.check:
         from bidiffsr_arch.cli.check import run_check
 

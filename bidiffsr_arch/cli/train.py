@@ -4,15 +4,17 @@ Everything is written below the current directory, in experiments/<name>/, unles
 `path: experiments_root` says otherwise. With torchrun, add --launcher pytorch.
 
 SIGTERM and Ctrl-C save a state before leaving (exit status 143 and 130); with --auto_resume training goes on as if it
-had never been stopped.
+had never been stopped. --dry-run finds out beforehand what would stop it by itself.
 """
 
 import argparse
 import os
 import sys
+from collections import OrderedDict
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
+from bidiffsr_arch.option_check import check_options
 from bidiffsr_arch.option_file import load_options
 from bidiffsr_arch.stopping import saving_on_signals
 
@@ -22,15 +24,18 @@ NEEDED = ("train", "logger")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_basicsr_arguments(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check options, every picture, network, memory and disk; train nothing"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train.
+    """Train, or check what training will need.
 
     Returns:
         0, or 128 + the number of the signal that training was stopped by.
     Raises:
-        CheckFailed: a loss is lost, or another process of the run.
+        CheckFailed: a loss is lost, or another process of the run, or the disk is too small for a dry run.
         InputError: the option file is not one for training, or wrong.
     """
     options = load_options(args.opt, args.force_yml)
@@ -42,28 +47,46 @@ def run(args: argparse.Namespace) -> int:
             f"{args.opt}: expected {', '.join(missing)} to train by, found none; `basicsr test` needs none"
         )
     load_plugins()
-    from basicsr.train import train_pipeline
+    check_options(options, args.opt, is_train=True)
+    if args.dry_run:
+        return check_training(args, options)
+    try:
+        train(args)
+    except Stopped as stop:
+        print(f"basicsr: {stop}", file=sys.stderr)
+        return stop.exit_status
+    return 0
 
-    with basicsr_arguments(args), saving_on_signals():
+
+def check_training(args: argparse.Namespace, options: OrderedDict) -> int:
+    """The dry run."""
+    from bidiffsr_arch.cli.dry_run import dry_run
+
+    if args.launcher != "none":
+        raise InputError(f"--dry-run checks in one process; leave --launcher {args.launcher} out")
+    anew = argparse.Namespace(**vars(args) | {"auto_resume": False})
+    dry_run(options, lambda changed: train(anew, changed))
+    return 0
+
+
+def train(args: argparse.Namespace, options: OrderedDict | None = None) -> None:
+    """Train by BasicSR, with `options` in place of the option file's where they are given.
+
+    Raises:
+        Stopped: a signal asked to; a state is saved.
+        CheckFailed: another process of the run ended.
+    """
+    from basicsr.train import train_pipeline
+    from torch import distributed
+
+    with basicsr_arguments(args, options), saving_on_signals():
         try:
             train_pipeline(os.getcwd())
-        except Stopped as stop:
-            print(f"basicsr: {stop}", file=sys.stderr)
-            return stop.exit_status
         except RuntimeError as error:
-            if not is_lost_connection(error):
+            lost = isinstance(error, distributed.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))
+            if not (distributed.is_initialized() and lost):
                 raise
             reason = str(error).splitlines()[0]
             raise CheckFailed(
                 f"another process of this run ended ({reason}), its own output says why; start all with --auto_resume"
             ) from error
-    return 0
-
-
-def is_lost_connection(error: RuntimeError) -> bool:
-    """Whether a run of many processes failed because one of the others is gone."""
-    from torch import distributed
-
-    return distributed.is_initialized() and (
-        isinstance(error, distributed.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))
-    )

@@ -1,6 +1,5 @@
 """Read a network's parameters from every spelling of a checkpoint that is in use."""
 
-import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,13 +24,13 @@ def read_checkpoint(path: str | Path, param_key: str | None = "params") -> tuple
             that it has is taken,
             and a file that is a bare state dict is taken as it is (key ``.``).
     Raises:
-        InputError: no such file, not a checkpoint, or no parameters in it.
+        InputError: no such file, not a checkpoint, no parameters in it, or some that are NaN.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"expected a checkpoint at {path}, got no such file; check path: pretrain_network_g") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever damaged and foreign bytes may raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"expected a readable checkpoint of tensors, got {path}, which does not load ({reason})"
@@ -47,6 +46,12 @@ def read_checkpoint(path: str | Path, param_key: str | None = "params") -> tuple
     if not tensors:
         raise InputError(
             f"expected parameters under {param_key!r} in {path}, got the keys {', '.join(map(str, list(content)[:8]))}"
+        )
+    lost = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if lost:
+        raise InputError(
+            f"expected numbers in {path}, got NaN or infinity in {len(lost)} tensors, {lost[0]} among them; use an "
+            "earlier checkpoint"
         )
     return _strip(tensors), found or "."
 

@@ -23,6 +23,7 @@ REFERENCE_KEYS = {
     "linear_start": "beta_start",
     "linear_end": "beta_end",
 }
+OWN_KEYS = ("scheduler_type", "num_inference_steps", "is_guidance", "guidance_scale")
 SCHEDULE_NAMES = {"cosine": "squaredcos_cap_v2"}
 # What the paper trains with, and what diffusers' DDIM does by default; other schedulers would choose another spacing
 # by themselves.
@@ -107,8 +108,9 @@ class Diffusion:
         try:
             return cls(**options)
         except (NotImplementedError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
             raise InputError(
-                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {options}: {error}"
+                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {options}: {reason}"
             ) from error
 
     @property
@@ -213,7 +215,7 @@ def _positive(option: str, value: Any) -> int:
 def _refuse_unknown(options: Mapping[str, Any], known: set[str]) -> None:
     unknown = sorted(set(options) - known)
     if unknown:
-        names = [*known, *REFERENCE_KEYS]
+        names = [*known, *REFERENCE_KEYS, *OWN_KEYS]
         near = get_close_matches(unknown[0], names, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(names))}"
         raise InputError(f"expected keys of beta_schedule that the scheduler takes, got {unknown[0]}{hint}")

@@ -1,0 +1,132 @@
+"""`basicsr train --dry-run`: everything that can be known before hours are spent, and nothing written.
+
+The option file was checked before. Here: every pair of pictures, the network and its cost, one real iteration with its
+memory, and the disk that the checkpoints will take. Counts, names and sizes of the pairs are compared by reading them.
+"""
+
+import io
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from bidiffsr_arch.errors import CheckFailed, InputError
+from bidiffsr_arch.option_check import PAIRED_DATA_SETS
+
+GIBI = 2**30
+PROBLEMS_SHOWN = 5
+
+
+def dry_run(options: OrderedDict, train: Callable[[OrderedDict], None]) -> None:
+    """Check and report, a line for each thing.
+
+    Args:
+        options: checked options.
+        train: trains by options as the command does.
+    Raises:
+        InputError: the data, the network or the options cannot be used; the first problems are named.
+        CheckFailed: the disk is too small for the checkpoints.
+    """
+    for phase, data in options["datasets"].items():
+        print(f"data {phase}: {_check_pairs(data, phase, options['scale'])}")
+    print(f"network: {_cost(options)}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="basicsr_dry_run_") as folder:
+        seconds, saved = _one_iteration(options, folder, train)
+    print(f"one iteration: done in {seconds:.1f} s with start-up, {_memory()}")
+    print(f"checkpoints: {_check_disk(options, saved)}")
+    print("dry run: everything is in order, nothing was written")
+
+
+def _check_pairs(data: OrderedDict, phase: str, scale: int) -> str:
+    """Read every pair, as training or validation will."""
+    from basicsr.data import build_dataset
+    from tqdm import tqdm
+
+    options = {**data, "phase": phase.split("_")[0], "scale": scale}
+    if data["type"] not in PAIRED_DATA_SETS:
+        return f"{len(build_dataset(options))} entries of {data['type']}, which only it can check"
+    pairs, problems = build_dataset(options), []
+    for index in tqdm(range(len(pairs)), desc=f"data {phase}", unit="pair", leave=False):
+        try:
+            pairs[index]
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        shown = "; ".join(problems[:PROBLEMS_SHOWN])
+        more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
+        raise InputError(f"datasets: {phase}: {len(problems)} of {len(pairs)} pairs cannot be used: {shown}{more}")
+    return f"{len(pairs)} pairs, counts, names and sizes fit"
+
+
+def _cost(options: OrderedDict) -> str:
+    """What one pass of the network costs for a training crop, in the paper's accounting."""
+    import torch
+    from basicsr.archs import build_network
+
+    from bidiffsr_arch.metrics.cost import count_cost
+
+    with torch.device("meta"), redirect_stderr(io.StringIO()):
+        network = build_network(options["network_g"])
+    size = options["datasets"]["train"]["gt_size"]
+    cost = count_cost(network, (size, size))
+    return f"{cost.params / 1e6:.3f} M Params, {cost.ops / 1e9:.3f} G OPs at {size}x{size}"
+
+
+def _one_iteration(options: OrderedDict, folder: str, train: Callable[[OrderedDict], None]) -> tuple[float, int]:
+    """Train once forward and backward by BasicSR's own trainer, in a folder that is thrown away.
+
+    Returns:
+        Seconds with start-up, and the bytes of one checkpoint: network and training state.
+    """
+    once: dict[str, Any] = OrderedDict(options)
+    once["path"] = OrderedDict(options["path"], experiments_root=folder + "/once", resume_state=None)
+    once["train"] = OrderedDict(options["train"], total_iter=1)
+    once["logger"] = OrderedDict(options["logger"], save_checkpoint_freq=1, use_tb_logger=False, wandb=None)
+    once["logger"].pop("keep_best", None)  # nothing is validated
+    once["datasets"] = OrderedDict(train=options["datasets"]["train"])
+    once["val"] = None
+    begin = time.monotonic()
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        train(once)
+    seconds = time.monotonic() - begin
+    files = [file for file in Path(folder).rglob("*_1.pth")] + [file for file in Path(folder).rglob("1.state")]
+    return seconds, sum(file.stat().st_size for file in files)
+
+
+def _memory() -> str:
+    """Peak memory of this process, and of the GPU."""
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIBI
+    if torch.cuda.is_available():
+        return f"peak memory {peak:.2f} GiB, on the GPU {torch.cuda.max_memory_allocated() / GIBI:.2f} GiB"
+    return f"peak memory {peak:.2f} GiB"
+
+
+def _check_disk(options: OrderedDict, saved: int) -> str:
+    """Compare what a whole run will write with what is free.
+
+    Raises:
+        CheckFailed: there is too little.
+    """
+    logger = options["logger"]
+    count = int(options["train"]["total_iter"] // logger["save_checkpoint_freq"])
+    kept = count
+    if logger.get("keep_newest") is not None:
+        kept = min(count, logger["keep_newest"] + bool(logger.get("keep_best")))
+    needed = (kept + 2) * saved  # the latest network, and one file that is being written
+    place = Path(options["path"].get("experiments_root") or "experiments").expanduser().absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    text = f"{kept} of {saved / GIBI:.2f} GiB each, {needed / GIBI:.2f} GiB in all, {free / GIBI:.2f} GiB are free"
+    if needed > free:
+        raise CheckFailed(f"checkpoints: {text}; set logger: keep_newest, or raise save_checkpoint_freq")
+    return text
