@@ -5,8 +5,12 @@ the way on today's torch are cured first (`bidiffsr_arch.compat`).
 """
 
 import warnings
+from typing import TYPE_CHECKING, Any
 
 from bidiffsr_arch import compat
+
+if TYPE_CHECKING:
+    from bidiffsr_arch.upscale import Upscaler as Upscaler
 
 __version__ = "0.1.0"
 
@@ -37,6 +41,15 @@ def register() -> None:
                 table.register(entry)
             elif (owner := table.get(entry.__name__).__module__) != entry.__module__:
                 warnings.warn(f"{entry.__name__} is already registered by {owner}, which stays", stacklevel=2)
+
+
+def __getattr__(name: str) -> Any:
+    """`Upscaler`, imported when it is asked for: training needs none of it."""
+    if name != "Upscaler":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from bidiffsr_arch.upscale import Upscaler
+
+    return Upscaler
 
 
 register()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
+from bidiffsr_arch.archs.blocks import SelfAttention
 from bidiffsr_arch.binary import BINARIZERS
 from bidiffsr_arch.errors import InputError
 
@@ -142,3 +143,12 @@ def test_sizes_and_times_that_do_not_fit_are_refused(tiny_network):
     x = torch.rand(2, 3, 8, 8)
     with pytest.raises(InputError, match=r"\(2,\) or \(2, 1\)"):
         tiny_network(x, x, torch.tensor([0]))
+
+
+def test_attention_keeps_no_score_matrix():
+    """Of the 9216 positions here the score matrix would be 340 MB; the kernel that torch takes must not hold one."""
+    attention = SelfAttention(8, 4).eval()
+    with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
+        attention(torch.randn(1, 8, 96, 96))
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert 0 < largest < 2**26, f"{largest} bytes at once"

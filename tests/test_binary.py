@@ -8,22 +8,35 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, set_progress, timestep_group
+from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, held_weights, set_progress, timestep_group
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
-from bidiffsr_arch.binary.sign import sign
-from bidiffsr_arch.binary.weight import WEIGHTS
+from bidiffsr_arch.binary.conv import BinaryWeightConv2d
+from bidiffsr_arch.binary.convolve import convolve
 
 V = [-2.0, -1.0, -0.5, 0.0, 0.25, 1.0, 1.5]
 
 
-def gradient(surrogate: str, values: list[float], **options) -> list[float]:
+def of_one_pixel(x: torch.Tensor, w: torch.Tensor, *, scale: float = 1.0, p: float = 0.0, **surrogates: str):
+    """Activations x, (C,), convolved with weights w, (C_out, C)."""
+    w = w[..., None, None]
+    names = dict(activation="clip", weight="clip") | surrogates
+    scale, progress = torch.full((1, 1, 1), scale), torch.tensor(p)
+    z, counts = convolve(x.reshape(1, -1, 1, 1), None, w, w >= 0, scale, **names, progress=progress)
+    assert torch.equal(z, counts * scale)
+    return z.flatten()
+
+
+def gradient(surrogate: str, values: list[float], p: float = 0.0) -> list[float]:
+    """Of the activations' sign, seen through weights of +1."""
     v = torch.tensor(values, requires_grad=True)
-    sign(v, surrogate, **options).sum().backward()
+    of_one_pixel(v, torch.ones(1, len(values)), activation=surrogate, p=p).sum().backward()
     return v.grad.tolist()
 
 
 def test_sign_of_zero_is_plus_one():
-    assert sign(torch.tensor([-1e-30, -0.0, 0.0, 1e-30]), "clip").tolist() == [-1, 1, 1, 1]
+    values = [-1e-30, -0.0, 0.0, 1e-30]
+    assert [of_one_pixel(torch.tensor([v]), torch.ones(1, 1)).item() for v in values] == [-1, 1, 1, 1]
+    assert of_one_pixel(torch.ones(1), torch.tensor(values)[:, None]).tolist() == [-1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -43,19 +56,24 @@ def test_error_decay_estimator_follows_its_formula(p):
     t = 0.1 * 10 ** (2 * p)
     k = max(1 / t, 1)
     expected = [k * t * (1 - math.tanh(t * v) ** 2) for v in V]
-    assert gradient("ede", V, progress=torch.tensor(p)) == pytest.approx(expected, abs=1e-6)
+    assert gradient("ede", V, p) == pytest.approx(expected, abs=1e-6)
 
 
-def test_scale_changes_values_and_no_gradient():
-    v = torch.tensor([-0.5, 0.5], requires_grad=True)
-    scale = torch.tensor(3.0, requires_grad=True)
-    out = sign(v, "clip", scale=scale)
-    out.sum().backward()
-    assert out.tolist() == [-3, 3] and v.grad.tolist() == [1, 1] and scale.grad is None
+def test_scale_multiplies_the_result_and_the_gradient_of_activations_not_that_of_weights():
+    x, w = torch.tensor([0.5], requires_grad=True), torch.tensor([[-0.5]], requires_grad=True)
+    z = of_one_pixel(x, w, scale=3.0)
+    z.backward()
+    assert (z.item(), x.grad.item(), w.grad.item()) == (-3, -3, 1)
 
 
 # One layer of two 1x1 filters over two channels; channel means of |w| are 0.5 and 1.5, the layer's is 1.
 W = torch.tensor([[-0.75, 0.25], [2.0, -1.0]]).reshape(2, 2, 1, 1)
+
+
+def layer_of(weight: torch.Tensor, method: str) -> BinaryWeightConv2d:
+    layer = BinaryWeightConv2d(weight.shape[1], weight.shape[0], weight.shape[2], "clip", method)
+    layer.weight.data = weight.clone()
+    return layer
 
 
 @pytest.mark.parametrize(
@@ -67,31 +85,106 @@ W = torch.tensor([[-0.75, 0.25], [2.0, -1.0]]).reshape(2, 2, 1, 1)
     ],
 )
 def test_weights_on_a_hand_worked_example(method, values, grads):
-    w = W.clone().requires_grad_()
-    out = WEIGHTS[method](w, torch.zeros(()))
-    out.sum().backward()
-    assert out.flatten().tolist() == values and w.grad.flatten().tolist() == grads
+    layer = layer_of(W, method)
+    layer(torch.ones(1, 2, 1, 1))[0].sum().backward()
+    assert layer.binary_weight().flatten().tolist() == values and layer.weight.grad.flatten().tolist() == grads
 
 
 def test_standardised_weights_on_a_hand_worked_example():
     # Mean 0, unbiased deviation sqrt(8 / 3): standardised magnitudes average 0.612, and log2 of that, -0.71, rounds to
     # -1.
-    w = torch.tensor([0.0, 0.0, 2.0, -2.0]).reshape(1, 4, 1, 1)
-    assert WEIGHTS["standardised"](w, torch.zeros(())).flatten().tolist() == [0.5, 0.5, 0.5, -0.5]
+    layer = layer_of(torch.tensor([0.0, 0.0, 2.0, -2.0]).reshape(1, 4, 1, 1), "standardised")
+    assert layer.binary_weight().flatten().tolist() == [0.5, 0.5, 0.5, -0.5]
 
 
 def test_standardised_weights_gradient_is_that_of_the_composition():
     torch.manual_seed(0)
-    w = torch.randn(3, 4, 3, 3, requires_grad=True)
-    target = torch.randn(3, 4, 3, 3)
-    p = torch.tensor(0.3)
-    (WEIGHTS["standardised"](w, p) * target).sum().backward()
+    layer = layer_of(torch.randn(3, 4, 3, 3), "standardised")
+    x, target, p = torch.randn(2, 4, 5, 6), torch.randn(2, 3, 5, 6), 0.3
+    set_progress(layer, p)
+    (layer(x)[0] * target).sum().backward()
     # An independent composition: the surrogate's antiderivative max(1/t, 1) tanh(t v) has the same derivative.
-    u = w.detach().clone().requires_grad_()
+    u = layer.weight.detach().clone().requires_grad_()
     v = (u - u.mean((1, 2, 3), keepdim=True)) / u.std((1, 2, 3), keepdim=True)
     t = 0.1 * 10 ** (2 * p)
-    (max(1 / t, torch.tensor(1.0)) * torch.tanh(t * v) * target).sum().backward()
-    torch.testing.assert_close(w.grad, u.grad, atol=1e-6, rtol=1e-5)  # float32 rounding of two orders of operations
+    (F.conv2d(torch.where(x >= 0, 1.0, -1.0), max(1 / t, 1) * torch.tanh(t * v), padding=1) * target).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, u.grad, atol=1e-5, rtol=1e-5)  # rounding of sums of 60 numbers
+
+
+def sign_by_composition(r: torch.Tensor) -> torch.Tensor:
+    """Value sign(r), gradient 2 + 2r on [-1, 0), 2 - 2r on [0, 1)."""
+    soft = torch.where(r < 0, 2 * r + r * r, 2 * r - r * r).where(r.abs() < 1, r.sign().detach())
+    return torch.where(r >= 0, 1.0, -1.0) + soft - soft.detach()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.sampled_from([1, 3]),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.integers(1, 3),
+)
+def test_bi_conv_has_the_gradients_of_its_composition(batch, channels, k, height, width, groups):
+    torch.manual_seed(channels)
+    layer = BinaryConv2d(channels, channels, k, BINARIZERS["bidiffsr"], shift_groups=groups, rprelu_groups=groups)
+    for parameter in layer.parameters():
+        parameter.data = torch.randn_like(parameter).double()
+    group = torch.randint(groups, (batch,))
+    x = torch.randn(batch, channels, height, width, dtype=torch.double, requires_grad=True)
+    target = torch.randn(batch, channels, height, width)
+
+    def gradients(out: torch.Tensor) -> list[torch.Tensor]:
+        return torch.autograd.grad((out * target).sum(), [x, *layer.parameters()])
+
+    w = layer.binary_conv.weight
+    scale = w.detach().abs().mean((1, 2, 3), keepdim=True)
+    wb = w.clamp(-1, 1) + (scale * torch.where(w >= 0, 1.0, -1.0) - w.clamp(-1, 1)).detach()
+    z = F.conv2d(sign_by_composition(x + layer.TaR.pick("bias", group)), wb, padding=k // 2)
+    y = z + layer.TaA.pick("bias0", group)
+    composed = torch.where(y > 0, y, layer.TaA.pick("slope", group) * y) + layer.TaA.pick("bias1", group) + x
+
+    out = layer(x, group)
+    torch.testing.assert_close(out, composed, atol=1e-10, rtol=0)
+    for got, expected in zip(gradients(out), gradients(composed), strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-10, rtol=1e-10)  # double precision
+
+
+def test_a_bi_conv_keeps_its_input_two_bytes_an_element_and_one_byte_a_weight():
+    layer = BinaryConv2d(32, 32, 3, BINARIZERS["bidiffsr"])
+    x = torch.randn(2, 32, 40, 40, requires_grad=True)
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer(x)
+    given_ = (x.data_ptr(), layer.binary_conv.weight.data_ptr())
+    own = sum(size for address, size in kept.items() if address not in given_)
+    assert own <= 2 * x.numel() + layer.binary_conv.weight.numel() + 32 * 8 * 4  # and some numbers a channel
+
+
+@pytest.mark.parametrize("name", BINARIZERS)
+def test_held_weights_are_binarized_once_and_change_nothing(name, monkeypatch):
+    torch.manual_seed(3)
+    layer = BinaryConv2d(4, 4, 3, BINARIZERS[name])
+    x = torch.randn(2, 4, 5, 6)
+
+    def gradients() -> list[torch.Tensor]:
+        return torch.autograd.grad(layer(x).square().sum() + layer(-x).sum(), list(layer.parameters()))
+
+    expected = gradients()
+    calls = []
+    original = BinaryWeightConv2d.bits_and_scale
+    monkeypatch.setattr(BinaryWeightConv2d, "bits_and_scale", lambda self, v: calls.append(1) or original(self, v))
+    with held_weights(layer):
+        assert all(torch.equal(a, b) for a, b in zip(gradients(), expected, strict=True))
+    assert len(calls) == 1 and layer.binary_conv.held is None
+    gradients()
+    assert len(calls) == 3
 
 
 @given(st.integers(1, 8), st.integers(1, 2000), st.integers(0, 1999))

@@ -21,16 +21,8 @@ REFERENCE = dict(
     is_guidance=False,
     guidance_scale=7.5,
 )
-# The samplers that the documentation names; each must work with every kind of prediction.
-SAMPLERS = [
-    "DDIM",
-    "DDPM",
-    "DPMSolverMultistep",
-    "UniPCMultistep",
-    "EulerDiscrete",
-    "EulerAncestralDiscrete",
-    "HeunDiscrete",
-]
+# Each must work with every kind of prediction. Left out are two that take seconds to build.
+SAMPLERS = sorted(set(known_samplers()) - {"KDPM2Discrete", "KDPM2AncestralDiscrete"})
 
 
 def test_ddim_follows_the_references_trajectory():
@@ -79,7 +71,7 @@ def test_every_sampler_arrives_at_what_a_perfect_network_predicts(name, predicti
         ]
 
     out = diffusion.sample(predict, torch.randn_like(x0), [torch.Generator().manual_seed(0)], steps=20)
-    # The last step of a sampler in sigma space leaves sigma at t = 0, a thousandth, of noise.
+    # Some samplers end at t = 0 instead of behind it, and leave a sigma of a thousandth of noise.
     torch.testing.assert_close(out, x0, atol=5e-3, rtol=0)
 
 
@@ -134,4 +126,5 @@ def test_other_options_reach_the_scheduler():
 def test_wrong_options_are_named(change, message):
     with pytest.raises(InputError, match=message):
         Diffusion(REFERENCE | change)
-    assert "DDIM" in known_samplers()
+    named = {"DDIM", "DDPM", "DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "HeunDiscrete"}
+    assert named <= set(known_samplers()) and "DDIMInverse" not in known_samplers()

@@ -18,6 +18,7 @@ from bidiffsr_arch.archs.blocks import (
     time_embedding,
 )
 from bidiffsr_arch.archs.fusion import FUSIONS, Fusion
+from bidiffsr_arch.archs.norm_swish import feed
 from bidiffsr_arch.archs.rescale import RESCALERS, MakeConv
 from bidiffsr_arch.binary import BINARIZERS, Binarizer, BinaryConv2d, timestep_group
 from bidiffsr_arch.errors import InputError, choose
@@ -32,7 +33,8 @@ class Block(nn.Module):
         self.conv = conv(channels, channels, 3)
 
     def forward(self, x: Tensor, time: TimeCode) -> Tensor:
-        return self.conv(self.block(x), time.group)
+        norm, _, dropout = self.block
+        return feed(norm, dropout, x, lambda h: self.conv(h, time.group))
 
 
 class ResBlock(nn.Module):
@@ -46,8 +48,9 @@ class ResBlock(nn.Module):
         self.block2 = Block(channels, norm_groups, conv, dropout)
 
     def forward(self, x: Tensor, time: TimeCode) -> Tensor:
-        h = self.block1(x, time) + self.timestep_func(time.embedding)[:, :, None, None]
-        return self.block2(h, time) + x
+        # In place: no layer needs its own result for the backward pass.
+        h = self.block1(x, time).add_(self.timestep_func(time.embedding)[:, :, None, None])
+        return self.block2(h, time).add_(x)
 
 
 class BIDiffSRUNet(nn.Module):

@@ -1,12 +1,16 @@
 """What the networks have in common: time embedding, self-attention, and the norm-Swish-convolution block."""
 
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish, feed
 from bidiffsr_arch.errors import InputError
 
 
@@ -51,8 +55,8 @@ class PlainConv2d(nn.Conv2d):
 
 
 def norm_swish(channels: int, norm_groups: int, dropout: float = 0.0) -> list[nn.Module]:
-    """GroupNorm, Swish, Dropout. Three items in any case, since parameter names count them."""
-    return [nn.GroupNorm(norm_groups, channels), nn.SiLU(), nn.Dropout(dropout)]
+    """GroupNorm with Swish, nothing, Dropout. Three items in any case, since parameter names count them."""
+    return [NormSwish(norm_groups, channels), nn.Identity(), Dropout(dropout)]
 
 
 class NormSwishConv(nn.Module):
@@ -74,7 +78,8 @@ class NormSwishConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
-        return self.block(x)
+        norm, _, dropout, conv = self.block
+        return feed(norm, dropout, x, conv)
 
 
 class SelfAttention(nn.Module):
@@ -91,7 +96,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) -> same shape."""
-        tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)[:, None]
+        # Contiguous, since torch's CPU kernel without a score matrix takes no other layout. With the matrix, a picture
+        # of 512x512 needs 17 GB in a network of two levels.
+        tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)[:, None].contiguous()
         h = F.scaled_dot_product_attention(*tokens.chunk(3, dim=-1))
         return x + self.out(h[:, 0].transpose(1, 2).reshape(x.shape))
 
@@ -103,10 +110,35 @@ class ResBlockAttention(nn.Module):
         super().__init__()
         self.res_block = res_block
         self.attn = SelfAttention(channels, norm_groups) if attention else nn.Identity()
+        self.checkpointing = False
 
     def forward(self, x: Tensor, time: object) -> Tensor:
         """x: (B, C, H, W); time: whatever the ResBlock takes."""
+        if not self.checkpointing or not torch.is_grad_enabled():
+            return self._forward(x, time)
+        contexts = {} if torch.compiler.is_compiling() else {"context_fn": self._statistics_once}
+        return checkpoint(self._forward, x, time, use_reentrant=False, **contexts)
+
+    def _forward(self, x: Tensor, time: object) -> Tensor:
         return self.attn(self.res_block(x, time))
+
+    def _statistics_once(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """Contexts of a checkpoint's first and second pass; BatchNorm averages its statistics in the first alone."""
+        return nullcontext(), without_averages(self)
+
+
+@contextmanager
+def without_averages(network: nn.Module) -> Iterator[None]:
+    """The BatchNorms of a network in training leave their running statistics as they are."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def as_times(time: Tensor, batch: int) -> Tensor:
@@ -129,3 +161,19 @@ def check_size(x: Tensor, multiple: int) -> None:
         raise InputError(
             f"expected height and width to be multiples of {multiple}, got {height}x{width}; pad the picture first"
         )
+
+
+def set_checkpointing(network: nn.Module) -> None:
+    """Let every ResBlock keep its input alone, and compute the rest again in the backward pass.
+
+    Raises:
+        InputError: the network has no ResBlocks.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, ResBlockAttention)]
+    if not blocks:
+        raise InputError(f"expected a network with ResBlocks for checkpointing, got {type(network).__name__}")
+    for block in blocks:
+        block.checkpointing = True
+        for module in block.modules():
+            if isinstance(module, NormSwish):
+                module.remake = False

@@ -27,9 +27,11 @@ class CSFusion(Fusion):
         self.biconv_2 = conv(channels, channels, 1)
 
     def forward(self, x: Tensor, skip: Tensor, time: TimeCode) -> Tensor:
-        s1 = torch.cat([x[:, 1::2], skip[:, 0::2]], dim=1)
-        s2 = torch.cat([x[:, 0::2], skip[:, 1::2]], dim=1)
-        return self.biconv_1(s1, time.group) + self.biconv_2(s2, time.group)
+        # The gradient of unbind is one pass; that of a slice is a whole map of zeros first.
+        x_even, x_odd = x.unflatten(1, (-1, 2)).unbind(2)
+        skip_even, skip_odd = skip.unflatten(1, (-1, 2)).unbind(2)
+        s1, s2 = torch.cat([x_odd, skip_even], dim=1), torch.cat([x_even, skip_odd], dim=1)
+        return self.biconv_1(s1, time.group).add_(self.biconv_2(s2, time.group))
 
 
 class SplitFusion(Fusion):

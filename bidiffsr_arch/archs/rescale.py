@@ -26,7 +26,7 @@ class CPDown(nn.Module):
 
     def forward(self, x: Tensor, time: TimeCode) -> Tensor:
         x1, x2 = x.chunk(2, dim=1)
-        return F.pixel_unshuffle(self.biconv1(x1, time.group) + self.biconv2(x2, time.group), 2)
+        return F.pixel_unshuffle(self.biconv1(x1, time.group).add_(self.biconv2(x2, time.group)), 2)
 
 
 class CPUp(nn.Module):

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from bidiffsr_arch.binary.rprelu import rprelu
+
 
 def timestep_group(time: Tensor, total_step: int, groups: int) -> Tensor:
     """``k = floor(K t / T)``, clamped to 0..K-1 (Chen et al. 2024, eq. 8).
@@ -106,7 +108,8 @@ class TimestepRPReLU(TimestepBank):
         }
         super().__init__(names, {"bias0": 0.0, "slope": 0.25, "bias1": 0.0}, groups, channels)
 
-    def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
-        """x: (B, C, H, W); group: (B,) int64, or None where K = 1."""
-        x = x + self.pick("bias0", group)
-        return torch.where(x > 0, x, self.pick("slope", group) * x) + self.pick("bias1", group)
+    def forward(
+        self, z: Tensor, group: Tensor | None = None, counts: Tensor | None = None, scale: Tensor | None = None
+    ) -> Tensor:
+        """z: (B, C, H, W); group: (B,) int64, or None where K = 1; counts, scale: see `rprelu`."""
+        return rprelu(z, *(self.pick(name, group) for name in ("bias0", "slope", "bias1")), counts, scale)

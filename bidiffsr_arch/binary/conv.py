@@ -1,12 +1,16 @@
 """A convolution of 1-bit activations with 1-bit weights, and what each binarizer puts around it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
+from bidiffsr_arch.binary.convolve import convolve, working_dtype
 from bidiffsr_arch.binary.methods import Binarizer
-from bidiffsr_arch.binary.sign import sign
+from bidiffsr_arch.binary.sign import signs
 from bidiffsr_arch.binary.weight import WEIGHTS
 
 # Small first weights let signs settle within the first hundreds of steps of Adam at 1e-4; sign and scale are all that
@@ -15,28 +19,54 @@ INITIAL_WEIGHT = 1e-3
 
 
 class BinaryWeightConv2d(nn.Module):
-    """Convolution with binarized weights, zero padding (a padded tap adds 0), stride 1, no bias.
+    """Convolution of signs with binarized weights, zero padding (a padded tap adds 0), stride 1, no bias.
 
     Args:
         kernel_size: odd.
+        activation: surrogate gradient of the input's sign, a key of `SURROGATES`.
         weight: a key of `WEIGHTS`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, weight: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, activation: str, weight: str) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
-        self.binarize = weight
+        self.activation, self.binarize = activation, weight
+        self.rule = WEIGHTS[weight]
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.register_buffer("progress", torch.zeros(()), persistent=False)
+        self.held: tuple[Tensor, Tensor] | None = None
         nn.init.uniform_(self.weight, -INITIAL_WEIGHT, INITIAL_WEIGHT)
 
-    def binary_weight(self) -> Tensor:
-        """``scale * ±1``, shape (C_out, C_in, k, k)."""
-        return WEIGHTS[self.binarize](self.weight, self.progress)
+    @torch.no_grad()
+    def bits_and_scale(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Signs of the weight, bool (C_out, C_in, k, k), and scale, (C_out, 1, 1) or (1, 1, 1), without gradients.
 
-    def forward(self, a: Tensor) -> Tensor:
-        """a: (B, C_in, H, W) of ±1 -> (B, C_out, H, W)."""
-        return F.conv2d(a, self.binary_weight(), padding=self.kernel_size // 2)
+        Args:
+            v: ``rule.prepare(weight)``.
+        """
+        return v >= 0, self.rule.scale(v)
+
+    def binary_weight(self) -> Tensor:
+        """``scale * ±1``, shape (C_out, C_in, k, k), without a gradient."""
+        bits, scale = self.bits_and_scale(self.rule.prepare(self.weight.detach()))
+        return signs(bits, scale.dtype) * scale[..., None]
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (B, C_in, H, W), of which ``sign(x + shift)`` is convolved -> the result (B, C_out, H, W), and integers
+        and scale of which it is the product."""
+        v = self.rule.prepare(self.weight)
+        bits, scale = self.held or self.bits_and_scale(v)
+        z, counts = convolve(
+            x,
+            shift,
+            v,
+            bits,
+            scale,
+            activation=self.activation,
+            weight=self.rule.surrogate,
+            progress=self.progress,
+        )
+        return z, counts, scale
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, weight={self.binarize}"
@@ -70,21 +100,25 @@ class BinaryConv2d(nn.Module):
         self.method = method
         self.shortcut = method.shortcut and identity and in_channels == out_channels
         self.TaR = TimestepBias(shift_groups, in_channels) if method.shift else None
-        self.binary_conv = BinaryWeightConv2d(in_channels, out_channels, kernel_size, method.weight)
+        self.binary_conv = BinaryWeightConv2d(
+            in_channels, out_channels, kernel_size, method.activation, method.weight
+        )
         self.norm = nn.BatchNorm2d(out_channels) if method.norm else None
         self.TaA = TimestepRPReLU(rprelu_groups, out_channels) if method.rprelu else None
 
     def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
         """x: (B, C_in, H, W); group: (B,) timestep group of each sample -> (B, C_out, H, W)."""
-        r = x if self.TaR is None else self.TaR(x, group)
-        z = self.binary_conv(sign(r, self.method.activation, progress=self.binary_conv.progress))
+        shift = None if self.TaR is None else self.TaR.pick("bias", group)
+        z, counts, scale = self.binary_conv(x, shift)
         if self.method.spatial_scale:
             z = z * self.spatial_scale(x)
         if self.norm is not None:
             z = self.norm(z)
         if self.TaA is not None:
-            z = self.TaA(z, group)
-        return z + x if self.shortcut else z
+            z = self.TaA(z, group) if self.norm is not None else self.TaA(z, group, counts, scale)
+        if self.shortcut:
+            z += x
+        return z.to(working_dtype(x))
 
     @torch.no_grad()
     def spatial_scale(self, x: Tensor) -> Tensor:
@@ -100,3 +134,17 @@ def set_progress(network: nn.Module, progress: float) -> None:
     for module in network.modules():
         if isinstance(module, BinaryWeightConv2d):
             module.progress.fill_(progress)
+
+
+@contextmanager
+def held_weights(network: nn.Module) -> Iterator[None]:
+    """Binarize every weight once, for all calls of the network meanwhile; the weights must not change in that time."""
+    layers = [module for module in network.modules() if isinstance(module, BinaryWeightConv2d)]
+    try:
+        for layer in layers:
+            with torch.no_grad():
+                layer.held = layer.bits_and_scale(layer.rule.prepare(layer.weight))
+        yield
+    finally:
+        for layer in layers:
+            layer.held = None

@@ -1,50 +1,73 @@
-"""How a real-valued convolution weight becomes ``scale * ±1``: one function a method, from weight (C_out, C_in, k, k)
-to the same shape.
+"""How a real-valued convolution weight becomes ``scale * ±1``: one row a method.
 
 The gradient with respect to the weight is that of the sign alone: it is not multiplied by the scale, and none flows
-    through the scale.
+through the scale.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bidiffsr_arch.binary.sign import sign
+from bidiffsr_arch.binary.sign import SURROGATES
 
 EACH_FILTER = (1, 2, 3)
 
 
-def plain(weight: Tensor, progress: Tensor | None = None) -> Tensor:
-    """``sign(w)``, clipped STE (Hubara et al. 2016)."""
-    return sign(weight, "clip")
+def one(v: Tensor) -> Tensor:
+    """``1``."""
+    return v.new_ones((1, 1, 1))
 
 
-def layer_mean(weight: Tensor, progress: Tensor | None = None) -> Tensor:
-    """``sign(w) * mean|w|`` over the layer; the gradient passes straight to w (Zhou et al. 2016, eq. 8)."""
-    return sign(weight, "straight", scale=weight.detach().abs().mean())
+def layer_mean(v: Tensor) -> Tensor:
+    """``mean|v|`` over the layer."""
+    return v.abs().mean().reshape(1, 1, 1)
 
 
-def channel_mean(weight: Tensor, progress: Tensor | None = None) -> Tensor:
-    """``sign(w) * mean|w|`` over each output channel, clipped STE (Rastegari et al. 2016, eq. 6)."""
-    return sign(weight, "clip", scale=weight.detach().abs().mean(EACH_FILTER, keepdim=True))
+def filter_mean(v: Tensor) -> Tensor:
+    """``mean|v|`` over each filter."""
+    return torch.linalg.vector_norm(v, 1, EACH_FILTER).div(v[0].numel()).reshape(-1, 1, 1)
 
 
-def standardised(weight: Tensor, progress: Tensor | None = None) -> Tensor:
-    """``v = (w - mean) / std`` over each output channel, then ``sign(v) * 2^round(log2 mean|v|)``, EDE (Qin et al.
-    2020, eq. 7 and 9).
+def filter_power(v: Tensor) -> Tensor:
+    """``2^round(log2 mean|v|)`` over each filter."""
+    return torch.exp2(torch.round(torch.log2(filter_mean(v))))
 
-    The standard deviation is the unbiased one; gradients flow through mean and standard deviation.
-    """
+
+def as_it_is(weight: Tensor) -> Tensor:
+    """``w``."""
+    return weight
+
+
+def standardise(weight: Tensor) -> Tensor:
+    """``(w - mean) / std`` of each filter, the unbiased deviation; gradients flow through mean and deviation."""
     v = weight - weight.mean(EACH_FILTER, keepdim=True)
-    v = v / v.std(EACH_FILTER, keepdim=True)
-    scale = torch.exp2(torch.round(torch.log2(v.detach().abs().mean(EACH_FILTER, keepdim=True))))
-    return sign(v, "ede", scale=scale, progress=progress)
+    return v / v.std(EACH_FILTER, keepdim=True)
 
 
-WEIGHTS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
-    "sign": plain,
-    "layer_mean": layer_mean,
-    "channel_mean": channel_mean,
-    "standardised": standardised,
+@dataclass(frozen=True)
+class WeightRule:
+    """``scale(v) * sign(v)`` with ``v = prepare(w)``.
+
+    Attributes:
+        prepare: from the weight (C_out, C_in, k, k) to what is signed, the same shape, with gradients.
+        scale: from v to positive numbers that multiply what the filters yield, (C_out, 1, 1) or (1, 1, 1).
+        surrogate: gradient of the sign with respect to v, a key of `SURROGATES`.
+    """
+
+    prepare: Callable[[Tensor], Tensor]
+    scale: Callable[[Tensor], Tensor]
+    surrogate: str
+
+    def __post_init__(self) -> None:
+        if self.surrogate not in SURROGATES:
+            raise ValueError(f"expected surrogate in {sorted(SURROGATES)}, got {self.surrogate}")
+
+
+WEIGHTS: dict[str, WeightRule] = {
+    "sign": WeightRule(as_it_is, one, "clip"),  # Hubara et al. 2016
+    "layer_mean": WeightRule(as_it_is, layer_mean, "straight"),  # Zhou et al. 2016, eq. 8
+    "channel_mean": WeightRule(as_it_is, filter_mean, "clip"),  # Rastegari et al. 2016, eq. 6
+    "standardised": WeightRule(standardise, filter_power, "ede"),  # Qin et al. 2020, eq. 7 and 9
 }

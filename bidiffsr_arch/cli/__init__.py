@@ -13,6 +13,8 @@ from bidiffsr_arch.errors import CheckFailed, InputError
 COMMANDS = {
     "train": ("bidiffsr_arch.cli.train", "train as an option file says"),
     "test": ("bidiffsr_arch.cli.test", "test as an option file says; --check compares with its expected numbers"),
+    "upscale": ("bidiffsr_arch.cli.upscale", "enlarge pictures with trained weights"),
+    "plot": ("bidiffsr_arch.cli.plot", "figures of what a network does, as PNG"),
     "pack": ("bidiffsr_arch.cli.pack", "pack a trained network into bits, for fast inference"),
     "bench": ("bidiffsr_arch.cli.bench", "time packed inference against full precision on this machine"),
     "cost": ("bidiffsr_arch.cli.cost", "count parameters and operations of option files' networks"),

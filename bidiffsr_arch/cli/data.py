@@ -2,9 +2,15 @@
 
 demo           write photographs (HR, LR at x2 and x4) to train and validate the demo on; no download
 lpips-weights  fetch AlexNet's weights, so that the LPIPS metric works
+subimages      cut pairs of large pictures, such as DF2K's, into squares that load fast; goes on where it was stopped
+lmdb           pack a folder of pictures into one file for io_backend: lmdb; goes on where it was stopped
 """
 
 import argparse
+import os
+from pathlib import Path
+
+from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr data demo -o datasets/demo"
 
@@ -20,6 +26,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     weights.add_argument("-o", "--output", metavar="FILE", help="default: where the metric looks by itself")
     weights.set_defaults(action=fetch_lpips_weights)
+    squares = actions.add_parser(
+        "subimages",
+        help="cut pairs of pictures into squares",
+        epilog="example: basicsr data subimages --hr datasets/DF2K/HR --lr datasets/DF2K/LR_bicubic/X4 --scale 4 "
+        "-o datasets/DF2K_sub",
+    )
+    squares.add_argument("--hr", metavar="FOLDER", type=Path, required=True, help="the pictures")
+    squares.add_argument("--lr", metavar="FOLDER", type=Path, required=True, help="the same, SCALE times smaller")
+    squares.add_argument("--scale", type=int, required=True)
+    squares.add_argument("--size", type=int, default=480, help="side of a square in HR's pixels (%(default)s)")
+    squares.add_argument("--step", type=int, default=240, help="from one to the next (%(default)s)")
+    squares.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
+    squares.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True)
+    squares.set_defaults(action=write_subimages)
+    packed = actions.add_parser(
+        "lmdb",
+        help="pack a folder of pictures into an LMDB",
+        epilog="example: basicsr data lmdb datasets/DF2K_sub/LR_bicubic/X4 --suffix x4 -o datasets/DF2K_sub_X4.lmdb",
+    )
+    packed.add_argument("folder", metavar="FOLDER", type=Path)
+    packed.add_argument("--suffix", default="", help="what LR's names have more than HR's, such as x4")
+    packed.add_argument("-o", "--output", metavar="NAME.lmdb", type=Path, required=True)
+    packed.set_defaults(action=write_lmdb)
 
 
 def write_demo(args: argparse.Namespace) -> None:
@@ -35,6 +64,24 @@ def fetch_lpips_weights(args: argparse.Namespace) -> None:
     from bidiffsr_arch.data import lpips_weights
 
     print(f"weights in {lpips_weights.fetch(args.output)}")
+
+
+def write_subimages(args: argparse.Namespace) -> None:
+    """Cut pairs of pictures into squares."""
+    from bidiffsr_arch.data import subimages
+
+    if args.workers < 1:
+        raise InputError(f"expected --workers of at least 1, got {args.workers}")
+    cut = subimages.Cut(args.scale, args.size, args.step)
+    count = subimages.write_subimages(args.hr, args.lr, args.output, cut, args.workers)
+    print(f"{count} pairs of squares in {args.output}")
+
+
+def write_lmdb(args: argparse.Namespace) -> None:
+    """Pack a folder of pictures."""
+    from bidiffsr_arch.data import lmdb
+
+    print(f"{lmdb.write_lmdb(args.folder, args.output, args.suffix)} pictures in {args.output}")
 
 
 def run(args: argparse.Namespace) -> None:

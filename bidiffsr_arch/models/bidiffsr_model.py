@@ -17,6 +17,7 @@ from bidiffsr_arch.models.checkpoint import read_checkpoint
 from bidiffsr_arch.models.diffusion import Diffusion
 from bidiffsr_arch.models.picture import enlarge
 from bidiffsr_arch.models.resumable_model import ResumableSRModel
+from bidiffsr_arch.models.stepping import Stepping
 from bidiffsr_arch.models.super_resolution import SuperResolution
 
 PACKED_SUFFIX = ".safetensors"
@@ -28,8 +29,9 @@ class BIDiffSRModel(ResumableSRModel):
 
     Options beside SRModel's, at the top level of the option file: those of `SuperResolution` (``beta_schedule``,
     ``diffuse``, ``residual_scale``, ``time_input``, ``data_range``), and ``timestep_sampling``: ``sample``, each
-    picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference). With ``val: packed:
-    true``, or a packed file as ``path: pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
+    picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference). Under ``train``: those of
+    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``). With ``val:
+    packed: true``, or a packed file as ``path: pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
@@ -41,6 +43,7 @@ class BIDiffSRModel(ResumableSRModel):
         self.super_resolution = SuperResolution(opt)
         self.diffusion = self.super_resolution.diffusion
         self.one_time = choose("timestep_sampling", opt.get("timestep_sampling", "sample"), IS_ONE_TIME)
+        self.stepping = Stepping(opt.get("train") or {})
         _check(opt, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
@@ -86,6 +89,20 @@ class BIDiffSRModel(ResumableSRModel):
                 raise InputError(f"expected {key}: {given[key]}, as {path} was packed, got {wanted[key]}")
         get_root_logger().info(f"Loading packed network from {path}, made from {description.source}.")
 
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """As BasicSR's, for a network that is made ready to be trained."""
+        return super().model_to_device(self.stepping.prepare(net, self.device) if self.is_train else net)
+
+    def further_states(self) -> dict[str, Any]:
+        """The gradient scaler's."""
+        return {"scaler": self.stepping.scaler.state_dict()}
+
+    def resume_training(self, resume_state: dict[str, Any]) -> None:
+        """As BasicSR's; the gradient scaler goes on, too."""
+        super().resume_training(resume_state)
+        if self.stepping.scaler.is_enabled() and resume_state.get("scaler"):
+            self.stepping.scaler.load_state_dict(resume_state["scaler"])
+
     def model_ema(self, decay: float = 0.999) -> None:
         """Average parameters and buffers (BatchNorm's statistics among them); BasicSR averages parameters only."""
         super().model_ema(decay)
@@ -111,11 +128,9 @@ class BIDiffSRModel(ResumableSRModel):
         time, noise = self._draw(x0, current_iter)
         x_t = self.diffusion.add_noise(x0, noise, time)
 
-        self.optimizer_g.zero_grad()
-        prediction = self.net_g(x_t, condition, self.diffusion.network_time(time))
-        loss = self.cri_pix(prediction, self.diffusion.target(x0, noise, time))
-        loss.backward()
-        self.optimizer_g.step()
+        inputs = [x_t, condition, self.diffusion.network_time(time)]
+        target = self.diffusion.target(x0, noise, time)
+        loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target)
 
         self.log_dict = self.reduce_loss_dict(OrderedDict(l_pix=loss))
         if self.ema_decay > 0:

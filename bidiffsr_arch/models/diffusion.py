@@ -36,6 +36,8 @@ DEFAULTS = {
     "timestep_spacing": "leading",
     "clip_sample": True,
 }
+# In diffusers, too, and no samplers for such networks: the way from pictures to noise, and other models' own.
+NOT_SAMPLERS = ("DDIMInverse", "DPMSolverMultistepInverse", "CogVideoXDDIM", "CogVideoXDPM", "LCM", "TCD", "UnCLIP")
 TIME_INPUTS = ("timestep", "noise_level")
 
 
@@ -51,7 +53,7 @@ def known_samplers() -> dict[str, type]:
     return {
         name: cls
         for name, cls in classes.items()
-        if {"num_train_timesteps", "beta_schedule", "prediction_type"} <= _arguments(cls)
+        if {"num_train_timesteps", "beta_schedule", "prediction_type"} <= _arguments(cls) and name not in NOT_SAMPLERS
     }
 
 
@@ -138,6 +140,21 @@ class Diffusion:
         sigma = np.interp(time.double().cpu().numpy(), np.arange(len(table)), np.sqrt(1 / table - 1))
         return torch.as_tensor(1 / (1 + sigma**2), dtype=torch.float32, device=time.device)
 
+    def sampler(self, steps: int | None = None, device: torch.device | str = "cpu") -> Any:
+        """A new diffusers scheduler whose `timesteps` are set; some call the network more than once a step.
+
+        Args:
+            steps: number of sampling steps; ``num_inference_steps`` if None.
+        Raises:
+            InputError: a number of steps that the scheduler cannot do.
+        """
+        steps = self.num_inference_steps if steps is None else _positive("steps", steps)
+        sampler = self._build(self.sampler_class, **({} if self.sampler_clips else {"prediction_type": "epsilon"}))
+        if steps > self.total_step:
+            raise InputError(f"expected at most {self.total_step} steps, as many as in training, got {steps}")
+        sampler.set_timesteps(steps, device=device)
+        return sampler
+
     @torch.no_grad()
     def sample(
         self,
@@ -158,8 +175,7 @@ class Diffusion:
         Returns:
             The predicted x0, (B, C, H, W).
         """
-        sampler = self._build(self.sampler_class, **({} if self.sampler_clips else {"prediction_type": "epsilon"}))
-        sampler.set_timesteps(steps or self.num_inference_steps, device=noise.device)
+        sampler = self.sampler(steps, noise.device)
         extra = {"generator": generators} if "generator" in _arguments(sampler.step) else {}
         x = noise * sampler.init_noise_sigma
         for t in progress(sampler.timesteps):

@@ -64,12 +64,17 @@ class ResumableSRModel(SpreadSRModel):
             "manual_seed": self.opt["manual_seed"],
             "random": self._of_all_processes(self.states_before_validation or random_states()),
             "best": _plain(getattr(self, "best_metric_results", {})),
+            **self.further_states(),
         }
         super().save(epoch, current_iter)
         if current_iter != -1:
             self.saved_iteration = current_iter
             if self.opt["rank"] == 0:
                 self.retention.prune()
+
+    def further_states(self) -> dict[str, Any]:
+        """What a subclass wants in the state, by a name of its own."""
+        return {}
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
         """As BasicSR's, then everything else that `save` has put into the state."""

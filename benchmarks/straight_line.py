@@ -1,0 +1,100 @@
+"""The yardstick of training speed: a 1-bit network as its formulas read, left to PyTorch's autograd.
+
+Nothing here is clever and nothing is slowed down: signs get their surrogate gradients by the usual
+``hard.detach() + soft - soft.detach()``, weights are binarized at every call, and every other operation is PyTorch's
+own. Parameters are the network's own, so that both ways of computing can be compared step by step.
+"""
+
+import types
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bidiffsr_arch.archs.bidiffsr_arch import Block
+from bidiffsr_arch.archs.blocks import NormSwishConv, TimeCode
+from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish
+from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d
+
+
+def with_gradient_of(hard: Tensor, soft: Tensor) -> Tensor:
+    """The value of `hard` with the gradient of `soft`."""
+    return hard.detach() + soft - soft.detach()
+
+
+def plus_or_minus_one(v: Tensor) -> Tensor:
+    return torch.where(v >= 0, torch.ones_like(v), -torch.ones_like(v))
+
+
+def by_indicators(r: Tensor) -> Tensor:
+    """-1 below -1, 2r + r² on [-1, 0), 2r - r² on [0, 1), +1 from 1 on, each piece times the indicator of where it is
+    valid: the way that published implementations go."""
+    below, negative, inner = (r < -1).to(r.dtype), (r < 0).to(r.dtype), (r < 1).to(r.dtype)
+    left = -below + (2 * r + r * r) * (negative - below)
+    return left + (2 * r - r * r) * (inner - negative) + (1 - inner)
+
+
+def by_selection(r: Tensor) -> Tensor:
+    """The same function, its pieces chosen by `torch.where`."""
+    left, right = 2 * r + r * r, 2 * r - r * r
+    return torch.where(r < -1, -torch.ones_like(r), torch.where(r < 0, left, right)).where(r < 1, torch.ones_like(r))
+
+
+def sign_of_weight(w: Tensor) -> Tensor:
+    """Times the mean of |w| over each filter; gradient 1 where |w| <= 1, else 0."""
+    scale = w.detach().abs().mean((1, 2, 3), keepdim=True)
+    return with_gradient_of(scale * plus_or_minus_one(w), w.clamp(-1, 1))
+
+
+def binary_conv(self: BinaryConv2d, x: Tensor, group: Tensor | None = None) -> Tensor:
+    """``RPReLU_k(conv(sign(x + b_k), w_b)) + x``."""
+    r = x + self.TaR.pick("bias", group)
+    a = with_gradient_of(plus_or_minus_one(r), self.polynomial(r))
+    z = F.conv2d(a, sign_of_weight(self.binary_conv.weight), padding=self.binary_conv.kernel_size // 2)
+    z = z + self.TaA.pick("bias0", group)
+    z = torch.where(z > 0, z, self.TaA.pick("slope", group) * z) + self.TaA.pick("bias1", group)
+    return z + x if self.shortcut else z
+
+
+def norm_swish(self: NormSwish, x: Tensor) -> Tensor:
+    return F.silu(F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps))
+
+
+def dropout(self: Dropout, x: Tensor) -> Tensor:
+    return F.dropout(x, self.p, self.training)
+
+
+def block(self: Block, x: Tensor, time: TimeCode) -> Tensor:
+    return self.conv(self.block(x), time.group)
+
+
+def norm_swish_conv(self: NormSwishConv, x: Tensor) -> Tensor:
+    return self.block(x)
+
+
+FORMULAS = {
+    BinaryConv2d: binary_conv,
+    NormSwish: norm_swish,
+    Dropout: dropout,
+    Block: block,
+    NormSwishConv: norm_swish_conv,
+}
+
+
+def straight_line(network: nn.Module, polynomial: Callable[[Tensor], Tensor] = by_indicators) -> nn.Module:
+    """Let the layers of a `BIDiffSRUNet` compute by the formulas above, in place.
+
+    Args:
+        polynomial: what lends the activations' sign its gradient 2 + 2r on [-1, 0), 2 - 2r on [0, 1), else 0.
+    Raises:
+        ValueError: a binarizer other than the paper's.
+    """
+    for module in network.modules():
+        if isinstance(module, BinaryConv2d):
+            if module.method != BINARIZERS["bidiffsr"]:
+                raise ValueError(f"expected binarizer bidiffsr, got {module.method}")
+            module.polynomial = polynomial
+        if type(module) in FORMULAS:
+            module.forward = types.MethodType(FORMULAS[type(module)], module)
+    return network

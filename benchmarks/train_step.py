@@ -1,0 +1,178 @@
+"""What a training step costs: this implementation, its options, and the straight-line composition of the formulas.
+
+Every row is a process of its own, so that peak memory is its own; one after another does a step, round by round, so
+that a busy machine is as busy for all. Numbers are medians over the rounds.
+
+    python benchmarks/train_step.py                         the table for this machine, benchmarks/train_step.md
+    python benchmarks/train_step.py --rows composition ours -o ''       two rows, printed only
+    python benchmarks/train_step.py --device cuda --batch 16 --size 256
+    python benchmarks/train_step.py --losses                200 steps of a small network, both ways
+"""
+
+import argparse
+import datetime
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from straight_line import by_indicators, by_selection, straight_line
+from torch import nn
+from tqdm import tqdm
+
+from bidiffsr_arch.archs import BIDiffSRUNet
+from bidiffsr_arch.binary.bank import TimestepRPReLU
+from bidiffsr_arch.models.stepping import Stepping
+
+HERE = Path(__file__).parent
+# What is computed, and the options of `Stepping`.
+ROWS = {
+    "composition": ("straight-line composition, pieces by indicators", by_indicators, {}),
+    "selection": ("straight-line composition, pieces by torch.where", by_selection, {}),
+    "ours": ("this implementation", None, {}),
+    "bf16": ("with amp: bf16", None, {"amp": "bf16"}),
+    "checkpointing": ("with checkpointing: true", None, {"checkpointing": True}),
+    "compile": ("with compile: true", None, {"compile": True}),
+    "bf16+compile": ("with amp: bf16 and compile: true", None, {"amp": "bf16", "compile": True}),
+}
+SMALL = dict(
+    inner_channel=16, norm_groups=4, channel_mults=[1, 2, 4], res_blocks=1, image_size=32, fp_res=[32], dropout=0.0
+)
+
+
+class Trainer:
+    """A network, its optimizer, and steps on random pictures."""
+
+    def __init__(self, row: str, device: str, batch: int, size: int, network: dict | None = None) -> None:
+        _, polynomial, options = ROWS[row]
+        self.device = torch.device(device)
+        torch.manual_seed(0)
+        self.network = BIDiffSRUNet(**network or {}).to(self.device)
+        if polynomial:
+            straight_line(self.network, polynomial)
+        self.stepping = Stepping(options)
+        self.stepping.prepare(self.network, self.device)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4, betas=(0.9, 0.99))
+        self.shape = (batch, 3, size, size)
+
+    def step(self, seed: int) -> float:
+        """The loss of one step."""
+        generator = torch.Generator().manual_seed(seed)
+        x_t, condition, noise = (torch.randn(self.shape, generator=generator).to(self.device) for _ in range(3))
+        t = torch.randint(2000, self.shape[:1], generator=generator).to(self.device)
+        loss = self.stepping.step(
+            self.network, self.optimizer, nn.functional.l1_loss, [x_t + noise, condition, t], noise
+        )
+        return loss.item()  # waits for a GPU
+
+    def peak_memory(self) -> float:
+        """GB: on a CPU the process's largest resident size, interpreter and optimizer included."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e9
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def work(row: str, args: argparse.Namespace, orders: Connection) -> None:
+    """A row's process: does a step when told its seed, and answers with wall seconds, CPU seconds and peak memory."""
+    torch.set_num_threads(args.threads)
+    trainer = Trainer(row, args.device, args.batch, args.size)
+    while (seed := orders.recv()) is not None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        trainer.step(seed)
+        orders.send((time.perf_counter() - wall, time.process_time() - cpu, trainer.peak_memory()))
+
+
+def measure(args: argparse.Namespace) -> dict[str, tuple[float, float, float]]:
+    """Median wall seconds, median CPU seconds and peak memory (GB) of each row's steps, after warm-up."""
+    context = multiprocessing.get_context("spawn")
+    ends = {}
+    for row in args.rows:
+        ends[row], other = context.Pipe()
+        context.Process(target=work, args=(row, args, other), daemon=True).start()
+    results = {row: [] for row in args.rows}
+    for number in tqdm(range(args.warmup + args.steps), desc="Rounds", unit="round"):
+        for row, end in ends.items():
+            end.send(number)
+            results[row].append(end.recv())
+    for end in ends.values():
+        end.send(None)
+    measured = {row: list(zip(*answers[args.warmup :], strict=True)) for row, answers in results.items()}
+    return {row: (statistics.median(w), statistics.median(c), max(m)) for row, (w, c, m) in measured.items()}
+
+
+def machine(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
+
+
+def table(args: argparse.Namespace, results: dict[str, tuple[float, float, float]]) -> str:
+    """The results as Markdown, each relative to the first row."""
+    first = next(iter(results.values()))
+    lines = [
+        "# Cost of a training step",
+        "",
+        f"{machine(args.device)}; {args.threads} threads; Python {platform.python_version()}, torch "
+        f"{torch.__version__}; {datetime.date.today()}.",
+        f"Full-size network, batch {args.batch}, {args.size}x{args.size}, Adam; medians of {args.steps} steps of each "
+        f"row, taken in turns, after {args.warmup}.",
+        "Memory is the largest resident size of the process, with some 0.4 GB of Python and PyTorch and 0.8 GB of "
+        "weights, gradients and Adam's averages."
+        if args.device == "cpu"
+        else "Memory is the largest that PyTorch had allocated.",
+        "",
+        "| | s a step | CPU s a step | images a second | times as fast | by CPU time | peak GB | of the memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row, (wall, cpu, memory) in results.items():
+        lines.append(
+            f"| {ROWS[row][0]} | {wall:.2f} | {cpu:.2f} | {args.batch / wall:.2f} | {first[0] / wall:.2f} | "
+            f"{first[1] / cpu:.2f} | {memory:.2f} | {memory / first[2]:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def losses(steps: int = 200, tail: int = 50) -> str:
+    """How the losses of a small network compare, trained both ways from the same weights on the same pictures."""
+    ours, composition = (Trainer(row, "cpu", 2, 32, SMALL) for row in ("ours", "composition"))
+    # While these biases are 0, PReLU meets exact zeros, where rounding alone says which side's gradient counts.
+    torch.manual_seed(1)
+    for one, other in zip(ours.network.modules(), composition.network.modules(), strict=True):
+        if isinstance(one, TimestepRPReLU):
+            other.bias0.data.copy_(nn.init.normal_(one.bias0.data, std=1e-3))
+    pairs = [(ours.step(seed), composition.step(seed)) for seed in tqdm(range(steps), desc="Steps", unit="step")]
+    ours_mean, composition_mean = (statistics.mean(values) for values in zip(*pairs[-tail:], strict=True))
+    return (
+        f"Small network, {steps} steps from the same weights: mean loss of steps {steps - tail + 1} to {steps} is "
+        f"{ours_mean:.6f}, of the composition {composition_mean:.6f}, "
+        f"{abs(ours_mean / composition_mean - 1):.2%} apart; the first 10 losses differ by at most "
+        f"{max(abs(a - b) for a, b in pairs[:10]):.1e}.\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="others compare to the first")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--size", type=int, default=128, help="height and width of the pictures")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--losses", action="store_true", help="train a small network both ways instead")
+    parser.add_argument("-o", "--output", default=str(HERE / "train_step.md"), help="empty for none")
+    args = parser.parse_args()
+    text = losses() if args.losses else table(args, measure(args))
+    print(text)
+    if args.output and not args.losses:
+        Path(args.output).write_text(text)
+
+
+if __name__ == "__main__":
+    main()

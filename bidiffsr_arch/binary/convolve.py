@@ -1,0 +1,105 @@
+"""The 1-bit convolution as one autograd function, which keeps for the backward pass only what cannot be had again.
+
+Composed of separate operations, a layer keeps its shifted input, masks of the surrogate gradient, activations and
+weights of ±1 in float32, and the convolution's result. Here it keeps its input, which is there anyway, and one bit in a
+byte for each weight. Signs are taken again; what the convolution counts are whole numbers, which fit two bytes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from bidiffsr_arch.binary.sign import SURROGATES, signs
+
+LARGEST_COUNT = torch.iinfo(torch.int16).max
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """What convolutions compute in: autocast's type where it is on, else x's own."""
+    kind = x.device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta", for one, has none
+    return torch.get_autocast_dtype(kind) if on else x.dtype
+
+
+class _Convolve(torch.autograd.Function):
+    """See `convolve`."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        shift: Tensor | None,
+        v: Tensor,
+        bits: Tensor,
+        scale: Tensor,
+        progress: Tensor,
+        surrogates: tuple[str, str],
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.surrogates, ctx.dtype = surrogates, dtype
+        ctx.save_for_backward(x, shift, v, bits, scale, progress)
+        positive = (x if shift is None else x + shift) >= 0
+        counts = F.conv2d(signs(positive, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
+        kept = counts.to(torch.int16 if v[0].numel() <= LARGEST_COUNT else torch.int32)
+        ctx.mark_non_differentiable(kept)
+        return counts.to(scale.dtype).mul_(scale), kept
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, shift, v, bits, scale, progress = ctx.saved_tensors
+        of_activation, of_weight = (SURROGATES[name] for name in ctx.surrogates)
+        r = x if shift is None else x + shift
+        padding = bits.shape[-1] // 2
+        grad_r, grad_v, _ = torch.ops.aten.convolution_backward(
+            grad.to(ctx.dtype),
+            signs(r >= 0, ctx.dtype),
+            signs(bits, scale.dtype).mul_(scale[..., None]).to(ctx.dtype),
+            bias_sizes=None,
+            stride=[1, 1],
+            padding=[padding, padding],
+            dilation=[1, 1],
+            transposed=False,
+            output_padding=[0, 0],
+            groups=1,
+            output_mask=[ctx.needs_input_grad[0] or ctx.needs_input_grad[1], ctx.needs_input_grad[2], False],
+        )
+        grad_x = grad_shift = None
+        if grad_r is not None:
+            grad_r = of_activation(grad_r.to(r.dtype), r, progress)
+            grad_x = grad_r.to(x.dtype)
+            grad_shift = None if shift is None else grad_r.sum_to_size(shift.shape)
+        if grad_v is not None:
+            grad_v = of_weight(grad_v.to(v.dtype), v, progress)
+        return grad_x, grad_shift, grad_v, None, None, None, None, None
+
+
+def convolve(
+    x: Tensor,
+    shift: Tensor | None,
+    v: Tensor,
+    bits: Tensor,
+    scale: Tensor,
+    *,
+    activation: str,
+    weight: str,
+    progress: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """``z = scale * n`` with ``n = conv(sign(x + shift), sign(v))``; zero padding (a padded tap adds 0), stride 1.
+
+    Sign and scale are computed in float32 under autocast, too; the ±1 that are convolved are exact in any type.
+
+    Args:
+        x: (B, C_in, H, W).
+        shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
+        v: (C_out, C_in, k, k), k odd, what the signs of the weight are taken from; only the backward pass reads it.
+        bits: ``v >= 0``, the same shape.
+        scale: (C_out, 1, 1) or (1, 1, 1). The gradient with respect to v is that of the sign alone, never multiplied
+            by the scale, and none flows into the scale (as in the code of ReActNet and of BI-DiffSR).
+        activation, weight: surrogate gradients of the two signs, keys of `SURROGATES`.
+        progress: training progress in [0, 1], without dimensions.
+    Returns:
+        z, (B, C_out, H, W), and n, the same shape, int16 (int32 for filters of more than 32767 taps), without gradient.
+    """
+    return _Convolve.apply(x, shift, v, bits, scale, progress, (activation, weight), working_dtype(x))

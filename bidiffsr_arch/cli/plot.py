@@ -1,0 +1,166 @@
+"""Figures of what a network does, as PNG; those of layers follow the paper's.
+
+activations  distribution of a 1-bit convolution's input over the timesteps (Figure 4)
+ranges       ranges of the channels before and after the channel shuffle of a skip (Figure 6)
+biases       the K biases of a 1-bit convolution, one for each group of timesteps (Figure 7)
+trajectory   the way of one sampling, from noise to picture
+curves       losses and metrics of a training
+strip        LR, bicubic, result and HR of the pictures in a folder
+
+Needs matplotlib: pip install 'bidiffsr_arch[plot]'. `basicsr plot FIGURE --help` tells a figure's options.
+"""
+
+import argparse
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bidiffsr_arch.cli.pipeline import load_plugins
+from bidiffsr_arch.data.files import write_bytes
+from bidiffsr_arch.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bidiffsr_arch.plots.probe import Probe
+    from bidiffsr_arch.upscale import Upscaler
+
+EXAMPLE = "basicsr plot biases --weights experiments/my_x2/models/net_g_latest.pth -o biases.png"
+DPI = 110
+
+
+def probe(args: argparse.Namespace) -> "Probe":
+    from bidiffsr_arch.plots.probe import Probe, photograph
+    from bidiffsr_arch.upscale.weights import load_weights
+
+    picture = photograph(Path(args.picture), args.crop)
+    return Probe(load_weights(args.weights, args.opt, packed=False), picture, args.seed)
+
+
+def upscaler(args: argparse.Namespace) -> "Upscaler":
+    from bidiffsr_arch.upscale import Upscaler
+
+    return Upscaler.from_file(args.weights, args.opt, sampler=args.sampler, steps=args.steps, seed=args.seed)
+
+
+def draw_activations(args: argparse.Namespace) -> "Figure":
+    from bidiffsr_arch.plots.layers import activations
+
+    return activations(probe(args), args.layer)
+
+
+def draw_ranges(args: argparse.Namespace) -> "Figure":
+    from bidiffsr_arch.plots.layers import shuffle_ranges
+
+    return shuffle_ranges(probe(args), args.layer)
+
+
+def draw_biases(args: argparse.Namespace) -> "Figure":
+    from bidiffsr_arch.plots.layers import timestep_biases
+    from bidiffsr_arch.upscale.weights import load_weights
+
+    return timestep_biases(load_weights(args.weights, args.opt, packed=False).network, args.layer)
+
+
+def draw_trajectory(args: argparse.Namespace) -> "Figure":
+    from bidiffsr_arch.plots.pictures import trajectory
+    from bidiffsr_arch.plots.probe import photograph
+
+    return trajectory(upscaler(args), photograph(Path(args.picture), args.crop))
+
+
+def draw_curves(args: argparse.Namespace) -> "Figure":
+    from bidiffsr_arch.plots.curves import curves, read_series
+
+    return curves(read_series(Path(args.source)), Path(args.source).name)
+
+
+def draw_strip(args: argparse.Namespace) -> "Figure":
+    from bidiffsr_arch.plots.pictures import comparison
+    from bidiffsr_arch.plots.probe import photograph
+    from bidiffsr_arch.upscale.plan import pictures_of
+
+    paths = pictures_of(Path(args.picture))
+    return comparison(upscaler(args), {path.stem: photograph(path, args.crop) for path in paths})
+
+
+class Entry(NamedTuple):
+    """A figure: how it is drawn, what it needs (keys of `OPTIONS`), an example, and what it shows."""
+
+    draw: Callable[[argparse.Namespace], "Figure"]
+    options: str
+    example: str
+    line: str
+
+
+FIGURES = {
+    "activations": Entry(draw_activations, "picture weights crop seed layer", "activations photo.png --weights net.pth",
+                         "distribution of a layer's input over the timesteps"),
+    "ranges": Entry(draw_ranges, "picture weights crop seed layer", "ranges photo.png --weights net.pth --layer ups.2",
+                    "ranges before and after a channel shuffle"),
+    "biases": Entry(draw_biases, "weights layer", "biases --weights net.pth --layer mid.0.res_block.block1.conv",
+                    "the biases of a layer for each group of timesteps"),
+    "trajectory": Entry(draw_trajectory, "picture weights crop seed sampling", "trajectory photo.png --weights net.pth",
+                        "from noise to picture"),
+    "curves": Entry(draw_curves, "source", "curves experiments/my_x2", "losses and metrics of a training"),
+    "strip": Entry(draw_strip, "picture weights crop seed sampling", "strip photos/ --weights net.pth --crop 192",
+                   "LR, bicubic, result and HR"),
+}  # fmt: skip
+
+
+def add_weights(add: Callable) -> None:
+    add("--weights", required=True, metavar="FILE", help="trained weights, as in --weights net_g_latest.pth")
+    add("-opt", metavar="FILE", help="what they were trained with (default: what training laid beside them)")
+
+
+def add_sampling(add: Callable) -> None:
+    add("--steps", type=int, metavar="N", help="sampling steps (default: what the options say)")
+    add("--sampler", metavar="NAME", help="a scheduler of diffusers (default: what the options say)")
+
+
+OPTIONS: dict[str, Callable[[Callable], None]] = {
+    "picture": lambda add: add("picture", metavar="PICTURE", help="a high-resolution photograph; strip: or a folder"),
+    "source": lambda add: add("source", metavar="LOG|FOLDER", help="a log, an experiment's or TensorBoard's folder"),
+    "weights": add_weights,
+    "crop": lambda add: add("--crop", type=int, default=192, metavar="PX",
+                            help="most pixels of the picture's middle that are used (default: %(default)s)"),
+    "seed": lambda add: add("--seed", type=int, default=0, metavar="S", help="of the noise (default: %(default)s)"),
+    "layer": lambda add: add("--layer", metavar="NAME", help="the layer (default: halfway through the network)"),
+    "sampling": add_sampling,
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    figures = parser.add_subparsers(dest="figure", metavar="FIGURE", required=True)
+    for name, entry in FIGURES.items():
+        figure = figures.add_parser(
+            name, help=entry.line, description=entry.line, epilog=f"example: basicsr plot {entry.example} -o {name}.png"
+        )
+        for option in entry.options.split():
+            OPTIONS[option](figure.add_argument)
+        figure.add_argument("-o", "--output", required=True, metavar="FILE.png", help="the figure")
+        figure.add_argument("--overwrite", action="store_true", help="the figure may exist and is replaced")
+        figure.set_defaults(draw=entry.draw)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw, write.
+
+    Raises:
+        InputError: something given is wrong, or matplotlib is missing.
+    """
+    output = Path(args.output).expanduser()
+    if output.suffix.lower() != ".png":
+        raise InputError(f"expected an output that ends in .png, got {args.output}")
+    if output.exists() and not args.overwrite:
+        raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise InputError("expected matplotlib for figures, found none; pip install 'bidiffsr_arch[plot]'") from error
+    load_plugins()
+    buffer = io.BytesIO()
+    args.draw(args).savefig(buffer, format="png", dpi=DPI)
+    write_bytes(output, buffer.getvalue())
+    print(f"wrote {output}")

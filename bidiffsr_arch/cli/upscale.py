@@ -1,0 +1,106 @@
+"""Enlarge pictures with trained weights.
+
+Takes PNG, JPEG, WebP, TIFF and BMP: 8 or 16 bits, gray or colour, with or without alpha. Results keep their pictures'
+names, formats, orientation and colour profile. Pictures of any size fit into memory, since the network sees them in
+tiles. A result that exists is kept, so that a stopped run goes on where it was when it is started again.
+
+weights:
+  a .pth that `basicsr train` wrote, with its option file (-opt; where the .pth lies in experiments/NAME/models, the
+  option file that training laid in experiments/NAME is found by itself), or a .safetensors of `basicsr pack`.
+"""
+
+import argparse
+import itertools
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+from bidiffsr_arch.cli.pipeline import load_plugins
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
+from bidiffsr_arch.upscale.plan import Job, plan, prepare_folder
+from bidiffsr_arch.upscale.upscaler import OVERLAP, TILE, Upscaler
+
+EXAMPLE = "basicsr upscale photo.jpg holidays/ -o large --weights experiments/my_x2/models/net_g_latest.pth --steps 4"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("pictures", nargs="+", metavar="PICTURE|FOLDER", help="pictures, or folders of them, as in photo.jpg holidays/")
+    add("-o", "--output", required=True, metavar="FOLDER", help="where results go, as in -o large")
+    add("--weights", required=True, metavar="FILE", help="trained weights, as in --weights net_g_latest.pth")
+    add("-opt", metavar="FILE", help="what the weights were trained with, as in -opt options/train_BIDiffSR_x2.yml")
+    add("--scale", type=int, metavar="N", help="refuse weights of another scale, as in --scale 2")
+    add("--steps", type=int, metavar="N", help="sampling steps, as in --steps 10 (default: what the options say)")
+    add("--sampler", metavar="NAME", help="diffusers' scheduler, as in --sampler UniPCMultistep (default: likewise)")
+    add("--seed", type=int, default=0, metavar="S", help="of the noise, as in --seed 7 (default: %(default)s)")
+    add("--tile", type=int, default=TILE, metavar="PX",
+        help="most result pixels of a tile's side, as in --tile 256; 0: no tiles (default: %(default)s)")  # fmt: skip
+    add("--overlap", type=int, default=OVERLAP, metavar="PX",
+        help="result pixels that tiles share, as in --overlap 32 (default: %(default)s)")  # fmt: skip
+    add("--device", default="auto", metavar="NAME", help="as in --device cpu or --device cuda:1 (default: %(default)s)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--float", dest="packed", action="store_false", default=None, help="compute in float (a .pth)")
+    form.add_argument("--packed", dest="packed", action="store_true", help="compute with 1-bit weights (CPU)")
+    add("--overwrite", action="store_true", help="results that exist are made again")
+    add("--quiet", action="store_true", help="print nothing but errors")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Enlarge.
+
+    Raises:
+        InputError: something given is wrong (nothing was written then), or pictures turned out to be damaged (the
+            others are done).
+    """
+    load_plugins()
+    jobs, kept = plan(args.pictures, args.output, args.overwrite)
+    upscaler = Upscaler.from_file(
+        args.weights, args.opt, packed=args.packed, device=args.device, sampler=args.sampler, steps=args.steps,
+        seed=args.seed, tile=args.tile or None, overlap=args.overlap,
+    )  # fmt: skip
+    if args.scale is not None and args.scale != upscaler.scale:
+        raise InputError(f"expected weights of x{args.scale}, got {args.weights}, trained for x{upscaler.scale}")
+    prepare_folder(args.output)
+    failures = enlarge_all(upscaler, jobs, args.quiet)
+    if not args.quiet:
+        done = len(jobs) - len(failures)
+        note = f"; {len(kept)} existed and stay (--overwrite makes them again)" if kept else ""
+        print(f"{done} {'picture' if done == 1 else 'pictures'} enlarged by {upscaler.scale} in {args.output}{note}")
+    if failures:
+        others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise InputError(f"{failures[0]}{others}")
+
+
+def enlarge_all(upscaler: Upscaler, jobs: list[Job], quiet: bool) -> list[InputError]:
+    """Enlarge one picture after the other, with a progress bar over pictures, steps and tiles.
+
+    Returns:
+        What was wrong with pictures that could not be enlarged.
+    """
+    calls = [upscaler.calls(job.height, job.width) for job in jobs]
+    failures = []
+    with tqdm(total=sum(calls), unit="tile", disable=quiet or None, dynamic_ncols=True) as bar:
+        for place, (job, count) in enumerate(zip(jobs, calls, strict=True)):
+            bar.set_description(f"{place + 1}/{len(jobs)} {job.source.name}")
+            try:
+                photo = read_photo(job.source)
+                check_writable(job.target, photo)
+            except InputError as error:
+                failures.append(error)
+                bar.total -= count
+                continue
+            pixels = upscaler(photo.pixels, on_tile(bar, count // upscaler.timesteps, upscaler.timesteps))
+            write_photo(job.target, photo.enlarged(pixels))
+    return failures
+
+
+def on_tile(bar: tqdm, tiles: int, steps: int) -> Callable[[], None]:
+    """What moves the bar after each tile of a picture, of which one step has `tiles`."""
+    count = itertools.count()
+
+    def move() -> None:
+        bar.set_postfix_str(f"step {next(count) // tiles + 1}/{steps}", refresh=False)
+        bar.update()
+
+    return move

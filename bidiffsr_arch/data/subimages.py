@@ -1,0 +1,121 @@
+"""Cut large training pictures into overlapping squares, which a loader reads many times faster."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from bidiffsr_arch.data.files import read_picture, write_bytes, write_picture
+from bidiffsr_arch.errors import InputError
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+RECORD = "subimages.json"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How pictures are cut, in pixels of HR.
+
+    Attributes:
+        scale: HR's sides in units of LR's.
+        size: side of a square, a multiple of scale.
+        step: from one square to the next, a multiple of scale; the last one of a row ends at the edge.
+    """
+
+    scale: int
+    size: int = 480
+    step: int = 240
+
+    def __post_init__(self) -> None:
+        if self.scale < 1 or any(side < 1 or side % self.scale for side in (self.size, self.step)):
+            raise InputError(
+                f"expected size and step to be multiples of the scale {self.scale}, got {self.size} and {self.step}"
+            )
+
+    def starts(self, side: int) -> list[int]:
+        """Where the squares along a side of an HR picture begin; none where it is too small."""
+        starts = list(range(0, side - self.size + 1, self.step))
+        return starts if not starts or starts[-1] + self.size == side else [*starts, side - self.size]
+
+    def squares(self, width: int, height: int) -> Iterator[tuple[str, int, int]]:
+        """Name (_s001, _s002, …), top and left of every square, row by row."""
+        corners = ((top, left) for top in self.starts(height) for left in self.starts(width))
+        return ((f"_s{number:03d}", top, left) for number, (top, left) in enumerate(corners, 1))
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by name without ending, sorted.
+
+    Raises:
+        InputError: there are none, or two of one name.
+    """
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    found = {path.stem: path for path in files}
+    if not files or len(found) < len(files):
+        what = "got none" if not files else "got two of one name"
+        raise InputError(f"expected a folder of pictures with a name each, {what} in {folder}")
+    return found
+
+
+def write_subimages(hr: Path, lr: Path, output: Path, cut: Cut, workers: int = 1) -> int:
+    """Cut pairs of pictures; squares that are there from an earlier run are kept as they are.
+
+    Files: ``output/HR/{name}_s001.png`` and ``output/LR_bicubic/X{scale}/{name}_s001x{scale}.png``.
+
+    Args:
+        hr: folder of the pictures.
+        lr: folder of the same pictures, `scale` times smaller, named ``{name}x{scale}`` or ``{name}``.
+        workers: processes that cut at the same time.
+    Returns:
+        Number of pairs of squares that the output now has.
+    Raises:
+        InputError: a picture without its partner or of another size, or an output that was cut in another way.
+    """
+    small = pictures_in(lr)
+    pairs = []
+    for name, path in pictures_in(hr).items():
+        partner = small.get(f"{name}x{cut.scale}") or small.get(name)
+        if partner is None:
+            raise InputError(f"expected {name}x{cut.scale} or {name} in {lr} for {path}, found neither")
+        pairs.append((name, path, partner))
+    _record(output / RECORD, {"hr": str(hr), "lr": str(lr), **asdict(cut)})
+    with ProcessPoolExecutor(workers) as pool:
+        jobs = [pool.submit(_cut_pair, *pair, output, cut) for pair in pairs]
+        try:
+            bar = tqdm(as_completed(jobs), total=len(jobs), desc="Cut", unit="picture")
+            return sum(job.result() for job in bar)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _record(path: Path, how: dict) -> None:
+    """Write down how an output is cut; refuse another way than the one that is written down."""
+    try:
+        before = json.loads(path.read_text()) if path.exists() else how
+    except ValueError:
+        raise InputError(f"expected the record of an earlier run in {path}, got something else") from None
+    if before != how:
+        raise InputError(f"expected {path.parent} to be cut as {before}, got {how}; choose another folder")
+    write_bytes(path, (json.dumps(how, indent=1) + "\n").encode())
+
+
+def _cut_pair(name: str, hr: Path, lr: Path, output: Path, cut: Cut) -> int:
+    """Cut one pair, and count its squares. Sizes come from the files' headers: nothing is decoded if all is there."""
+    with Image.open(hr) as large, Image.open(lr) as small:
+        width, height = large.size
+        if large.size != (small.width * cut.scale, small.height * cut.scale):
+            raise InputError(f"expected {hr} to be {cut.scale} times {lr}, got {large.size} and {small.size}")
+    folders = (output / "HR", output / "LR_bicubic" / f"X{cut.scale}")
+    squares = list(cut.squares(width, height))
+    for source, folder, ending, scale in ((hr, folders[0], "", 1), (lr, folders[1], f"x{cut.scale}", cut.scale)):
+        missing = [square for square in squares if not (folder / f"{name}{square[0]}{ending}.png").exists()]
+        picture = read_picture(source) if missing else None
+        for number, top, left in missing:
+            top, left, size = top // scale, left // scale, cut.size // scale
+            write_picture(folder / f"{name}{number}{ending}.png", picture[top : top + size, left : left + size])
+    return len(squares)

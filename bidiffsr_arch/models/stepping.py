@@ -1,0 +1,123 @@
+"""How a training step is computed: number types, parts of a batch, clipping, and what trades time for memory."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bidiffsr_arch.archs.blocks import set_checkpointing
+from bidiffsr_arch.binary import held_weights
+from bidiffsr_arch.errors import InputError, choose
+
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+CPP_COMPILERS = ("g++", "clang++", "c++")
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Stepping:
+    """The options under ``train`` that change how a step is computed and hardly what it does.
+
+    Args:
+        train: an option file's ``train``:
+            amp: ``bf16`` or ``fp16``: convolutions and matrix products in that type, by autocast (fp16 with a
+                gradient scaler, whose state is saved). Signs, scales and GroupNorm's statistics stay float32.
+            compile: true: the network is compiled by `torch.compile`; the first steps take minutes.
+            accumulate: N parts of each batch, one after another, whose gradients are averaged: the step of the whole
+                batch in the memory of a part. Only BatchNorm tells the difference; it sees parts.
+            grad_clip: the largest 2-norm of all gradients together; larger ones are scaled down to it.
+            checkpointing: true: every ResBlock keeps its input alone and is computed again in the backward pass.
+            channels_last: true: pictures lie in memory pixel by pixel.
+    Raises:
+        InputError: an unknown or impossible value.
+    """
+
+    def __init__(self, train: Mapping[str, Any]) -> None:
+        amp = train.get("amp") or None
+        self.amp = None if amp is None else choose("train: amp", amp, AMP)
+        self.compile, self.checkpointing, self.channels_last = (
+            _switch(name, train.get(name)) for name in ("compile", "checkpointing", "channels_last")
+        )
+        self.accumulate = _positive("accumulate", train.get("accumulate"), int) or 1
+        self.grad_clip = _positive("grad_clip", train.get("grad_clip"), (int, float))
+        self.scaler = torch.amp.GradScaler(enabled=False)
+
+    def prepare(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """Make a network ready, in place, before it is wrapped for several processes.
+
+        Raises:
+            InputError: it has no ResBlocks to checkpoint, or there is nothing to compile with.
+        """
+        if self.amp is torch.float16:
+            self.scaler = torch.amp.GradScaler(device.type)
+        if self.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if self.checkpointing:
+            set_checkpointing(network)
+        if self.compile:
+            if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), *CPP_COMPILERS))):
+                raise InputError("expected a C++ compiler for train: compile: true, found none; install g++")
+            network.compile()
+        return network
+
+    def step(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, inputs: list[Tensor], target: Tensor
+    ) -> Tensor:
+        """One update of the network.
+
+        Args:
+            network: as `prepare` returned it, or wrapped for several processes.
+            loss: (prediction, target) -> a mean over the samples, in float32.
+            inputs: what the network takes, each (B, ...).
+            target: what its prediction is compared with, (B, ...).
+        Returns:
+            The loss of the whole batch, without a gradient.
+        Raises:
+            InputError: B is no multiple of ``accumulate``.
+        """
+        if len(target) % self.accumulate:
+            raise InputError(
+                f"expected train: accumulate to divide the batch of {len(target)} pictures, got {self.accumulate}"
+            )
+        optimizer.zero_grad()
+        parts = list(zip(*(self._laid_out(tensor).chunk(self.accumulate) for tensor in (*inputs, target)), strict=True))
+        total = torch.zeros((), device=target.device)
+        # Copies on several devices (DataParallel) have weights of their own.
+        with nullcontext() if isinstance(network, nn.DataParallel) else held_weights(network):
+            for number, (*part, part_target) in enumerate(parts, 1):
+                alone = number < len(parts) and hasattr(network, "no_sync")  # gradients are exchanged with the last
+                with network.no_sync() if alone else nullcontext():
+                    with torch.autocast(target.device.type, dtype=self.amp, enabled=self.amp is not None):
+                        prediction = network(*part)
+                    part_loss = loss(prediction.float(), part_target) / len(parts)
+                    self.scaler.scale(part_loss).backward()
+                total += part_loss.detach()
+        if self.grad_clip:
+            self.scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return total
+
+    def _laid_out(self, tensor: Tensor) -> Tensor:
+        pictures = self.channels_last and tensor.dim() == 4
+        return tensor.contiguous(memory_format=torch.channels_last) if pictures else tensor
+
+
+def _switch(name: str, value: Any) -> bool:
+    if value not in (None, True, False):
+        raise InputError(f"expected train: {name} to be true or false, got {value!r}")
+    return bool(value)
+
+
+def _positive(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+        what = "a whole number of at least 1" if kind is int else "a number above 0"
+        raise InputError(f"expected train: {name} to be {what}, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""Figures of what a network does, after those of the paper. Needs matplotlib, the extra `plot`."""

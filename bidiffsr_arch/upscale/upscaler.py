@@ -1,0 +1,153 @@
+"""A trained network as a function from a picture to a larger one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.models.picture import enlarge
+from bidiffsr_arch.models.super_resolution import SuperResolution
+from bidiffsr_arch.upscale.photo import from_pillow, to_pillow
+from bidiffsr_arch.upscale.tiles import TiledNetwork
+from bidiffsr_arch.upscale.weights import Weights, load_weights
+
+Picture = TypeVar("Picture", np.ndarray, Image.Image)
+
+TILE, OVERLAP = 256, 32  # result pixels
+CPU_OUT_OF_MEMORY = "can't allocate memory"  # torch has an exception of its own for it on GPUs only
+LAYOUTS = "(H, W), (H, W, 2), (H, W, 3) or (H, W, 4)"
+
+
+class Upscaler:
+    """Enlarges pictures of any size.
+
+    The same weights, picture, seed, steps and tiles give the same result, whatever was enlarged before.
+
+    Args:
+        weights: what `load_weights` returns.
+        device: ``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        sampler: any scheduler of diffusers, with or without "Scheduler"; what the options say if None.
+        steps: sampling steps; what the options say if None.
+        seed: of the noise, from 0 on.
+        tile: most result pixels of a tile's side, None for the whole picture at once. The network's memory grows with
+            its square.
+        overlap: result pixels that neighbouring tiles share.
+    Raises:
+        InputError: an option that cannot be.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        device: str = "auto",
+        sampler: str | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        tile: int | None = TILE,
+        overlap: int = OVERLAP,
+    ) -> None:
+        options = dict(weights.options)
+        if sampler is not None:
+            options["beta_schedule"] = (options.get("beta_schedule") or {}) | {"scheduler_type": sampler}
+        self.super_resolution = SuperResolution(options)
+        if not 0 <= seed < 2**63:
+            raise InputError(f"expected a seed from 0 on, got {seed}")
+        self.scale, self.steps, self.seed = weights.scale, steps, seed
+        self.timesteps = len(self.super_resolution.diffusion.sampler(steps).timesteps)
+        self.device = _device(device)
+        network = weights.network
+        network = network.to(self.device) if isinstance(network, torch.nn.Module) else network
+        self.network = TiledNetwork(network, tile, overlap, weights.multiple)
+        self.calls(1, 1)
+
+    @classmethod
+    def from_file(
+        cls, weights: str | Path, options: str | Path | None = None, *, packed: bool | None = None, **settings
+    ) -> "Upscaler":
+        """An upscaler from a file of weights.
+
+        Args:
+            weights: a ``.pth`` of BasicSR's trainer, or a ``.safetensors`` of `basicsr pack`.
+            options: the option file that a ``.pth`` was trained with; if None, the one that training laid beside it.
+            packed: compute with 1-bit weights (True), in float (False), or as the file is (None).
+            settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
+        Raises:
+            InputError: the file or an option is wrong; the message is one line.
+        """
+        return cls(load_weights(weights, options, packed), **settings)
+
+    def calls(self, height: int, width: int) -> int:
+        """How many tiles, all steps together, the network computes for a picture of height x width pixels."""
+        multiple = self.network.multiple
+        rows, columns = self.network.grid(*(-(-side * self.scale // multiple) * multiple for side in (height, width)))
+        return len(rows) * len(columns) * self.timesteps
+
+    def __call__(self, picture: Picture, on_tile: Callable[[], None] = lambda: None) -> Picture:
+        """Enlarge a picture.
+
+        Args:
+            picture: uint8 or uint16 of shape (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGB and
+                alpha; or a PIL image. Alpha is enlarged by bicubic interpolation.
+            on_tile: called after each of `calls(H, W)` tiles, to show progress.
+        Returns:
+            The same kind of picture, `scale` times as high and wide; a PIL image keeps its ICC profile and EXIF.
+        Raises:
+            InputError: another type or shape, or not enough memory.
+        """
+        if isinstance(picture, Image.Image):
+            photo = from_pillow(picture)
+            return to_pillow(photo.enlarged(self(photo.pixels, on_tile)))
+        _check(picture)
+        self.network.on_tile = on_tile
+        colour, alpha = _split(torch.tensor(picture).to(self.device))
+        white = float(np.iinfo(picture.dtype).max)
+        try:
+            layers = [self._sample(colour / white)]
+            if alpha is not None:
+                layers.append(enlarge(alpha / white, self.scale).clamp(0, 1))
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and CPU_OUT_OF_MEMORY not in str(error):
+                raise
+            tiles = f"tiles of {self.network.tile} pixels" if self.network.tile else "the whole picture at once"
+            raise InputError(f"expected memory for {tiles}, got too little; choose a smaller tile") from error
+        if colour_is_gray := picture.ndim == 2 or picture.shape[2] == 2:
+            layers[0] = layers[0].mean(1, keepdim=True)
+        result = torch.cat(layers, 1)[0].permute(1, 2, 0).mul_(white).round_().cpu().numpy().astype(picture.dtype)
+        return result[..., 0] if colour_is_gray and alpha is None else result
+
+    def _sample(self, picture: Tensor) -> Tensor:
+        """(1, 3, h, w) -> (1, 3, H, W), both in [0, 1]."""
+        return self.super_resolution.sample(
+            self.network, enlarge(picture, self.scale), [self.seed], multiple=self.network.multiple, steps=self.steps
+        )
+
+
+def _split(pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Colour (1, 3, H, W) and alpha (1, 1, H, W), float; gray becomes three equal channels."""
+    planes = (pixels[..., None] if pixels.ndim == 2 else pixels).permute(2, 0, 1)[None].float()
+    has_alpha = planes.shape[1] in (2, 4)
+    colour = planes[:, : planes.shape[1] - has_alpha].expand(1, 3, -1, -1)
+    return colour, planes[:, -1:] if has_alpha else None
+
+
+def _check(picture: np.ndarray) -> None:
+    if not isinstance(picture, np.ndarray) or picture.dtype not in (np.uint8, np.uint16):
+        got = getattr(picture, "dtype", type(picture).__name__)
+        raise InputError(f"expected a PIL image or an array of uint8 or uint16, got {got}")
+    if picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (2,), (3,), (4,)) or picture.size == 0:
+        raise InputError(f"expected a picture of shape {LAYOUTS}, got {picture.shape}")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's ways to say that there is none
+        raise InputError(f"expected a device that this machine has, such as cpu, got {name}") from error

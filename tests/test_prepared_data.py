@@ -1,0 +1,145 @@
+"""Pictures made ready to load fast: squares, and an LMDB that BasicSR reads."""
+
+import numpy as np
+import pytest
+import torch
+from basicsr.data import build_dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bidiffsr_arch.cli import main
+from bidiffsr_arch.data.files import read_picture, write_picture
+from bidiffsr_arch.data.lmdb import write_lmdb
+from bidiffsr_arch.data.subimages import Cut, write_subimages
+from bidiffsr_arch.errors import InputError
+
+CUT = Cut(scale=2, size=16, step=12)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Folders HR and LR with two pictures, 40x30 and 16x16; LR's pixels are every second one of HR's."""
+    generator = np.random.default_rng(0)
+    for name, shape in (("a", (30, 40, 3)), ("b", (16, 16, 3))):
+        picture = generator.integers(0, 256, shape, dtype=np.uint8)
+        write_picture(tmp_path / "HR" / f"{name}.png", picture)
+        write_picture(tmp_path / "LR" / f"{name}x2.png", picture[::2, ::2])
+    return tmp_path / "HR", tmp_path / "LR"
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 8), st.integers(0, 60))
+def test_squares_cover_every_pixel_and_lie_on_lrs_grid(scale, size, step, side):
+    cut = Cut(scale, size * scale, step * scale)
+    starts = cut.starts(side * scale)
+    assert all(start % scale == 0 and 0 <= start <= side * scale - cut.size for start in starts)
+    covered = {pixel for start in starts for pixel in range(start, start + cut.size)}
+    if step <= size:
+        assert len(covered) == (side * scale if side >= size else 0)
+    assert sorted(set(starts)) == starts
+
+
+def test_pairs_of_squares_show_the_same(pairs, tmp_path):
+    count = write_subimages(*pairs, tmp_path / "out", CUT)
+    files = sorted((tmp_path / "out" / "HR").iterdir())
+    # 40 pixels: squares at 0, 12, 24; 30 pixels: at 0, 12, 14
+    assert count == len(files) == 3 * 3 + 1
+    original = read_picture(pairs[0] / "a.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "HR" / "a_s009.png"), original[14:30, 24:40])
+    for file in files:
+        small = tmp_path / "out" / "LR_bicubic" / "X2" / f"{file.stem}x2.png"
+        np.testing.assert_array_equal(read_picture(small), read_picture(file)[::2, ::2])
+
+
+def test_a_second_run_makes_what_is_missing_and_nothing_else(pairs, tmp_path):
+    out = tmp_path / "out"
+    write_subimages(*pairs, out, CUT)
+    lost = out / "LR_bicubic" / "X2" / "a_s003x2.png"
+    lost.unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    assert write_subimages(*pairs, out, CUT, workers=2) == 10
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    assert set(after) - set(before) == {lost} and before.items() <= after.items()
+
+
+def test_cutting_another_way_into_the_same_folder_is_refused(pairs, tmp_path):
+    write_subimages(*pairs, tmp_path / "out", CUT)
+    with pytest.raises(InputError, match=r"'step': 12\}.*'step': 8\}; choose another folder"):
+        write_subimages(*pairs, tmp_path / "out", Cut(2, 16, 8))
+
+
+def test_pictures_without_partner_or_of_another_size_are_named(pairs, tmp_path):
+    (pairs[1] / "bx2.png").unlink()
+    with pytest.raises(InputError, match="expected bx2 or b in"):
+        write_subimages(*pairs, tmp_path / "out", CUT)
+    write_picture(pairs[1] / "b.png", np.zeros((7, 8, 3), np.uint8))
+    with pytest.raises(InputError, match=r"b\.png to be 2 times .*\(16, 16\) and \(8, 7\)"):
+        write_subimages(*pairs, tmp_path / "out", CUT)
+
+
+def test_sizes_off_lrs_grid_and_empty_folders_are_refused(tmp_path):
+    with pytest.raises(InputError, match="multiples of the scale 4, got 480 and 30"):
+        Cut(4, 480, 30)
+    with pytest.raises(InputError, match="got none in"):
+        write_subimages(tmp_path, tmp_path, tmp_path / "out", CUT)
+
+
+def test_basicsr_reads_a_pair_of_lmdbs_as_it_reads_the_folders(pairs, tmp_path, capsys):
+    command = ["data", "lmdb", str(pairs[0]), "-o", str(tmp_path / "HR.lmdb")]
+    assert main(command) == 0 and main(command) == 0  # the second finds all there
+    assert "2 pictures in" in capsys.readouterr().out
+    write_lmdb(pairs[1], tmp_path / "LR.lmdb", "x2")
+    assert not list(tmp_path.glob("*.part"))
+    common = dict(name="x", type="PairedImageDataset", phase="val", scale=2)
+    packed = build_dataset(
+        common
+        | dict(
+            dataroot_gt=str(tmp_path / "HR.lmdb"), dataroot_lq=str(tmp_path / "LR.lmdb"), io_backend=dict(type="lmdb")
+        )
+    )
+    plain = build_dataset(
+        common
+        | dict(
+            dataroot_gt=str(pairs[0]), dataroot_lq=str(pairs[1]), filename_tmpl="{}x2", io_backend=dict(type="disk")
+        )
+    )
+    assert len(packed) == len(plain) == 2
+    for a, b in zip(packed, plain, strict=True):
+        assert torch.equal(a["lq"], b["lq"]) and torch.equal(a["gt"], b["gt"])
+
+
+def test_a_stopped_lmdb_goes_on_where_it_was(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("bidiffsr_arch.data.lmdb.AT_ONCE", 1)
+    broken = pairs[0] / "b.png"
+    content = broken.read_bytes()
+    broken.write_bytes(b"half")
+    with pytest.raises(InputError, match=r"expected a picture, got .*b\.png"):
+        write_lmdb(pairs[0], tmp_path / "HR.lmdb")
+    part = tmp_path / "HR.lmdb.part"
+    assert (part / "meta_info.txt").read_text() == "a.png (30,40,3) 1\n" and not (tmp_path / "HR.lmdb").exists()
+    broken.write_bytes(content)
+    with (part / "meta_info.txt").open("a") as file:
+        file.write("b.png (16")  # cut off in the middle of a line
+    assert write_lmdb(pairs[0], tmp_path / "HR.lmdb") == 2
+    lines = (tmp_path / "HR.lmdb" / "meta_info.txt").read_text().splitlines()
+    assert lines == ["a.png (30,40,3) 1", "b.png (16,16,3) 1"]
+
+
+def test_lmdbs_of_other_pictures_and_impossible_names_are_refused(pairs, tmp_path):
+    write_lmdb(pairs[0], tmp_path / "x.lmdb")
+    with pytest.raises(InputError, match="got others; choose another name"):
+        write_lmdb(pairs[1], tmp_path / "x.lmdb")
+    with pytest.raises(InputError, match=r"ends in \.lmdb"):
+        write_lmdb(pairs[0], tmp_path / "x")
+    with pytest.raises(InputError, match="every name to end in 'x4'"):
+        write_lmdb(pairs[0], tmp_path / "y.lmdb", "x4")
+    (pairs[0] / "a.png").rename(pairs[0] / "a.b.png")
+    with pytest.raises(InputError, match="without dots and spaces"):
+        write_lmdb(pairs[0], tmp_path / "y.lmdb")
+
+
+def test_command_cuts(pairs, tmp_path, capsys):
+    command = ["data", "subimages", "--hr", str(pairs[0]), "--lr", str(pairs[1]), "--scale", "2"]
+    command += ["--size", "16", "--step", "12", "--workers", "1", "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "10 pairs of squares in" in capsys.readouterr().out
+    assert main([*command, "--workers", "0"]) == 2

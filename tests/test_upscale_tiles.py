@@ -1,0 +1,114 @@
+"""Tiles: they cover a picture, their weights sum to 1, and blending shows no seam."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bidiffsr_arch.archs import BIDiffSRUNet
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.models.picture import enlarge
+from bidiffsr_arch.models.super_resolution import SuperResolution
+from bidiffsr_arch.upscale.tiles import TiledNetwork, spans
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    multiple=st.sampled_from([1, 2, 8]), length=st.integers(1, 120), tile=st.integers(1, 40), share=st.floats(0, 0.5)
+)
+def test_spans_cover_an_axis_with_weights_that_sum_to_1(multiple, length, tile, share):
+    length, tile = length * multiple, tile * multiple
+    overlap = int(share * tile / multiple) * multiple
+    found = spans(length, tile, overlap, multiple)
+    total, covered = torch.zeros(length), torch.zeros(length)
+    for span in found:
+        assert 0 <= span.start < span.stop <= length and span.stop - span.start <= tile
+        assert span.start % multiple == 0 and span.stop % multiple == 0
+        assert span.weight.min() >= 0 and span.weight.shape == (span.stop - span.start,)
+        total[span.start : span.stop] += span.weight
+        covered[span.start : span.stop] += 1
+    torch.testing.assert_close(total, torch.ones(length))
+    assert covered.min() >= 1
+    assert all(first.stop - second.start >= overlap for first, second in pairwise(found))
+
+
+def test_a_worked_example():
+    first, second = spans(12, tile=8, overlap=4)
+    assert (first.start, first.stop, second.start, second.stop) == (0, 8, 4, 12)
+    # Of the shared pixels 4 to 7 the outer ones belong to one tile alone, and the weight passes over in between.
+    assert first.weight.tolist() == [1, 1, 1, 1, 1, 0.75, 0.25, 0]
+    assert second.weight.tolist() == [0, 0.25, 0.75, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(16, 9), (16, -1), (0, 0), (7, 0)])
+def test_tiles_that_cannot_be_are_refused(tile, overlap):
+    with pytest.raises(InputError, match="expected an overlap from 0 to half of the tile"):
+        spans(64, tile, overlap, multiple=8)
+
+
+def convolutions(reach: int) -> TiledNetwork:
+    """A purely convolutional network whose prediction depends on `reach` pixels around: one 3x3 convolution each."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(4, 6, 3, 3, generator=generator) / 7
+    others = [torch.randn(4, 4, 3, 3, generator=generator) / 6 for _ in range(reach - 2)]
+    last = torch.randn(3, 4, 3, 3, generator=generator) / 6
+
+    def network(x_t: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        h = torch.cat([condition, x_t], 1) + time[:, None, None, None] / 2000
+        for weight in [first, *others, last]:
+            h = torch.tanh(F.conv2d(h, weight, padding=1))
+        return h
+
+    return network
+
+
+@pytest.mark.parametrize("sampler", ["DDIM", "DDPM"])
+@pytest.mark.parametrize("size", [(64, 96), (41, 70)])
+def test_tiles_equal_no_tiles_where_the_overlap_covers_the_field_of_view(size, sampler):
+    """The whole sampling, ten steps: float32 rounding alone differs, below 1e-5 of the range [0, 1]."""
+    network = convolutions(reach=4)
+    condition = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    process = SuperResolution({"diffuse": "residual", "beta_schedule": {"scheduler_type": sampler}})
+
+    def sampled(tile: int | None, overlap: int = 16) -> torch.Tensor:
+        tiled = TiledNetwork(network, tile, overlap, multiple=4)
+        return process.sample(tiled, condition, [7], multiple=4, steps=10)
+
+    whole = sampled(None)
+    assert whole.std() > 0.1
+    torch.testing.assert_close(sampled(32), whole, atol=1e-5, rtol=0)
+    assert (sampled(32, overlap=4) - whole).abs().max() > 1e-4  # and an overlap that does not cover it shows
+
+
+def test_tiles_are_counted_and_seen_by_the_caller():
+    seen = []
+    network = TiledNetwork(lambda x, c, t: x, tile=16, overlap=4, multiple=4, on_tile=lambda: seen.append(1))
+    rows, columns = network.grid(32, 16)
+    network(torch.zeros(1, 3, 32, 16), torch.zeros(1, 3, 32, 16), torch.zeros(1))
+    assert len(seen) == len(rows) * len(columns) == 3
+
+
+def test_borders_of_tiles_are_no_steeper_than_the_rest(tiny_options):
+    """A real network, whose GroupNorm and attention see only a tile: across the borders of tiles, and where the blend
+    begins and ends, the mean gradient stays within 5 % of that elsewhere."""
+    torch.manual_seed(0)
+    network = BIDiffSRUNet(**tiny_options).eval()
+    low = F.interpolate(torch.rand(1, 3, 12, 12), size=(64, 64), mode="bicubic").clamp(0, 1)
+    process = SuperResolution({"beta_schedule": {"n_timestep": 100}, "diffuse": "residual", "residual_scale": 4.0})
+    tiled = TiledNetwork(network, 48, 16, network.multiple)
+    result = process.sample(tiled, enlarge(low, 2), [0], multiple=network.multiple, steps=4)
+    gradient = (result[..., 1:] - result[..., :-1]).abs().mean((0, 1, 2))
+    _, columns = tiled.grid(128, 128)
+    assert len(columns) > 2
+    edges = [edge for one, two in pairwise(columns) for edge in (two.start, one.stop)]
+    border = torch.zeros(127, dtype=torch.bool)
+    for edge in edges:
+        border[edge - 1] = True
+    blend = torch.zeros(127, dtype=torch.bool)
+    for one, two in pairwise(columns):
+        blend[two.start - 1 : one.stop] = True
+    assert gradient[border].mean() <= 1.05 * gradient[~border].mean()
+    assert gradient[blend].mean() <= 1.05 * gradient[~blend].mean()
