@@ -3,6 +3,7 @@
 import copy
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -100,9 +101,14 @@ def test_every_layer_on_the_same_input(variant, backend):
     """Fed what the float layer was fed, a packed layer gives the same integers; the numbers differ by rounding."""
     network = network_of(variant)
     seen = []
+
+    def note(module: BinaryConv2d, args: tuple, out: torch.Tensor, name: str) -> None:
+        x, group = args
+        seen.append((name, module, x.clone(), group, out.clone()))  # the network goes on with both in place
+
     for name, module in network.named_modules():
         if isinstance(module, BinaryConv2d):
-            module.register_forward_hook(lambda m, args, out, name=name: seen.append((name, m, *args, out)))
+            module.register_forward_hook(partial(note, name=name))
     with torch.no_grad():
         network(*inputs(batch=1))
     make = Maker(packed_state(network), backend, Workspace())
