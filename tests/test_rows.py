@@ -88,3 +88,20 @@ def test_bicubic_is_a_model_like_any_other(options, photograph):
     model.test()
     picture = (photograph["lq"][0] * 255).round().byte().permute(1, 2, 0).numpy()
     assert (model.output[0] * 255).round().byte().permute(1, 2, 0).numpy().tolist() == imresize(picture, 2).tolist()
+
+
+def test_a_residual_network_learns_to_change_the_enlarged_picture(options, photograph):
+    """Untrained it returns that picture, so only this shows that training does something."""
+    options["network_g"] |= dict(type="BIDiffSRUNet", zero_init=True)
+    options["beta_schedule"]["prediction_type"] = "sample"
+    torch.manual_seed(3)
+    model = BIDiffSRModel(deepcopy(options) | dict(diffuse="residual", residual_scale=4.0))
+    losses = []
+    for iteration in range(1, 2 * ITERATIONS + 1):
+        train(model, photograph, iteration, iteration)
+        losses.append(model.get_current_log()["l_pix"])
+    tenth = len(losses) // 10
+    assert sum(losses[-tenth:]) < sum(losses[:tenth])
+    model.feed_data(photograph)
+    model.test()
+    assert (model.output - model.condition.clamp(0, 1)).abs().max() > 1 / 255
