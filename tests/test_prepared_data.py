@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.data.files import read_picture, write_picture
 from bidiffsr_arch.data.lmdb import write_lmdb
+from bidiffsr_arch.data.pairs import write_pairs
+from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.subimages import Cut, write_subimages
 from bidiffsr_arch.errors import InputError
 
@@ -143,3 +145,65 @@ def test_command_cuts(pairs, tmp_path, capsys):
     assert main(command) == 0
     assert "10 pairs of squares in" in capsys.readouterr().out
     assert main([*command, "--workers", "0"]) == 2
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder with a photograph of 27x22 pixels, and one beside it of 33x40."""
+    generator = np.random.default_rng(0)
+    for path, shape in ((tmp_path / "photos" / "a.png", (22, 27, 3)), (tmp_path / "b.png", (40, 33, 3))):
+        write_picture(path, generator.integers(0, 256, shape, dtype=np.uint8))
+    return [tmp_path / "photos", tmp_path / "b.png"]
+
+
+@pytest.mark.parametrize("reduce", [1, 2])
+def test_photographs_become_pairs(photographs, tmp_path, reduce):
+    out = tmp_path / "out"
+    assert write_pairs(photographs, out, [2, 4], reduce) == 2
+    original = read_picture(tmp_path / "b.png")
+    reduced = original if reduce == 1 else imresize(original[:, :32], 1 / 2)
+    high = read_picture(out / "HR" / "b.png")
+    np.testing.assert_array_equal(high, reduced[:, : high.shape[1]])
+    assert high.shape == (40 // reduce // 4 * 4, 33 // reduce // 4 * 4, 3)
+    for scale in (2, 4):
+        low = read_picture(out / "LR_bicubic" / f"X{scale}" / f"bx{scale}.png")
+        np.testing.assert_array_equal(low, imresize(high, 1 / scale))
+
+
+def test_pairs_that_are_there_are_kept_and_missing_ones_made(photographs, tmp_path):
+    out = tmp_path / "out"
+    write_pairs(photographs, out, [2])
+    lost = out / "LR_bicubic" / "X2" / "ax2.png"
+    lost.unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("b*.png")}
+    assert write_pairs(photographs, out, [2], workers=2) == 2
+    assert lost.exists()
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("b*.png")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scales": [1]}, "scales from 2 on"),
+        ({"scales": [64]}, "at least 64 x 64"),
+        ({"reduce": 0}, "reduce from 1 on"),
+        ({"reduce": 2}, "choose another folder"),
+        ({"sources": ["b.png", "b.png"]}, "1 names twice"),
+        ({"sources": ["c.png"]}, "expected a picture at"),
+    ],
+)
+def test_impossible_pairs_are_refused_before_anything_is_written(photographs, tmp_path, change, message):
+    out = tmp_path / "out"
+    write_pairs(photographs, out, [2])
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    sources = [tmp_path / name for name in change.pop("sources", [])] or photographs
+    with pytest.raises(InputError, match=message):
+        write_pairs(sources, out, **{"scales": [2], **change})
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
+
+
+def test_the_command_makes_pairs(photographs, tmp_path, capsys):
+    arguments = ["data", "pairs", *map(str, photographs), "--scale", "2", "-o", str(tmp_path / "out")]
+    assert main(arguments) in (None, 0)
+    assert "2 pairs of pictures" in capsys.readouterr().out
+    assert main([*arguments, "--workers", "0"]) == 2

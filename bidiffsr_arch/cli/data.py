@@ -2,6 +2,7 @@
 
 demo           write photographs (HR, LR at x2 and x4) to train and validate the demo on; no download
 lpips-weights  fetch AlexNet's weights, so that the LPIPS metric works
+pairs          make HR and LR pictures to train on from photographs of your own; goes on where it was stopped
 subimages      cut pairs of large pictures, such as DF2K's, into squares that load fast; goes on where it was stopped
 lmdb           pack a folder of pictures into one file for io_backend: lmdb; goes on where it was stopped
 """
@@ -26,6 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     weights.add_argument("-o", "--output", metavar="FILE", help="default: where the metric looks by itself")
     weights.set_defaults(action=fetch_lpips_weights)
+    pairs = actions.add_parser(
+        "pairs",
+        help="HR and LR pictures from photographs",
+        epilog="example: basicsr data pairs photos/ holiday.jpg --scale 2 4 --reduce 2 -o datasets/photographs",
+    )
+    pairs.add_argument("photographs", nargs="+", metavar="PICTURE|FOLDER", type=Path)
+    pairs.add_argument("--scale", nargs="+", type=int, default=[2, 4], help="HR's sides in units of LR's (2 4)")
+    pairs.add_argument("--reduce", type=int, default=1, metavar="N",
+                       help="first make them N times smaller, which removes traces of JPEG (%(default)s)")  # fmt: skip
+    pairs.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
+    pairs.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True)
+    pairs.set_defaults(action=write_pairs)
     squares = actions.add_parser(
         "subimages",
         help="cut pairs of pictures into squares",
@@ -64,6 +77,16 @@ def fetch_lpips_weights(args: argparse.Namespace) -> None:
     from bidiffsr_arch.data import lpips_weights
 
     print(f"weights in {lpips_weights.fetch(args.output)}")
+
+
+def write_pairs(args: argparse.Namespace) -> None:
+    """Make HR and LR pictures of photographs."""
+    from bidiffsr_arch.data import pairs
+
+    if args.workers < 1:
+        raise InputError(f"expected --workers of at least 1, got {args.workers}")
+    count = pairs.write_pairs(args.photographs, args.output, args.scale, args.reduce, args.workers)
+    print(f"{count} pairs of pictures in {args.output}")
 
 
 def write_subimages(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bidiffsr_arch.data.files import read_picture, write_picture
-from bidiffsr_arch.data.resize import imresize
+from bidiffsr_arch.data.pairs import cropped, pair_of
 from bidiffsr_arch.errors import InputError
 
 # By skimage.data's docstrings, in the public domain or CC0 (for motorcycle_left, a picture of the Middlebury 2014
@@ -60,13 +60,9 @@ def _pictures(root: Path, scales: Sequence[int]) -> Iterator[tuple[Path, np.ndar
     for split, names in PHOTOGRAPHS.items():
         for name in names:
             # Read as a file: skimage.data's own functions would download what is missing.
-            image = read_picture(Path(str(files("skimage") / "data" / name)))
-            height, width = (side // CROP * CROP for side in image.shape[:2])
-            image = image[:height, :width]
-            stem = Path(name).stem
-            yield root / split / "HR" / f"{stem}.png", image
-            for scale in scales:
-                yield root / split / "LR_bicubic" / f"X{scale}" / f"{stem}x{scale}.png", imresize(image, 1 / scale)
+            image = cropped(read_picture(Path(str(files("skimage") / "data" / name))), CROP)
+            for path, picture in pair_of(image, Path(name).stem, scales):
+                yield root / split / path, picture
 
 
 def _holds(path: Path, image: np.ndarray) -> bool:
