@@ -17,6 +17,7 @@ from bidiffsr_arch.errors import InputError
 
 BENCHMARK_FOLDER = "datasets/benchmark"
 BENCHMARK_VARIABLE = "BIDIFFSR_BENCHMARK_ROOT"
+WEIGHTS_FOLDER = "bidiffsr_arch/weights"
 
 REQUIRED_KEYS = ("name", "model_type", "num_gpu", "datasets", "path")
 MAPPING_KEYS = ("datasets", "network_g", "beta_schedule", "path", "train", "val", "logger", "dist_params", "expected")
@@ -185,6 +186,15 @@ def _move_benchmarks(options: OrderedDict, root: str) -> None:
                     dataset[key] = root.rstrip("/") + tail
 
 
+def _find_own_weights(options: OrderedDict) -> None:
+    """Put the package's folder of weights, wherever it is installed, in the place of `bidiffsr_arch/weights` in
+    `path: pretrain_network_g`."""
+    path = options["path"].get("pretrain_network_g")
+    if isinstance(path, str) and path.startswith(f"{WEIGHTS_FOLDER}/"):
+        own = files("bidiffsr_arch") / "weights"
+        options["path"]["pretrain_network_g"] = str(own / path.removeprefix(f"{WEIGHTS_FOLDER}/"))
+
+
 def _check(options: OrderedDict, path: str | os.PathLike) -> None:
     """What every run needs, before BasicSR meets it with a KeyError."""
     for key in options:
@@ -223,7 +233,8 @@ def load_options(path: str | os.PathLike, overrides: list[str] | None = None) ->
         path: an option file.
         overrides: entries such as `train:ema_decay=0.999` (BasicSR's --force_yml); values are YAML.
 
-    The environment variable BIDIFFSR_BENCHMARK_ROOT takes the place of a leading `datasets/benchmark` in `dataroot_*`.
+    The environment variable BIDIFFSR_BENCHMARK_ROOT takes the place of a leading `datasets/benchmark` in `dataroot_*`,
+    and the package's own folder that of a leading `bidiffsr_arch/weights` in `pretrain_network_g`.
 
     Raises:
         InputError: one line that names the file and what was expected there.
@@ -234,6 +245,7 @@ def load_options(path: str | os.PathLike, overrides: list[str] | None = None) ->
     _check(options, path)
     if root := os.environ.get(BENCHMARK_VARIABLE):
         _move_benchmarks(options, root)
+    _find_own_weights(options)
     return options
 
 

@@ -109,6 +109,16 @@ def test_only_switched_banks_depend_on_the_timestep_group(tar, taa, tiny_options
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("cls", [BIDiffSRUNet, SR3UNet])
+def test_attention_in_the_middle_can_be_left_out(cls, tiny_options):
+    sizes = {key: tiny_options[key] for key in ("inner_channel", "norm_groups", "channel_mults", "res_blocks")}
+    with_it, without = (cls(**sizes | dict(attn_res=[], mid_attn=mid_attn)) for mid_attn in (True, False))
+    kinds = [any(isinstance(module, SelfAttention) for module in network.modules()) for network in (with_it, without)]
+    assert kinds == [True, False]
+    assert without(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), torch.tensor([5])).shape == (1, 3, 8, 8)
+
+
+@torch.no_grad()
 def test_zero_init_predicts_zero(tiny_options):
     for network in (
         BIDiffSRUNet(**tiny_options, zero_init=True),

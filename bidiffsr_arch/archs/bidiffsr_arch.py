@@ -77,6 +77,8 @@ class BIDiffSRUNet(nn.Module):
         tar: one bias before the sign for each of the K timestep groups, else one for all.
         taa: one RPReLU for each of the K timestep groups, else one for all.
         zero_init: start with the last convolution at zero, so that an untrained network predicts 0.
+        mid_attn: self-attention in the middle, whose cost grows with the square of its pixels: leave it out where few
+            levels make them many.
     Raises:
         InputError: a combination that cannot work, with the reason.
     """
@@ -102,6 +104,7 @@ class BIDiffSRUNet(nn.Module):
         tar: bool = True,
         taa: bool = True,
         zero_init: bool = False,
+        mid_attn: bool = True,
     ) -> None:
         super().__init__()
         method = choose("binarizer", binarizer, BINARIZERS)
@@ -133,7 +136,7 @@ class BIDiffSRUNet(nn.Module):
             if level < len(widths) - 1:
                 self.downs.append(down(width, binary))
 
-        self.mid = nn.ModuleList([res_block(widths[-1], binary, True), res_block(widths[-1], binary, False)])
+        self.mid = nn.ModuleList([res_block(widths[-1], binary, mid_attn), res_block(widths[-1], binary, False)])
 
         self.ups = nn.ModuleList()
         for level, (width, size) in reversed(list(enumerate(zip(widths, sizes, strict=True)))):

@@ -72,6 +72,7 @@ class SR3UNet(nn.Module):
 
     Args:
         zero_init: start with the last convolution at zero, so that an untrained network predicts 0.
+        mid_attn: self-attention in the middle.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class SR3UNet(nn.Module):
         dropout: float = 0.2,
         image_size: int = 256,
         zero_init: bool = False,
+        mid_attn: bool = True,
     ) -> None:
         super().__init__()
         widths = [inner_channel * mult for mult in channel_mults]
@@ -113,7 +115,7 @@ class SR3UNet(nn.Module):
                 self.downs.append(Down(channels))
                 skips.append(channels)
 
-        self.mid = nn.ModuleList([res_block(channels, channels, True), res_block(channels, channels, False)])
+        self.mid = nn.ModuleList([res_block(channels, channels, mid_attn), res_block(channels, channels, False)])
 
         self.ups = nn.ModuleList()
         for level, (width, size) in reversed(list(enumerate(zip(widths, sizes, strict=True)))):

@@ -5,6 +5,7 @@ names, formats, orientation and colour profile. Pictures of any size fit into me
 tiles. A result that exists is kept, so that a stopped run goes on where it was when it is started again.
 
 weights:
+  without --weights, the small network that comes with the package, which --scale 2 or --scale 4 chooses; or
   a .pth that `basicsr train` wrote, with its option file (-opt; where the .pth lies in experiments/NAME/models, the
   option file that training laid in experiments/NAME is found by itself), or a .safetensors of `basicsr pack`.
 """
@@ -12,6 +13,7 @@ weights:
 import argparse
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -20,17 +22,21 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
 from bidiffsr_arch.upscale.plan import Job, plan, prepare_folder
 from bidiffsr_arch.upscale.upscaler import OVERLAP, TILE, Upscaler
+from bidiffsr_arch.weights import shipped_weights
 
-EXAMPLE = "basicsr upscale photo.jpg holidays/ -o large --weights experiments/my_x2/models/net_g_latest.pth --steps 4"
+EXAMPLE = "basicsr upscale photo.jpg holidays/ -o large --scale 2"
+SCALE = 2  # of the package's own weights, where none is asked for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("pictures", nargs="+", metavar="PICTURE|FOLDER", help="pictures, or folders of them, as in photo.jpg holidays/")
     add("-o", "--output", required=True, metavar="FOLDER", help="where results go, as in -o large")
-    add("--weights", required=True, metavar="FILE", help="trained weights, as in --weights net_g_latest.pth")
+    add("--weights", metavar="FILE",
+        help="trained weights, as in --weights net_g_latest.pth (default: the package's own)")  # fmt: skip
     add("-opt", metavar="FILE", help="what the weights were trained with, as in -opt options/train_BIDiffSR_x2.yml")
-    add("--scale", type=int, metavar="N", help="refuse weights of another scale, as in --scale 2")
+    add("--scale", type=int, metavar="N",
+        help="which of the package's weights, 2 or 4 (default: 2); with --weights, refuse another scale")  # fmt: skip
     add("--steps", type=int, metavar="N", help="sampling steps, as in --steps 10 (default: what the options say)")
     add("--sampler", metavar="NAME", help="diffusers' scheduler, as in --sampler UniPCMultistep (default: likewise)")
     add("--seed", type=int, default=0, metavar="S", help="of the noise, as in --seed 7 (default: %(default)s)")
@@ -55,12 +61,13 @@ def run(args: argparse.Namespace) -> None:
     """
     load_plugins()
     jobs, kept = plan(args.pictures, args.output, args.overwrite)
+    weights = args.weights or own_weights(args)
     upscaler = Upscaler.from_file(
-        args.weights, args.opt, packed=args.packed, device=args.device, sampler=args.sampler, steps=args.steps,
+        weights, args.opt, packed=args.packed, device=args.device, sampler=args.sampler, steps=args.steps,
         seed=args.seed, tile=args.tile or None, overlap=args.overlap,
     )  # fmt: skip
     if args.scale is not None and args.scale != upscaler.scale:
-        raise InputError(f"expected weights of x{args.scale}, got {args.weights}, trained for x{upscaler.scale}")
+        raise InputError(f"expected weights of x{args.scale}, got {weights}, trained for x{upscaler.scale}")
     prepare_folder(args.output)
     failures = enlarge_all(upscaler, jobs, args.quiet)
     if not args.quiet:
@@ -70,6 +77,18 @@ def run(args: argparse.Namespace) -> None:
     if failures:
         others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise InputError(f"{failures[0]}{others}")
+
+
+def own_weights(args: argparse.Namespace) -> Path:
+    """The package's own weights, which is said unless --quiet.
+
+    Raises:
+        InputError: there are none for the scale.
+    """
+    weights = shipped_weights(SCALE if args.scale is None else args.scale)
+    if not args.quiet:
+        print(f"with {weights.stem}, which comes with the package; --weights FILE takes others")
+    return weights
 
 
 def enlarge_all(upscaler: Upscaler, jobs: list[Job], quiet: bool) -> list[InputError]:

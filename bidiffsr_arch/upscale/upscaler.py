@@ -15,6 +15,7 @@ from bidiffsr_arch.models.super_resolution import SuperResolution
 from bidiffsr_arch.upscale.photo import from_pillow, to_pillow
 from bidiffsr_arch.upscale.tiles import TiledNetwork
 from bidiffsr_arch.upscale.weights import Weights, load_weights
+from bidiffsr_arch.weights import shipped_weights
 
 Picture = TypeVar("Picture", np.ndarray, Image.Image)
 
@@ -81,6 +82,18 @@ class Upscaler:
             InputError: the file or an option is wrong; the message is one line.
         """
         return cls(load_weights(weights, options, packed), **settings)
+
+    @classmethod
+    def shipped(cls, scale: int = 2, **settings) -> "Upscaler":
+        """An upscaler with the small network that comes with the package.
+
+        Args:
+            scale: 2 or 4.
+            settings: as those of `from_file`.
+        Raises:
+            InputError: another scale, or an option that cannot be.
+        """
+        return cls(load_weights(shipped_weights(scale)), **settings)
 
     def calls(self, height: int, width: int) -> int:
         """How many tiles, all steps together, the network computes for a picture of height x width pixels."""

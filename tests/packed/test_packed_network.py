@@ -39,6 +39,7 @@ VARIANTS = {
     "all full precision": dict(fp_res=[16, 8]),
     "odd widths": dict(inner_channel=18, norm_groups=3),
     "attention": dict(attn_res=[16, 8]),
+    "no attention": dict(attn_res=[], mid_attn=False),
     "no identity": dict(identity=False),
     "one group": dict(dynamic_group=1),
     "split": dict(fusion="split", fp_res=[8]),
