@@ -25,6 +25,7 @@ from bidiffsr_arch.option_kinds import (
     METRIC,
     NEEDED,
     NETWORK,
+    NUMBER,
     OPTIMIZER,
     PATH,
     SCHEDULE,
@@ -179,7 +180,10 @@ def _check_call(
     takes = {key: parameter for key, parameter in parameters.items() if key not in without
              and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)}  # fmt: skip
     kinds = KINDS_OF_TYPES | (KINDS_OF_SIZES if target.__name__ in OUR_NETWORKS else {})
-    known = {"type": TEXT} | {key: kinds.get(hints.get(key, type(parameter.default)), ANY)
+    # Without a hint the default tells the kind, but BasicSR's eta_min=0 takes 1e-7 as well.
+    by_default = KINDS_OF_TYPES | {int: NUMBER}
+    known = {"type": TEXT} | {key: kinds.get(hints[key], ANY) if key in hints
+                              else by_default.get(type(parameter.default), ANY)
                               for key, parameter in takes.items()} | dict(further or {})  # fmt: skip
     # BasicSR's own metrics and losses take **kwargs only to ignore what is not theirs
     if is_open and not target.__module__.startswith(("basicsr.metrics", "basicsr.losses", "bidiffsr_arch")):

@@ -64,6 +64,11 @@ def test_the_good_option_file_is_read(workplace, run_options):
     assert read(run_options)["name"] == "tiny"
 
 
+def test_a_cosine_may_end_above_zero(workplace, run_options):
+    run_options["train"]["scheduler"] = dict(type="CosineAnnealingRestartLR", periods=[4], eta_min=1e-7)
+    check_options(run_options, "options.yml", is_train=True)
+
+
 def test_bad_option_files_are_named(workplace, run_options):
     cases = bad_input.bad_options(run_options)
     messages = {case: (refused(read, options), word) for case, (options, word) in cases.items()}
