@@ -10,6 +10,7 @@ from bidiffsr_arch.models.diffusion import Diffusion
 from bidiffsr_arch.option_file import dump_options, load_options, read_yaml, shipped, shipped_path
 
 FLAT = [f"{kind}_BIDiffSR_x{scale}" for kind in ("train", "test") for scale in (2, 4)] + ["demo_BIDiffSR_x4"]
+SMALL = [f"{kind}_BIDiffSR_small_x{scale}" for kind in ("train", "test") for scale in (2, 4)]
 COMPETITORS = ("BNN", "DoReFa", "XNOR", "IRNet", "ReActNet", "BBCU")
 NETWORKS = {"BIDiffSRUNet": BIDiffSRUNet, "SR3UNet": SR3UNet}
 SWITCHES = {
@@ -60,7 +61,8 @@ def test_flat_files_mean_the_same_to_stock_basicsr(name):
 
 def test_every_row_of_the_paper_has_its_files():
     rows = {name: load_options(shipped_path(name)).get("paper_row") for name in shipped()}
-    assert rows.pop("demo_BIDiffSR_x4") is None
+    for name in ("demo_BIDiffSR_x4", *SMALL):
+        assert rows.pop(name) is None
     assert set(rows.values()) == set(PUBLISHED) | {"table2/Bicubic"}
     for scale in (2, 4):
         for method in ("SR3", "BI-DiffSR", *COMPETITORS):
