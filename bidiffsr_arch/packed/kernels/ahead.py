@@ -1,8 +1,8 @@
-"""Asking memory for what comes next while this row is counted.
+"""Asking memory for what comes next while bits are counted.
 
-Counting needs no memory and the passes before and after it little else: unasked, a large map waits for one, then for
-the other. Bits are made from whole rows, so their source is wanted two rows early; the epilogue takes its shortcut and
-the place of its results right after the counts.
+Counting needs no memory, and the passes before and after it little else: unasked, a large map waits for one, then for
+the other. Lines are asked for in the order in which they lie in memory, as that sets the CPU's own prefetching going,
+and a few at a time, as a CPU waits for few at once.
 """
 
 from typing import NamedTuple
@@ -10,42 +10,42 @@ from typing import NamedTuple
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.vector_ir import fetch, int64, offset, procedure, repeat
 
+LINE = 64
+"""Bytes of a cache line; a line of each map is asked for with every pixel and block of channels counted."""
+
 
 class Ahead(NamedTuple):
-    """Addresses of one block of channels of the first pixel of a segment, and their distances from pixel to pixel, in
-    bytes: of the source of coming bits, of the shortcut, and of the results.
+    """Addresses of the first line to ask for: of the source of coming bits, of a shortcut, and of the place of results;
+    step: bytes from line to line of the shortcut, 0 where there is none.
     """
 
     source: int
-    source_pixel: int
     shortcut: int
-    shortcut_pixel: int
+    step: int
     out: int
-    out_pixel: int
 
 
 @procedure
-def _fetch(b, pixels, source, source_pixel, shortcut, shortcut_pixel, out, out_pixel):
-    """One cache line, which is one block of channels, of each pixel."""
-
-    def pixel(i, carried):
-        fetch(b, offset(b, source, b.mul(i, source_pixel)))
-        fetch(b, offset(b, shortcut, b.mul(i, shortcut_pixel)))
-        fetch(b, offset(b, out, b.mul(i, out_pixel)), write=True)
+def _fetch(b, lines, source, shortcut, step, out):
+    def one(i, carried):
+        line = b.mul(i, int64(LINE))
+        fetch(b, offset(b, source, line))
+        fetch(b, offset(b, shortcut, b.mul(i, step)))
+        fetch(b, offset(b, out, line), write=True)
         return []
 
-    repeat(b, pixels, [], pixel)
+    repeat(b, lines, [], one)
 
 
 @helper
-def fetch_ahead(ahead, first, pixels):
-    """Ask for all of `pixels` pixels from the segment's pixel `first` on."""
+def fetch_ahead(ahead, first, lines):
+    """Ask for `lines` lines from number `first` on."""
+    if lines <= 0:
+        return
     _fetch(
-        pixels,
-        ahead.source + first * ahead.source_pixel,
-        ahead.source_pixel,
-        ahead.shortcut + first * ahead.shortcut_pixel,
-        ahead.shortcut_pixel,
-        ahead.out + first * ahead.out_pixel,
-        ahead.out_pixel,
+        lines,
+        ahead.source + first * LINE,
+        ahead.shortcut + first * ahead.step,
+        ahead.step,
+        ahead.out + first * LINE,
     )
