@@ -3,7 +3,7 @@
 Tensors are those of `state.packed_state`. Metadata, all strings:
 
 - ``format``: ``bidiffsr-packed``; ``version``: ``1``;
-- ``sha256``: digest of names, types, shapes and bytes of all tensors, in order of their names;
+- ``sha256``: digest of all bytes of the file, read with 64 zeros in its own place;
 - ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs.
 """
 
@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,6 +28,8 @@ from bidiffsr_arch.packed.state import expected_shapes
 
 FORMAT, VERSION = "bidiffsr-packed", "1"
 
+NO_SEAL = "0" * 64
+"""In place of the checksum while it is computed."""
 
 SAMPLING = ("scale", "beta_schedule", "diffuse", "residual_scale", "data_range", "time_input")
 
@@ -69,20 +71,31 @@ class Description:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return _rest_digest(hashlib.sha256(), file)
+
+
+def _rest_digest(digest, file: BinaryIO) -> str:
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+def _digest_without(path: Path, seal: str) -> str:
+    """SHA-256 of a safetensors file, with `NO_SEAL` where its header says `seal`."""
+    with open(path, "rb") as file:
+        length = file.read(8)
+        header = file.read(int.from_bytes(length, "little")).replace(seal.encode(), NO_SEAL.encode(), 1)
+        return _rest_digest(hashlib.sha256(length + header), file)
+
+
+def seal(path: Path) -> None:
+    """Write the checksum into a file whose ``sha256`` is `NO_SEAL`."""
+    digest = _digest_without(path, NO_SEAL)
+    with open(path, "r+b") as file:
+        header = file.read(8)
+        header += file.read(int.from_bytes(header, "little"))
+        file.seek(header.index(NO_SEAL.encode()))
+        file.write(digest.encode())
 
 
 def save_packed(
@@ -109,12 +122,13 @@ def save_packed(
     metadata = {
         "format": FORMAT,
         "version": VERSION,
-        "sha256": tensors_digest(tensors),
+        "sha256": NO_SEAL,
         "description": json.dumps(asdict(description)),
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, temporary, metadata)
+        seal(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -137,16 +151,12 @@ def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedUNe
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             _check_kind(path, metadata)
+            _check_seal(path, metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     except (SafetensorError, OSError, struct.error) as error:
         raise InputError(
             f"expected a safetensors file at {path}, could not read it ({error}); copy or pack it again"
         ) from error
-    if tensors_digest(tensors) != metadata.get("sha256"):
-        raise InputError(
-            f"expected {path} to hold what was written, but its checksum differs: the file is damaged; "
-            "copy or pack it again"
-        )
     description = _description(path, metadata)
     try:
         with torch.device("meta"):
@@ -167,6 +177,15 @@ def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
         raise InputError(
             f"expected version {VERSION} of packed networks, {path} has version {metadata.get('version')}; "
             "update bidiffsr_arch or pack it again"
+        )
+
+
+def _check_seal(path: Path, metadata: Mapping[str, str]) -> None:
+    seal_ = metadata.get("sha256", "")
+    if _digest_without(path, seal_) != seal_:
+        raise InputError(
+            f"expected {path} to hold what was written, but its checksum differs: the file is damaged; "
+            "copy or pack it again"
         )
 
 

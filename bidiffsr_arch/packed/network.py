@@ -15,7 +15,8 @@ from bidiffsr_arch.archs.rescale import CPDown, CPUp, PixelDown, PixelUp
 from bidiffsr_arch.binary import timestep_group
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed.backends import choose_backend
-from bidiffsr_arch.packed.layers import Down, Maker, Moment, PlainConv3x3, ResBlock, Up, fusion
+from bidiffsr_arch.packed.fusion import fusion
+from bidiffsr_arch.packed.layers import Down, Maker, Moment, PlainConv3x3, ResBlock, Up
 from bidiffsr_arch.packed.layout import padded
 from bidiffsr_arch.packed.state import packed_state
 from bidiffsr_arch.packed.workspace import Workspace

@@ -9,7 +9,7 @@ import numpy as np
 
 from bidiffsr_arch.packed.layout import aligned
 
-SPARE = 2**27
+SPARE = 2**28
 """Bytes of unused maps that are kept; with more, a map of a new size takes memory that the system had back first."""
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import random
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from bidiffsr_arch.cli import bench as bench_command
 from bidiffsr_arch.cli import pack as pack_command
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed import Description, PackedUNet, load_packed, pack, save_packed
-from bidiffsr_arch.packed.file_format import file_digest, tensors_digest
+from bidiffsr_arch.packed.file_format import NO_SEAL, file_digest, seal
 
 TINY = dict(
     type="BIDiffSRUNet",
@@ -126,11 +127,28 @@ REFUSED = {
 def test_refuses(message, written):
     tensors, metadata = contents(written)
     REFUSED[message](tensors, metadata)
-    metadata["sha256"] = tensors_digest(tensors)
-    save_file(tensors, written, metadata)
+    save_file(tensors, written, metadata | {"sha256": NO_SEAL})
+    seal(written)
     with pytest.raises(InputError, match=message) as caught:
         load_packed(written)
     assert "\n" not in str(caught.value)
+
+
+def test_refuses_every_flipped_bit(written):
+    """Wherever it is: in the length of the header, names, offsets, options, checksum or numbers."""
+    content = written.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    draw = random.Random(0)
+    header = [draw.randrange(8 * start) for _ in range(400)]
+    whole = [draw.randrange(8 * len(content)) for _ in range(200)]
+    seals = [8 * (content.index(b'"sha256":"') + i) + draw.randrange(8) for i in range(76)]
+    for place in [*range(64), *header, *seals, *whole]:
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        written.write_bytes(damaged)
+        with pytest.raises(InputError) as caught:
+            load_packed(written, "torch")
+        assert str(written) in str(caught.value) and "\n" not in str(caught.value), f"bit {place}: {caught.value}"
 
 
 def test_refuses_damage(written, tmp_path):

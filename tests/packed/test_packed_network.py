@@ -4,10 +4,12 @@ import copy
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from probes import signs_of
 from torch import nn
 
 from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
@@ -122,6 +124,110 @@ def test_every_layer_on_the_same_input(variant, backend):
         # one flipped sign would change a result by 2 * scale, a thousand times as much
         scale = make.state[f"{name}.binary_conv.scale"].max().item()
         torch.testing.assert_close(result, expected[0], rtol=1e-5, atol=max(1e-5, 1e-3 * scale))
+
+
+class Float(NamedTuple):
+    """What a 1-bit layer of the float network was fed: the map before its GroupNorm and Swish, if it has them, the map
+    that it took the signs of, and the biases of TaR.
+    """
+
+    name: str
+    before_norm: torch.Tensor | None
+    x: torch.Tensor
+    shift: np.ndarray
+
+    @property
+    def r(self) -> np.ndarray:
+        """(H, W, C), whose signs count."""
+        return np.ascontiguousarray(self.x[0].permute(1, 2, 0)) + self.shift
+
+
+def float_layers(network: nn.Module, args: tuple) -> list[Float]:
+    """All 1-bit layers of a step, in the order in which they ran."""
+    before, seen = {}, []
+
+    def note_norm(module: nn.GroupNorm, given: tuple, name: str) -> None:
+        before[name] = given[0].clone()
+
+    def note(module: BinaryConv2d, given: tuple, name: str) -> None:
+        x, group = given
+        shift = np.zeros(x.shape[1], np.float32) if module.TaR is None else module.TaR.bias[int(group[0])].numpy()
+        seen.append(Float(name, before.get(name.removesuffix("conv") + "block.0"), x.clone(), shift))
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_pre_hook(partial(note_norm, name=name))
+        if isinstance(module, BinaryConv2d):
+            module.register_forward_pre_hook(partial(note, name=name))
+    with torch.no_grad():
+        network(*args)
+    return seen
+
+
+def differences(layer: Float, signs: np.ndarray) -> np.ndarray:
+    """|r| wherever signs are not those of r."""
+    assert signs.shape == layer.r.shape and set(np.unique(signs)) <= {-1.0, 1.0}
+    return np.abs(layer.r[signs != np.where(layer.r >= 0, 1, -1)])
+
+
+def line(layer: Float, found: np.ndarray) -> str:
+    return f"{layer.name}: {found.size} of {layer.r.size} signs differ, at |r| <= {found.max(initial=0):.1e}"
+
+
+SIGN_VARIANTS = ["paper", "three levels", "all binary", "odd widths", "concat", "split", "xnor", "bnn"]
+
+
+@pytest.mark.parametrize("variant", SIGN_VARIANTS)
+def test_signs_of_every_layer_on_the_same_input(variant, backend):
+    """Each layer is given what the float layer was given, before GroupNorm where it has one: a sign differs only where
+    the number is nearly 0, and never where no norm comes before it.
+    """
+    network = network_of(variant)
+    make = Maker(packed_state(network), backend, Workspace())
+    layers = float_layers(network, inputs(1, 32, 48))
+    assert sum(layer.before_norm is not None for layer in layers) >= 2
+    report, total = [], 0
+    for layer in layers:
+        norm, x = None, layer.x if layer.before_norm is None else layer.before_norm
+        values = pad_last(np.ascontiguousarray(x[0].permute(1, 2, 0)))
+        if layer.before_norm is not None:
+            name = layer.name.removesuffix("conv") + "block.0"
+            parameters = make.group_norm(name, network.get_submodule(name))
+            norm = backend.group_norm(parameters, backend.sums(values), values.shape[0] * values.shape[1])
+        found = differences(layer, signs_of(backend, values, layer.shift, len(layer.shift), norm))
+        report.append(line(layer, found))
+        total += layer.r.size
+        assert (found < 1e-5).all() and (norm is not None or not found.size), "\n".join(report)
+    assert total > 50_000
+
+
+@pytest.mark.parametrize("variant", SIGN_VARIANTS)
+def test_signs_of_the_whole_network(variant, backend, monkeypatch):
+    """Each network goes its own way. Where signs differ for the first time, they do so at numbers that are nearly 0;
+    what follows has another input."""
+    network = network_of(variant)
+    args = inputs(1, 32, 48)
+    layers = float_layers(network, args)
+    packed = pack(network, backend.name)
+    operation, seen = packed.backend.binary_conv, []
+
+    def watched(x, weight, shift, *rest, first=0, norm=None, **options):
+        channels = int(np.isfinite(shift).sum())
+        with monkeypatch.context() as patch:
+            patch.setattr(packed.backend, "binary_conv", operation)
+            seen.append(signs_of(packed.backend, x, shift[:channels], channels, norm, first))
+        return operation(x, weight, shift, *rest, first=first, norm=norm, **options)
+
+    monkeypatch.setattr(packed.backend, "binary_conv", watched)
+    packed(*args)
+    assert len(seen) == len(layers)
+    report = []
+    for layer, signs in zip(layers, seen, strict=True):
+        found = differences(layer, signs)
+        report.append(line(layer, found))
+        assert (found < 1e-5).all(), "\n".join(report)
+        if found.size:
+            break
 
 
 @pytest.mark.parametrize("size", [(2, 2), (6, 14), (34, 18)])

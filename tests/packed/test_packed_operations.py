@@ -5,6 +5,7 @@ import pytest
 import twins
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from probes import accumulators, signs_of
 
 from bidiffsr_arch.packed.group_norm import GroupNorm
 from bidiffsr_arch.packed.layout import aligned, pack_bits, pad_last, padded
@@ -22,27 +23,6 @@ def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
 def a_map(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """A map whose padding channels hold numbers that must not matter."""
     return pad_last(normal(rng, *shape), 7.0)
-
-
-def signs_of(backend, x, shift, channels, norm=None) -> np.ndarray:
-    """The signs that a backend makes, seen through 1x1 convolutions: with all weights +1 but one, s - 2 s_i is left."""
-    probe = np.ones((channels + 1, channels, 1, 1), bool)
-    probe[np.arange(channels), np.arange(channels)] = False
-    counts = accumulators(backend, x, probe, shift, norm)
-    return (counts[..., -1:] - counts[..., :-1]) / 2
-
-
-def accumulators(backend, x, positive, shift, norm=None) -> np.ndarray:
-    """The integers of a 1-bit convolution: its result with scale and slope 1 and nothing added."""
-    filters, channels, k, _ = positive.shape
-    parameters = aligned((4, padded(filters)))
-    parameters[[0, 2], :filters] = 1
-    out = aligned((*x.shape[:2], padded(filters)))
-    weight = backend.binary_weight(pack_bits(positive), channels, k)
-    sums = backend.binary_conv(x, weight, pad_last(shift, -np.inf), parameters, out, norm=norm)
-    # sums of integers in float32 are exact here; the map and its sums agree
-    np.testing.assert_allclose(sums.sum(0)[0, :filters], out[..., :filters].sum((0, 1)), atol=1e-3)
-    return out[..., :filters]
 
 
 @FEW

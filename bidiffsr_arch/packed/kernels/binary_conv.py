@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
+from bidiffsr_arch.packed.kernels.ahead import LINE, Ahead
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.epilogue import epilogue
 from bidiffsr_arch.packed.kernels.lookup import lookup_pair, pair_rows
@@ -158,6 +159,26 @@ def _pack_rows(source, first, last, bits, row_bits, values, row_values, size):
         )
 
 
+@helper
+def _ahead(source, s, target, y, x, pixels, block, radius, size):
+    """What to ask for while a block of channels of a segment of row y is counted: its part of the next segment's
+    shortcut and results, and of the row that bits are made from next.
+    """
+    height, width = size
+    line = block * pixels * LINE
+    coming = min(y + 2 + radius, height - 1)
+    next_x, next_y = x + SEGMENT, y
+    if next_x >= width:
+        next_x, next_y = 0, min(y + 2, height - 1)
+    has_shortcut = s.pixel > 0
+    return Ahead(
+        np.int64(source.map.ctypes.data) + (coming * width + x) * source.map.shape[2] * 4 + line,
+        np.int64(s.map.ctypes.data) + next_y * s.row + next_x * s.pixel + has_shortcut * line,
+        has_shortcut * LINE,
+        np.int64(target.map.ctypes.data) + next_y * target.row + next_x * target.pixel + line,
+    )
+
+
 @kernel
 def binary_conv(source, keep, weights, parameters, gain, gain_step, s1, s2, target, scratch):
     """One convolution of a map (H, W, C).
@@ -195,11 +216,16 @@ def binary_conv(source, keep, weights, parameters, gain, gain_step, s1, s2, targ
                 pixels = min(SEGMENT, width - x)
                 for block in range(blocks):
                     filters = np.int64(weights.bits.ctypes.data) + block // group * group_bytes
+                    upper = _ahead(source, s2, target, y, x, pixels, block, radius, size)
+                    lower = _ahead(source, s2, target, min(y + 1, height - 1), x, pixels, block, radius, size)
                     if weights.in_words:
-                        popcount_pair(bits, row_bits, slot, radius, pixel, filters, counts, x, pixels)
+                        popcount_pair(bits, row_bits, slot, radius, pixel, filters, counts, x, pixels, upper, lower)
                     elif block % group == 0:
                         table = np.int64(weights.table.ctypes.data)
-                        lookup_pair(table, prepared, radius, pixel, filters, counts, x, pixels, width)
+                        lines = min(group, blocks - block)
+                        lookup_pair(
+                            table, prepared, radius, pixel, filters, counts, x, pixels, width, upper, lower, lines
+                        )
                     for r in range(here):
                         if keep:
                             v1, p1 = values + (y + r) % ROWS * row_values + block * BLOCK_BYTES, channels * 4

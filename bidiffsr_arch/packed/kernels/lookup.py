@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from bidiffsr_arch.packed.kernels.ahead import fetch_ahead
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.vector_ir import (
     FEATURES,
@@ -133,8 +134,11 @@ def pair_rows(bits, row_bits, slots, prepared, y, height, width, radius, pixel_b
 
 
 @helper
-def lookup_pair(table, prepared, radius, pixel_bytes, weights, counts, x, pixels, width):
-    """Counts of a segment of two output rows and 64 filters, 16 bits (2, SEGMENT, 64). Exact while 9 C < 2^16."""
+def lookup_pair(table, prepared, radius, pixel_bytes, weights, counts, x, pixels, width, upper, lower, lines):
+    """Counts of a segment of two output rows and 64 filters, 16 bits (2, SEGMENT, 64). Exact while 9 C < 2^16.
+
+    upper, lower: what to ask memory for meanwhile for each row (`Ahead`), `lines` lines a pixel.
+    """
     groups = 2 * pixel_bytes
     taps = 2 * radius + 1
     steps = (taps * groups + TABLE_STEP - 1) // TABLE_STEP
@@ -144,5 +148,8 @@ def lookup_pair(table, prepared, radius, pixel_bytes, weights, counts, x, pixels
             filters = weights + (tap * steps + start) * TABLE_STEP * TABLE_FILTERS
             now = min(STEPS, steps - start)
             for i in range(pixels):
+                if tap + start == 0:
+                    fetch_ahead(upper, i * lines, lines)
+                    fetch_ahead(lower, i * lines, lines)
                 place = row + i * groups * 2 + start * TABLE_STEP * 2
                 _count_pair(table, place, filters, now, counts + i * PIXEL_BYTES, tap + start)

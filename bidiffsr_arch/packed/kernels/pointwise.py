@@ -5,6 +5,7 @@ maps.
 import numpy as np
 from numba import prange
 
+from bidiffsr_arch.packed.kernels.ahead import LINE, Ahead, fetch_ahead
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.gemm import ROWS, finish_run, gemm
 from bidiffsr_arch.packed.kernels.vector_ir import clear
@@ -22,14 +23,25 @@ def pointwise_weights(weight: np.ndarray) -> np.ndarray:
 
 
 @helper
-def _products(x, weights, y, start, pixels, acc, accumulate):
-    """acc (pixels, C_out) (+)= x[y, start:start + pixels] times weights."""
+def _products(x, weights, block, y, start, pixels, acc, accumulate):
+    """acc (pixels, BLOCK) (+)= x[y, start:start + pixels] times a block of the weights."""
     width, channels = x.shape[1], x.shape[2]
     row = np.int64(x.ctypes.data) + (y * width + start) * channels * 4
     blocks = weights.shape[0]
-    for block in range(blocks):
-        w = np.int64(weights.ctypes.data) + block * channels * 4 * BLOCK
-        gemm(row, channels * 4, pixels, w, channels, acc + block * 4 * BLOCK, blocks * 4 * BLOCK, accumulate)
+    w = np.int64(weights.ctypes.data) + block * channels * 4 * BLOCK
+    gemm(row, channels * 4, pixels, w, channels, acc + block * 4 * BLOCK, blocks * 4 * BLOCK, accumulate)
+
+
+@helper
+def _ahead(x1, x2, target, y, x, line):
+    """What to ask for: the maps at pixel (y, x) and `line` bytes on."""
+    width, two = x1.shape[1], x2.size > 0
+    return Ahead(
+        np.int64(x1.ctypes.data) + (y * width + x) * x1.shape[2] * 4 + line,
+        np.int64(x2.ctypes.data) + two * ((y * width + x) * x2.shape[2] * 4 + line),
+        two * LINE,
+        np.int64(target.map.ctypes.data) + y * target.row + x * target.pixel + line,
+    )
 
 
 def chunk_bytes(filters: int) -> int:
@@ -46,9 +58,13 @@ def _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y):
     clear(sums, sums_row)
     for x in range(0, width, PIXELS):
         pixels = min(PIXELS, width - x)
-        _products(x1, weights1, y, x, pixels, acc, 0)
-        if x2.size > 0:
-            _products(x2, weights2, y, x, pixels, acc, 1)
+        for block in range(blocks):
+            for part in range(0, pixels, ROWS):
+                some, to = min(ROWS, pixels - part), acc + part * blocks * 4 * BLOCK
+                fetch_ahead(_ahead(x1, x2, target, y, x + PIXELS, block * PIXELS * LINE), part, some)
+                _products(x1, weights1, block, y, x + part, some, to, 0)
+                if x2.size > 0:
+                    _products(x2, weights2, block, y, x + part, some, to, 1)
         for block in range(blocks):
             c = sums + target.channels[block] * 4
             finish_run(

@@ -4,6 +4,7 @@ counts bits by itself.
 
 from llvmlite import ir
 
+from bidiffsr_arch.packed.kernels.ahead import fetch_ahead
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.vector_ir import (
     FEATURES,
@@ -75,11 +76,12 @@ _pixel = popcount_tile(1)
 
 
 @helper
-def popcount_row(row0, row1, row2, rows, words, pixel_bytes, weights, counts, width):
+def popcount_row(row0, row1, row2, rows, words, pixel_bytes, weights, counts, width, ahead):
     """Counts of `width` neighbouring pixels, uint16 (width, BLOCK)."""
     x = 0
     while x + TILE <= width:
         d = x * pixel_bytes
+        fetch_ahead(ahead, x, TILE)
         _tile(row0 + d, row1 + d, row2 + d, rows, words, pixel_bytes, weights, counts + x * PIXEL_BYTES)
         x += TILE
     while x < width:
@@ -89,9 +91,9 @@ def popcount_row(row0, row1, row2, rows, words, pixel_bytes, weights, counts, wi
 
 
 @helper
-def popcount_pair(bits, row_bits, slots, radius, pixel_bytes, weights, counts, x, pixels):
+def popcount_pair(bits, row_bits, slots, radius, pixel_bytes, weights, counts, x, pixels, upper, lower):
     """Counts of a segment of two output rows, uint16 (2, SEGMENT, BLOCK), from the rows of bits that start at slot
-    `slots`.
+    `slots`. upper, lower: what to ask memory for meanwhile for each (`Ahead`).
     """
     start = bits + (x + 1 - radius) * pixel_bytes
     rows = 2 * radius + 1
@@ -100,5 +102,5 @@ def popcount_pair(bits, row_bits, slots, radius, pixel_bytes, weights, counts, x
     r1 = start + (slots + 1) % ROWS * row_bits
     r2 = start + (slots + 2) % ROWS * row_bits
     r3 = start + (slots + 3) % ROWS * row_bits
-    popcount_row(r0, r1, r2, rows, words, pixel_bytes, weights, counts, pixels)
-    popcount_row(r1, r2, r3, rows, words, pixel_bytes, weights, counts + SEGMENT * PIXEL_BYTES, pixels)
+    popcount_row(r0, r1, r2, rows, words, pixel_bytes, weights, counts, pixels, upper)
+    popcount_row(r1, r2, r3, rows, words, pixel_bytes, weights, counts + SEGMENT * PIXEL_BYTES, pixels, lower)

@@ -152,3 +152,11 @@ def clear(b, address, size):
 def copy(b, target, source, size):
     """`size` bytes from source to target, which do not overlap."""
     cgutils.raw_memcpy(b, b.inttoptr(target, I8.as_pointer()), b.inttoptr(source, I8.as_pointer()), size, int64(1))
+
+
+def fetch(b: IRBuilder, address: Value, *, write: bool = False) -> None:
+    """Ask for the cache line of an address that is soon read or written; any address will do."""
+    pointer = b.inttoptr(address, I8.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    function = b.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+    b.call(function, [pointer, *(ir.Constant(I32, number) for number in (int(write), 3, 1))])

@@ -8,6 +8,7 @@ takes 144.
 import numpy as np
 from numba import prange
 
+from bidiffsr_arch.packed.kernels.ahead import LINE, Ahead, fetch_ahead
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.gemm import ROWS, finish_run, gemm
 from bidiffsr_arch.packed.kernels.signs import norm_swish_vector
@@ -186,6 +187,29 @@ def _store_tile(m, point, filters, add, s, target, spare, ty, tx, height, width)
             )
 
 
+@helper
+def _fetch_part(x, s, target, ty, tx, tiles, point, part, parts):
+    """While products of point `point` are formed, ask for a part of what comes: the rows of x that the next row of
+    tiles adds, and these tiles' shortcut and results. Four points share a part of a row each.
+    """
+    height, width, channels = x.shape
+    row, q = point % 4, point // 4 * parts + part
+    lines = min(4 * tiles, width - 4 * tx) * channels * 4 // LINE
+    first, last = lines * q // (POINTS // 4 * parts), lines * (q + 1) // (POINTS // 4 * parts)
+    y, coming = min(4 * ty + row, height - 1), min(4 * ty + 5 + row, height - 1)
+    has_shortcut = s.pixel > 0
+    fetch_ahead(
+        Ahead(
+            np.int64(x.ctypes.data) + (coming * width + 4 * tx) * channels * 4,
+            np.int64(s.map.ctypes.data) + y * s.row + 4 * tx * s.pixel,
+            has_shortcut * LINE,
+            np.int64(target.map.ctypes.data) + y * target.row + 4 * tx * target.pixel,
+        ),
+        first,
+        last - first,
+    )
+
+
 @kernel
 def winograd(x, normalise, gain, bias, weights, add, s, target, scratch):
     """Convolution of a map (H, W, C), or of swish(gain * x + bias) of it, plus `add` a channel and the map s
@@ -241,6 +265,7 @@ def winograd(x, normalise, gain, bias, weights, add, s, target, scratch):
                         )
                 for p in range(POINTS):
                     for block in range(filters // BLOCK):
+                        _fetch_part(x, s, target, ty, tx, tiles, p, block, filters // BLOCK)
                         w = np.int64(weights.ctypes.data) + (p * (filters // BLOCK) + block) * channels * 4 * BLOCK
                         gemm(
                             inputs + p * in_point,
