@@ -10,8 +10,10 @@ weights:
 """
 
 import argparse
+import io
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stderr
 
 from tqdm import tqdm
 
@@ -54,6 +56,13 @@ def run(args: argparse.Namespace) -> None:
             others are done).
     """
     load_plugins()
+    # What others say on the way (Numba's kernels being compiled, Pillow's warnings); errors are printed after this.
+    with redirect_stderr(io.StringIO()) if args.quiet else nullcontext():
+        enlarge(args)
+
+
+def enlarge(args: argparse.Namespace) -> None:
+    """As `run`."""
     jobs, kept = plan(args.pictures, args.output, args.overwrite)
     upscaler = Upscaler.from_file(
         args.weights, args.opt, packed=args.packed, device=args.device, sampler=args.sampler, steps=args.steps,
