@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from straight_line import by_indicators, by_selection, straight_line
+from straight_line import by_indicators, by_masks, by_selection, straight_line
 from torch import nn
 from tqdm import tqdm
 
@@ -32,10 +32,12 @@ HERE = Path(__file__).parent
 # What is computed, and the options of `Stepping`.
 ROWS = {
     "composition": ("straight-line composition, pieces by indicators", by_indicators, {}),
+    "masks": ("straight-line composition, pieces by masks, as published", by_masks, {}),
     "selection": ("straight-line composition, pieces by torch.where", by_selection, {}),
     "ours": ("this implementation", None, {}),
     "bf16": ("with amp: bf16", None, {"amp": "bf16"}),
     "checkpointing": ("with checkpointing: true", None, {"checkpointing": True}),
+    "channels_last": ("with channels_last: true", None, {"channels_last": True}),
     "compile": ("with compile: true", None, {"compile": True}),
     "bf16+compile": ("with amp: bf16 and compile: true", None, {"amp": "bf16", "compile": True}),
 }
