@@ -27,9 +27,17 @@ def plus_or_minus_one(v: Tensor) -> Tensor:
     return torch.where(v >= 0, torch.ones_like(v), -torch.ones_like(v))
 
 
+def by_masks(r: Tensor) -> Tensor:
+    """-1 below -1, 2r + r² on [-1, 0), 2r - r² on [0, 1), +1 from 1 on: what is there so far times a mask, the next
+    piece times the rest, one after the other. The way that published implementations go (Bi-Real Net's, ReActNet's)."""
+    below, negative, inner = ((r < end).to(r.dtype) for end in (-1, 0, 1))
+    first = -1 * below + (r * r + 2 * r) * (1 - below)
+    second = first * negative + (-r * r + 2 * r) * (1 - negative)
+    return second * inner + 1 * (1 - inner)
+
+
 def by_indicators(r: Tensor) -> Tensor:
-    """-1 below -1, 2r + r² on [-1, 0), 2r - r² on [0, 1), +1 from 1 on, each piece times the indicator of where it is
-    valid: the way that published implementations go."""
+    """The same function in fewer operations: each piece times the indicator of where it is valid."""
     below, negative, inner = (r < -1).to(r.dtype), (r < 0).to(r.dtype), (r < 1).to(r.dtype)
     left = -below + (2 * r + r * r) * (negative - below)
     return left + (2 * r - r * r) * (inner - negative) + (1 - inner)

@@ -5,6 +5,8 @@ that a busy machine is as busy for all. Numbers are medians over the rounds.
 
     python benchmarks/train_step.py                         the table for this machine, benchmarks/train_step.md
     python benchmarks/train_step.py --rows composition ours -o ''       two rows, printed only
+    python benchmarks/train_step.py --rows composition ours compile --append        added, where memory is short: every
+                                                                        row's process holds a network and its optimizer
     python benchmarks/train_step.py --device cuda --batch 16 --size 256
     python benchmarks/train_step.py --losses                200 steps of a small network, both ways
 """
@@ -20,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from straight_line import by_indicators, by_selection, straight_line
+from straight_line import by_indicators, by_masks, by_selection, straight_line
 from torch import nn
 from tqdm import tqdm
 
@@ -32,10 +34,12 @@ HERE = Path(__file__).parent
 # What is computed, and the options of `Stepping`.
 ROWS = {
     "composition": ("straight-line composition, pieces by indicators", by_indicators, {}),
+    "masks": ("straight-line composition, pieces by masks, as published", by_masks, {}),
     "selection": ("straight-line composition, pieces by torch.where", by_selection, {}),
     "ours": ("this implementation", None, {}),
     "bf16": ("with amp: bf16", None, {"amp": "bf16"}),
     "checkpointing": ("with checkpointing: true", None, {"checkpointing": True}),
+    "channels_last": ("with channels_last: true", None, {"channels_last": True}),
     "compile": ("with compile: true", None, {"compile": True}),
     "bf16+compile": ("with amp: bf16 and compile: true", None, {"amp": "bf16", "compile": True}),
 }
@@ -166,12 +170,14 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--losses", action="store_true", help="train a small network both ways instead")
+    parser.add_argument("--append", action="store_true", help="add a table to the output, for rows of another run")
     parser.add_argument("-o", "--output", default=str(HERE / "train_step.md"), help="empty for none")
     args = parser.parse_args()
     text = losses() if args.losses else table(args, measure(args))
     print(text)
     if args.output and not args.losses:
-        Path(args.output).write_text(text)
+        with open(args.output, "a" if args.append else "w") as file:
+            file.write("\n" + text.replace("# Cost of", "## Cost of", 1) if args.append else text)
 
 
 if __name__ == "__main__":

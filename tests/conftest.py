@@ -1,6 +1,9 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,18 @@ def benchmark_root() -> Path:
     if not (root / "Set5" / "HR").is_dir():
         pytest.skip(f"no benchmark pictures in {root} (set BIDIFFSR_BENCHMARK_ROOT to the folder that has Set5/HR)")
     return root
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that is a file system of its own, of 64 KiB; without the right to mount one the test is skipped."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture

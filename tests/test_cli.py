@@ -71,10 +71,12 @@ def test_every_command_has_help_with_an_example(capsys):
 
 
 @pytest.mark.parametrize("argv", [[], ["nothing"], ["train"], ["options", "--nothing"], ["data"]])
-def test_wrong_arguments_are_status_2(argv):
+def test_wrong_arguments_are_status_2_and_one_line(argv, capsys):
     with pytest.raises(SystemExit) as end:
         main(argv)
     assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("basicsr") and said.endswith("--help\n") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

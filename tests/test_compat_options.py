@@ -164,3 +164,22 @@ def test_unknown_path_keys_do_not_become_folders(command, make, monkeypatch):
     assert (command.folder / "experiments/run/training_states").is_dir()
     assert (command.folder / "weights.pth").is_dir() == (make is not misc.make_exp_dirs)
     assert train.make_exp_dirs is misc.make_exp_dirs
+
+
+def test_runs_that_are_restarted_within_a_second_keep_all_earlier_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(misc, "get_time_str", lambda: "now")
+    run, stock = tmp_path / "run", inspect.unwrap(misc.mkdir_and_rename)
+
+    def begin(make) -> None:
+        make(str(run))
+        (run / "log").touch()
+
+    begin(stock)
+    begin(stock)
+    with pytest.raises(OSError, match="not empty"):
+        begin(stock)
+    begin(misc.mkdir_and_rename)
+    begin(misc.mkdir_and_rename)
+    names = ["run", "run_archived_now", "run_archived_now_2", "run_archived_now_3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert all((tmp_path / name / "log").exists() for name in names)

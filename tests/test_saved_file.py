@@ -53,6 +53,16 @@ def test_a_failure_at_any_moment_leaves_the_old_file(tmp_path, monkeypatch, mome
     assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
 
 
+def test_a_disk_that_is_really_full_leaves_the_old_file(small_disk):
+    file = small_disk / "net.pth"
+    save_whole({"a": torch.zeros(4)}, file)
+    before = file.read_bytes()
+    with pytest.raises(InputError, match=r"net\.pth cannot be written \(No space left on device\); the last good"):
+        save_whole({"a": torch.zeros(2**16)}, file)
+    assert file.read_bytes() == before
+    assert [path.name for path in small_disk.iterdir()] == ["net.pth"]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "models").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"models/net\.pth cannot be written \((File exists|Not a directory)\)"):

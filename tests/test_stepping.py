@@ -1,6 +1,7 @@
 """The options that change how a training step is computed: each trains, resumes, and does what it says."""
 
 import importlib.util
+from collections import Counter
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.archs.blocks import set_checkpointing
 from bidiffsr_arch.archs.norm_swish import Dropout
-from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d
+from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, held_weights
 from bidiffsr_arch.binary.bank import TimestepRPReLU
+from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.models import BIDiffSRModel
 from bidiffsr_arch.models.stepping import Stepping
@@ -104,6 +107,40 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(options):
     gradients = [[p.grad for p in model.net_g.parameters() if p.grad is not None] for model in (whole, parts)]
     for got, expected in zip(*gradients, strict=True):  # sums of float32 in another order
         assert (got - expected).norm() <= 1e-4 * expected.norm() + 1e-7
+
+
+def test_weights_are_binarized_once_a_step_however_often_the_network_is_called(options, monkeypatch):
+    calls = Counter()
+    original = BinaryWeightConv2d.bits_and_scale
+
+    def counted(self: BinaryWeightConv2d, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls[self] += 1
+        return original(self, v)
+
+    model = build(options, accumulate=4, checkpointing=True)  # four calls, each computed again in the backward pass
+    monkeypatch.setattr(BinaryWeightConv2d, "bits_and_scale", counted)
+    run(model, 1, 1, count=4)
+    layers = [module for module in model.net_g.modules() if isinstance(module, BinaryWeightConv2d)]
+    assert layers and calls == dict.fromkeys(layers, 1)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what reads a number from a tensor, for which a GPU would have to be waited for."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), function
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("binarizer", BINARIZERS)
+def test_neither_pass_reads_a_number_from_a_tensor(binarizer, tiny_options):
+    competitor = {} if binarizer == "bidiffsr" else COMPETITOR
+    network = BIDiffSRUNet(**tiny_options | dict(binarizer=binarizer, dropout=0.2) | competitor)
+    x, time = torch.rand(2, 3, 16, 16), torch.tensor([3, 97])
+    with NoWaiting(), held_weights(network):
+        network(x, x, time).mean().backward()
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
+        time[0].item()
 
 
 def test_a_batch_that_parts_do_not_divide_is_refused(options):

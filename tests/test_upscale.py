@@ -240,6 +240,31 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_picture(workplace, monkeypat
     assert os.listdir("out") == []
 
 
+def test_a_disk_that_is_really_full_keeps_the_whole_pictures(workplace, small_disk, capsys):
+    Image.effect_noise((160, 160), 90).save("in/b.png")  # its result is larger than the disk, that of a.png is not
+    assert upscale("in/a.png", "in/b.png", "-o", str(small_disk), "--weights", WEIGHTS, "--steps", "1") == 2
+    assert error_line(capsys) == f"cannot write {small_disk}/b.png: No space left on device"
+    assert os.listdir(small_disk) == ["a.png"]
+
+
+def test_quiet_prints_errors_alone(workplace, monkeypatch, capsys):
+    """Compiled kernels, for one, are announced on stderr."""
+    from bidiffsr_arch.upscale.upscaler import Upscaler
+
+    call = Upscaler.__call__
+
+    def talkative(self, *args, **kwargs):
+        print("Compiling kernels", file=sys.stderr)
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(Upscaler, "__call__", talkative)
+    Path("in/d.png").write_bytes(Path("in/a.png").read_bytes()[:100])
+    assert upscale("in", "-o", "out", "--weights", WEIGHTS, "--quiet") == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("basicsr: expected a whole picture, got in/d.png")
+    assert said.err.count("\n") == 1
+
+
 def test_damaged_pictures_are_named_and_the_others_are_done(workplace, capsys):
     whole = Path("in/a.png").read_bytes()
     Path("in/a.png").write_bytes(whole[: len(whole) // 2])

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 from bidiffsr_arch.errors import CheckFailed, InputError
 
@@ -25,9 +26,16 @@ COMMANDS = {
 }
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Tells a wrong command line in one line, as every other mistake is told, without the usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     """The parser of all commands, of which only `chosen` has its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="basicsr",
         description="Train and test image restoration networks with BasicSR, BI-DiffSR among them.",
         epilog="example: basicsr train -opt options/train_BIDiffSR_x4.yml",

@@ -73,7 +73,7 @@ def draw_trajectory(args: argparse.Namespace) -> "Figure":
 def draw_curves(args: argparse.Namespace) -> "Figure":
     from bidiffsr_arch.plots.curves import curves, read_series
 
-    return curves(read_series(Path(args.source)), Path(args.source).name)
+    return curves(read_series(Path(args.source)), Path(args.source).resolve().name)
 
 
 def draw_strip(args: argparse.Namespace) -> "Figure":

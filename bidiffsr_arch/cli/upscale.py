@@ -11,8 +11,10 @@ weights:
 """
 
 import argparse
+import io
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
 from tqdm import tqdm
@@ -60,6 +62,13 @@ def run(args: argparse.Namespace) -> None:
             others are done).
     """
     load_plugins()
+    # What others say on the way (Numba's kernels being compiled, Pillow's warnings); errors are printed after this.
+    with redirect_stderr(io.StringIO()) if args.quiet else nullcontext():
+        enlarge(args)
+
+
+def enlarge(args: argparse.Namespace) -> None:
+    """As `run`."""
     jobs, kept = plan(args.pictures, args.output, args.overwrite)
     weights = args.weights or own_weights(args)
     upscaler = Upscaler.from_file(

@@ -23,7 +23,15 @@ BEFORE_BASICSR: tuple[Cure, ...] = (
 # they wrap: the checks of options come after the option file has been read.
 AFTER_BASICSR = {
     "registry": ("unknown_names",),
-    "options": ("command_line", "own_roots", "gpus_without_cuda", "missing_data", "stray_folders", "drawn_seed"),
+    "options": (
+        "command_line",
+        "own_roots",
+        "gpus_without_cuda",
+        "missing_data",
+        "stray_folders",
+        "drawn_seed",
+        "archive_names",
+    ),
     "saving": ("whole_checkpoints",),
     "resume": ("resume_state", "resumed_epochs"),
     "distributed": ("distributed_start", "distributed_slurm", "distributed_model"),

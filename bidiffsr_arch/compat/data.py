@@ -136,6 +136,9 @@ def unpaired_folders() -> bool:
 
     def paired_paths_from_folder(folders: list[str], keys: list[str], filename_tmpl: str) -> list[dict[str, str]]:
         lq_folder, gt_folder = folders
+        for folder, key in zip(folders, keys, strict=True):
+            if not osp.isdir(folder):
+                raise InputError(f"expected a folder of pictures at {folder}, found none; set dataroot_{key}")
         found = set(scandir(lq_folder))
         stems = [osp.splitext(name) for name in scandir(gt_folder)]
         wanted = {f"{filename_tmpl.format(stem)}{suffix}" for stem, suffix in stems}

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import chain, count
 from os import path as osp
 from pathlib import Path
 
@@ -170,4 +171,22 @@ def stray_folders() -> bool:
         stock({**opt, "path": {key: opt["path"][key] for key in folders}})
 
     replace(stock, make_exp_dirs)
+    return True
+
+
+def archive_names() -> bool:
+    """An earlier run's folder is renamed by the second: where one of that second is there, names are counted on."""
+    stock = misc.mkdir_and_rename
+    if not contains(stock, "os.rename(path, new_name)"):
+        return False
+
+    def mkdir_and_rename(path: str) -> None:
+        if osp.exists(path):
+            name = f"{path}_archived_{misc.get_time_str()}"
+            archived = next(free for free in chain([name], (f"{name}_{n}" for n in count(2))) if not osp.lexists(free))
+            print(f"Path already exists. Rename it to {archived}", flush=True)
+            os.rename(path, archived)
+        os.makedirs(path, exist_ok=True)
+
+    replace(stock, mkdir_and_rename)
     return True

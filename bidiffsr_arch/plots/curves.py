@@ -84,8 +84,8 @@ def curves(series: Series, title: str) -> Figure:
     if not panels:
         raise InputError("expected losses or metrics to draw, found a learning rate only")
     figure = Figure((8, 2.8 * len(panels) + 0.4), layout="constrained")
-    figure.suptitle(title)
-    for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+    figure.suptitle(f"Training of {title}")
+    for axes, panel in zip(figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0], panels, strict=True):
         for name, points in panel.items():
             axes.plot(*zip(*points, strict=True), ".-", label=name)
         is_loss = panel is losses

@@ -61,7 +61,7 @@ def shuffle_ranges(probe: Probe, layer: str | None = None) -> Figure:
     decoder, skip = seen[name]
     panels = [
         ("Before: what is fused", {"decoder": decoder, "skip": skip}),
-        ("After: what the convolutions get", {"first": seen["1"][0], "second": seen["2"][0]}),
+        ("After: what the convolutions get", {"first convolution": seen["1"][0], "second": seen["2"][0]}),
     ]
     figure = Figure((10, 4.5), layout="constrained")
     figure.suptitle(f"Channel shuffle in {name} at t = {time}")
@@ -104,6 +104,8 @@ def timestep_biases(network: torch.nn.Module, layer: str | None = None) -> Figur
     right.set(title="Their distributions over channels", xlabel="timestep group k", ylabel="bias b_k (no unit)",
               xticks=range(len(biases)))  # fmt: skip
     right.axhline(0, color="black", linewidth=0.5)
+    right.yaxis.tick_right()  # away from the colour bar's numbers
+    right.yaxis.set_label_position("right")
     return figure
 
 

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
@@ -90,7 +89,6 @@ def _read_checkpoint(path: Path, option_file: str | Path | None, packed: bool | 
         _refuse_other_scale(path, option_file, options["scale"])
     network = build_network(options["network_g"])
     parameters, _ = read_checkpoint(path, "params_ema")
-    _refuse_not_finite(path, parameters)
     try:
         network.load_state_dict(parameters)
     except RuntimeError as error:
@@ -134,12 +132,6 @@ def _refuse_other_scale(path: Path, option_file: str | Path, scale: int) -> None
         return
     if trained is not None and trained != scale:
         raise InputError(f"expected weights of x{scale}, as {option_file} says, got {path}, trained for x{trained}")
-
-
-def _refuse_not_finite(path: Path, parameters: Mapping[str, torch.Tensor]) -> None:
-    broken = [name for name, value in parameters.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise InputError(f"expected finite weights, got {path} with NaN or infinity in {broken[0]}; training diverged")
 
 
 def _read_packed(path: Path, option_file: str | Path | None, packed: bool | None) -> Weights:
