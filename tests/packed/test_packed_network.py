@@ -99,6 +99,17 @@ def test_end_to_end(variant, backend):
     torch.testing.assert_close(packed(*args), result, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_memory_is_given_back_and_used_again(variant):
+    packed, memory = pack(network_of(variant), "torch"), []
+    for _ in range(3):
+        packed(*inputs())
+        blocks = packed.workspace._blocks
+        assert all(block.free == [(0, block.memory.size)] for block in blocks)
+        memory.append(sum(block.memory.size for block in blocks))
+    assert memory[1] == memory[2]
+
+
 @pytest.mark.parametrize("variant", ["paper", "all binary", "odd widths", "xnor", "reactnet", "concat"])
 def test_every_layer_on_the_same_input(variant, backend):
     """Fed what the float layer was fed, a packed layer gives the same integers; the numbers differ by rounding."""
