@@ -1,6 +1,8 @@
 """The packed network: a `BIDiffSRUNet` for inference whose 1-bit convolutions work on bits."""
 
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
+from math import prod
 from threading import Lock
 
 import numpy as np
@@ -22,6 +24,10 @@ from bidiffsr_arch.packed.state import packed_state
 from bidiffsr_arch.packed.workspace import Workspace
 
 LAYERS = [(ResBlockAttention, ResBlock), ((CPDown, PixelDown), Down), ((CPUp, PixelUp), Up), (Fusion, fusion)]
+
+KEPT = 2**29
+"""Bytes that the outermost level's skips may take; more than that are computed again when the decoder needs them, since
+on bits that costs little time."""
 
 # Numba's simplest threads do not stand being called from two of Python's at once.
 ONE_AT_A_TIME = Lock()
@@ -83,32 +89,53 @@ class PackedUNet(nn.Module):
         height, width = picture.shape[1:]
         with self.workspace.maps((height, width, padded(len(picture)))) as (pixels,):
             torch.from_numpy(pixels)[..., : len(picture)] = picture.permute(1, 2, 0)
-            x = take((height, width, padded(self.first_conv.filters)))
-            sums = self.first_conv(pixels, moment, x)
-        skips = [x]
-        for layer in self.downs:
+            x, sums, skips = self._encode(pixels, moment)
+            for layer in self.mid:
+                sums = layer(x, sums, moment, x)
+            for layer in self.ups:
+                if isinstance(layer, ResBlock):
+                    sums = layer(x, sums, moment, x)
+                elif isinstance(layer, Up):
+                    out = take((2 * x.shape[0], 2 * x.shape[1], padded(sum(conv.filters for conv in layer.convs) // 4)))
+                    sums = layer(x, moment, out)
+                    give(x)
+                    x = out
+                else:
+                    skip = skips.pop()
+                    skip = self._outermost(pixels, moment, skip)[0] if isinstance(skip, int) else skip
+                    sums = layer(x, skip, moment)
+                    give(skip)
+            return self._last(x, sums)
+
+    def _encode(self, pixels: np.ndarray, moment: Moment) -> tuple[np.ndarray, np.ndarray, list[np.ndarray | int]]:
+        """The encoder's last map, its sums, and the skips: maps, or how many ResBlocks the outermost level has to be
+        computed with again (`KEPT`)."""
+        take, give = self.workspace.take, self.workspace.give
+        outer = sum(1 for _ in takewhile(lambda layer: not isinstance(layer, Down), self.downs))
+        size = (*pixels.shape[:2], padded(self.first_conv.filters))
+        begun = 0 if (outer + 1) * prod(size) * pixels.itemsize <= KEPT else outer
+        x, sums = self._outermost(pixels, moment, begun)
+        skips = list(range(begun + 1)) if begun else [x]
+        for layer in self.downs[begun:]:
             halved = isinstance(layer, Down)
             out = take((x.shape[0] // 2, x.shape[1] // 2, padded(4 * layer.convs[0].filters)) if halved else x.shape)
             sums = layer(x, moment, out) if halved else layer(x, sums, moment, out)
+            if x is not skips[-1]:
+                give(x)
             x = out
             skips.append(x)
-        x = take(x.shape)
-        x[...] = skips[-1]
-        for layer in self.mid:
+        if x is skips[-1]:
+            x = take(x.shape)
+            x[...] = skips[-1]
+        return x, sums, skips
+
+    def _outermost(self, pixels: np.ndarray, moment: Moment, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+        """The outermost level's map after so many of its encoder's ResBlocks, and its sums."""
+        x = self.workspace.take((*pixels.shape[:2], padded(self.first_conv.filters)))
+        sums = self.first_conv(pixels, moment, x)
+        for layer in self.downs[:blocks]:
             sums = layer(x, sums, moment, x)
-        for layer in self.ups:
-            if isinstance(layer, ResBlock):
-                sums = layer(x, sums, moment, x)
-            elif isinstance(layer, Up):
-                out = take((2 * x.shape[0], 2 * x.shape[1], padded(sum(conv.filters for conv in layer.convs) // 4)))
-                sums = layer(x, moment, out)
-                give(x)
-                x = out
-            else:
-                skip = skips.pop()
-                sums = layer(x, skip, moment)
-                give(skip)
-        return self._last(x, sums)
+        return x, sums
 
     def _last(self, x: np.ndarray, sums: np.ndarray | None) -> Tensor:
         height, width, _ = x.shape

@@ -41,6 +41,7 @@ VARIANTS = {
     "all full precision": dict(fp_res=[16, 8]),
     "odd widths": dict(inner_channel=18, norm_groups=3),
     "attention": dict(attn_res=[16, 8]),
+    "one level": dict(channel_mults=[1]),
     "no attention": dict(attn_res=[], mid_attn=False),
     "no identity": dict(identity=False),
     "one group": dict(dynamic_group=1),
@@ -108,6 +109,19 @@ def test_all_memory_is_given_back_and_used_again(variant):
         assert all(block.free == [(0, block.memory.size)] for block in blocks)
         memory.append(sum(block.memory.size for block in blocks))
     assert memory[1] == memory[2]
+
+
+@pytest.mark.parametrize("variant", ["paper", "one level", "attention"])
+def test_skips_that_are_computed_again_change_nothing(variant, monkeypatch):
+    packed = pack(network_of(variant), "torch")
+    expected = packed(*inputs())
+    before = sum(block.memory.size for block in packed.workspace._blocks)
+    monkeypatch.setattr("bidiffsr_arch.packed.network.KEPT", 0)
+    packed.workspace.begin((0, 0))
+    torch.testing.assert_close(packed(*inputs()), expected, rtol=0, atol=0)
+    blocks = packed.workspace._blocks
+    assert all(block.free == [(0, block.memory.size)] for block in blocks)
+    assert sum(block.memory.size for block in blocks) < before
 
 
 @pytest.mark.parametrize("variant", ["paper", "all binary", "odd widths", "xnor", "reactnet", "concat"])
