@@ -8,7 +8,7 @@ that a busy machine is as busy for all. Numbers are medians over the rounds.
     python benchmarks/train_step.py --rows composition ours compile --append        added, where memory is short: every
                                                                         row's process holds a network and its optimizer
     python benchmarks/train_step.py --device cuda --batch 16 --size 256
-    python benchmarks/train_step.py --losses                200 steps of a small network, both ways
+    python benchmarks/train_step.py --losses --append       200 steps of a small network, both ways
 """
 
 import argparse
@@ -170,12 +170,12 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--losses", action="store_true", help="train a small network both ways instead")
-    parser.add_argument("--append", action="store_true", help="add a table to the output, for rows of another run")
+    parser.add_argument("--append", action="store_true", help="add to the output in place of writing it anew")
     parser.add_argument("-o", "--output", default=str(HERE / "train_step.md"), help="empty for none")
     args = parser.parse_args()
     text = losses() if args.losses else table(args, measure(args))
     print(text)
-    if args.output and not args.losses:
+    if args.output and (args.append or not args.losses):
         with open(args.output, "a" if args.append else "w") as file:
             file.write("\n" + text.replace("# Cost of", "## Cost of", 1) if args.append else text)
 

@@ -90,6 +90,19 @@ def test_each_option_trains_close_to_none_resumes_exactly_and_saves_plain_names(
     assert second.output.shape == (2, 3, 16, 16)
 
 
+@pytest.mark.parametrize("switch", [s for s in SWITCHES if "compile" not in s], ids=lambda switch: "+".join(switch))
+def test_each_option_may_be_switched_between_two_runs(switch, options, tmp_path):
+    for before, after in (({}, switch), (switch, {})):
+        first = build(options, **before)
+        run(first, 1, 1)
+        first.save(epoch=0, current_iter=1)
+        second = build(
+            options | {"path": options["path"] | {"pretrain_network_g": str(tmp_path / "net_g_1.pth")}}, **after
+        )
+        second.resume_training(torch.load(tmp_path / "1.state", weights_only=True))
+        assert run(second, 2, 2) == pytest.approx(run(first, 2, 2), abs=0.02)
+
+
 def test_scaler_of_fp16_goes_on_where_it_was(options, tmp_path):
     first = build(options, amp="fp16")
     run(first, 1, 1)
