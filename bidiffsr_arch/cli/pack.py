@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> None:
     from bidiffsr_arch.models.checkpoint import read_checkpoint
     from bidiffsr_arch.models.super_resolution import SuperResolution
     from bidiffsr_arch.packed import Description, pack, save_packed
-    from bidiffsr_arch.packed.file_format import SAMPLING, file_digest
+    from bidiffsr_arch.packed.file_format import SAMPLING
+    from bidiffsr_arch.saved_file import digest
 
     network_g = plain(options["network_g"])
     if network_g["type"] != "BIDiffSRUNet":
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
         **given,
         steps=sampling.diffusion.num_inference_steps,
         source=Path(args.checkpoint).name,
-        source_sha256=file_digest(Path(args.checkpoint)),
+        source_sha256=digest(args.checkpoint),
         params=found,
     )
     size = save_packed(pack(network, "torch"), output, description, half=args.half, overwrite=args.overwrite)

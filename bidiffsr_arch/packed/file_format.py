@@ -9,19 +9,19 @@ Tensors are those of `state.packed_state`. Metadata, all strings:
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from bidiffsr_arch.archs.bidiffsr_arch import BIDiffSRUNet
+from bidiffsr_arch.data.files import write_bytes
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed.network import PackedUNet
 from bidiffsr_arch.packed.state import expected_shapes
@@ -68,34 +68,19 @@ class Description:
         return {name: getattr(self, name) for name in SAMPLING}
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return _rest_digest(hashlib.sha256(), file)
-
-
-def _rest_digest(digest, file: BinaryIO) -> str:
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a packed file, its checksum included."""
+    content = save(dict(tensors), {**metadata, "sha256": NO_SEAL})
+    return content.replace(NO_SEAL.encode(), hashlib.sha256(content).hexdigest().encode(), 1)  # the header comes first
 
 
 def _digest_without(path: Path, seal: str) -> str:
     """SHA-256 of a safetensors file, with `NO_SEAL` where its header says `seal`."""
-    with open(path, "rb") as file:
-        length = file.read(8)
-        header = file.read(int.from_bytes(length, "little")).replace(seal.encode(), NO_SEAL.encode(), 1)
-        return _rest_digest(hashlib.sha256(length + header), file)
-
-
-def seal(path: Path) -> None:
-    """Write the checksum into a file whose ``sha256`` is `NO_SEAL`."""
-    digest = _digest_without(path, NO_SEAL)
-    with open(path, "r+b") as file:
-        header = file.read(8)
-        header += file.read(int.from_bytes(header, "little"))
-        file.seek(header.index(NO_SEAL.encode()))
-        file.write(digest.encode())
+    content = path.read_bytes()
+    data = 8 + int.from_bytes(content[:8], "little")
+    digest = hashlib.sha256(content[:data].replace(seal.encode(), NO_SEAL.encode(), 1))
+    digest.update(memoryview(content)[data:])
+    return digest.hexdigest()
 
 
 def save_packed(
@@ -119,19 +104,8 @@ def save_packed(
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputError(f"expected numbers that float16 can hold, {name} has larger ones; leave --half out")
-    metadata = {
-        "format": FORMAT,
-        "version": VERSION,
-        "sha256": NO_SEAL,
-        "description": json.dumps(asdict(description)),
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, temporary, metadata)
-        seal(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    metadata = {"format": FORMAT, "version": VERSION, "description": json.dumps(asdict(description))}
+    write_bytes(path, sealed(tensors, metadata))
     return path.stat().st_size
 
 

@@ -3,19 +3,20 @@
 import argparse
 import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import bench as bench_command
 from bidiffsr_arch.cli import pack as pack_command
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed import Description, PackedUNet, load_packed, pack, save_packed
-from bidiffsr_arch.packed.file_format import NO_SEAL, file_digest, seal
+from bidiffsr_arch.packed.file_format import sealed
+from bidiffsr_arch.saved_file import digest
 
 TINY = dict(
     type="BIDiffSRUNet",
@@ -95,17 +96,23 @@ def test_never_overwrites_or_leaves_half_a_file(written, monkeypatch):
     with pytest.raises(InputError, match="--overwrite"):
         save_packed(pack(tiny(1), "torch"), written, Description(TINY))
 
-    def fails(tensors, path, metadata):
-        path.write_bytes(b"half")
+    def fails(path, content, write=Path.write_bytes):
+        write(path, content[:100])
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bidiffsr_arch.packed.file_format.save_file", fails)
+        patch.setattr(Path, "write_bytes", fails)
         with pytest.raises(OSError, match="disk full"):
             save_packed(pack(tiny(1), "torch"), written, Description(TINY), overwrite=True)
     assert written.read_bytes() == before and [p.name for p in written.parent.iterdir()] == [written.name]
     save_packed(pack(tiny(1), "torch"), written, Description(TINY), overwrite=True)
     assert written.read_bytes() != before
+
+
+def test_others_may_read_the_file_as_far_as_the_umask_lets_them(tmp_path):
+    (tmp_path / "any").touch()
+    save_packed(pack(tiny(0), "torch"), tmp_path / "a.safetensors", Description(TINY))
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
 REFUSED = {
@@ -127,8 +134,7 @@ REFUSED = {
 def test_refuses(message, written):
     tensors, metadata = contents(written)
     REFUSED[message](tensors, metadata)
-    save_file(tensors, written, metadata | {"sha256": NO_SEAL})
-    seal(written)
+    written.write_bytes(sealed(tensors, metadata))
     with pytest.raises(InputError, match=message) as caught:
         load_packed(written)
     assert "\n" not in str(caught.value)
@@ -198,7 +204,7 @@ def test_command(command, tmp_path, capsys):
     assert_same(network, pack(tiny(1), "torch"))
     assert description.network_g == TINY and description.scale == 4 and description.diffuse == "residual"
     assert description.steps == 5 and description.residual_scale == 2 and description.params == "params_ema"
-    assert description.source == "net.pth" and description.source_sha256 == file_digest(tmp_path / "net.pth")
+    assert description.source == "net.pth" and description.source_sha256 == digest(tmp_path / "net.pth")
 
     with pytest.raises(InputError, match="--overwrite"):
         command()
