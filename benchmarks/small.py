@@ -31,11 +31,11 @@ from bidiffsr_arch.option_file import load_options, shipped_path
 # Name in the table: options that are changed.
 TRIED = {
     "as shipped": {},
-    "16 channels": {"network_g": {"inner_channel": 16}},
+    "24 channels": {"network_g": {"inner_channel": 24}},
     "32 channels": {"network_g": {"inner_channel": 32}},
-    "1 ResBlock a level": {"network_g": {"res_blocks": 1}},
-    "3 levels": {"network_g": {"channel_mults": [1, 2, 4], "res_blocks": 1}},
-    "all convolutions 1-bit": {"network_g": {"fp_res": []}},
+    "2 levels, 1 ResBlock each": {"network_g": {"channel_mults": [1, 2], "res_blocks": 1}},
+    "3 levels, 2 ResBlocks each": {"network_g": {"channel_mults": [1, 2, 4], "res_blocks": 2}},
+    "all convolutions but first and last 1-bit": {"network_g": {"fp_res": []}},
     "one timestep group": {"network_g": {"dynamic_group": 1}},
     "black and white at ±1, residuals as large": {"data_range": [-1, 1], "residual_scale": 2.0},
     "residuals 4 times as large": {"residual_scale": 0.5},

@@ -188,9 +188,9 @@ def _move_benchmarks(options: OrderedDict, root: str) -> None:
 
 def _find_own_weights(options: OrderedDict) -> None:
     """Put the package's folder of weights, wherever it is installed, in the place of `bidiffsr_arch/weights` in
-    `path: pretrain_network_g`."""
+    `path: pretrain_network_g`, unless that is there, as in a clone."""
     path = options["path"].get("pretrain_network_g")
-    if isinstance(path, str) and path.startswith(f"{WEIGHTS_FOLDER}/"):
+    if isinstance(path, str) and path.startswith(f"{WEIGHTS_FOLDER}/") and not Path(path).exists():
         own = files("bidiffsr_arch") / "weights"
         options["path"]["pretrain_network_g"] = str(own / path.removeprefix(f"{WEIGHTS_FOLDER}/"))
 

@@ -187,7 +187,7 @@ def test_pairs_that_are_there_are_kept_and_missing_ones_made(photographs, tmp_pa
         ({"scales": [1]}, "scales from 2 on"),
         ({"scales": [64]}, "at least 64 x 64"),
         ({"reduce": 0}, "reduce from 1 on"),
-        ({"reduce": 2}, "choose another folder"),
+        ({"reduce": 2}, "move it away"),
         ({"sources": ["b.png", "b.png"]}, "1 names twice"),
         ({"sources": ["c.png"]}, "expected a picture at"),
     ],

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         epilog="example: basicsr data pairs photos/ holiday.jpg --scale 2 4 --reduce 2 -o datasets/photographs",
     )
     pairs.add_argument("photographs", nargs="+", metavar="PICTURE|FOLDER", type=Path)
-    pairs.add_argument("--scale", nargs="+", type=int, default=[2, 4], help="HR's sides in units of LR's (2 4)")
+    pairs.add_argument("--scale", nargs="+", type=int, default=[2, 4], help="HR's sides in units of LR's (%(default)s)")
     pairs.add_argument("--reduce", type=int, default=1, metavar="N",
                        help="first make them N times smaller, which removes traces of JPEG (%(default)s)")  # fmt: skip
     pairs.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")

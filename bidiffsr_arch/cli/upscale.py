@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
 def enlarge(args: argparse.Namespace) -> None:
     """As `run`."""
     jobs, kept = plan(args.pictures, args.output, args.overwrite)
-    weights = args.weights or own_weights(args)
+    weights = own_weights(args) if args.weights is None else args.weights
     upscaler = Upscaler.from_file(
         weights, args.opt, packed=args.packed, device=args.device, sampler=args.sampler, steps=args.steps,
         seed=args.seed, tile=args.tile or None, overlap=args.overlap,
@@ -92,8 +92,11 @@ def own_weights(args: argparse.Namespace) -> Path:
     """The package's own weights, which is said unless --quiet.
 
     Raises:
-        InputError: there are none for the scale.
+        InputError: there are none for the scale, or an option needs a checkpoint.
     """
+    if args.opt is not None or args.packed is False:
+        option = "--float" if args.opt is None else "-opt"
+        raise InputError(f"expected --weights with {option}, a .pth of training, got none")
     weights = shipped_weights(SCALE if args.scale is None else args.scale)
     if not args.quiet:
         print(f"with {weights.stem}, which comes with the package; --weights FILE takes others")

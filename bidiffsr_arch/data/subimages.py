@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from bidiffsr_arch.data.files import read_picture, write_bytes, write_picture
+from bidiffsr_arch.data.parallel import in_processes
 from bidiffsr_arch.errors import InputError
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -83,14 +82,7 @@ def write_subimages(hr: Path, lr: Path, output: Path, cut: Cut, workers: int = 1
             raise InputError(f"expected {name}x{cut.scale} or {name} in {lr} for {path}, found neither")
         pairs.append((name, path, partner))
     _record(output / RECORD, {"hr": str(hr), "lr": str(lr), **asdict(cut)})
-    with ProcessPoolExecutor(workers) as pool:
-        jobs = [pool.submit(_cut_pair, *pair, output, cut) for pair in pairs]
-        try:
-            bar = tqdm(as_completed(jobs), total=len(jobs), desc="Cut", unit="picture")
-            return sum(job.result() for job in bar)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    return sum(in_processes(_cut_pair, [(*pair, output, cut) for pair in pairs], workers, "Cut"))
 
 
 def _record(path: Path, how: dict) -> None:

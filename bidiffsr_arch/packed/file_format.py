@@ -155,8 +155,8 @@ def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def _check_seal(path: Path, metadata: Mapping[str, str]) -> None:
-    seal_ = metadata.get("sha256", "")
-    if _digest_without(path, seal_) != seal_:
+    seal = metadata.get("sha256", "")
+    if _digest_without(path, seal) != seal:
         raise InputError(
             f"expected {path} to hold what was written, but its checksum differs: the file is damaged; "
             "copy or pack it again"

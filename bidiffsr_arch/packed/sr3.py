@@ -79,25 +79,33 @@ class SR3OwnKernels:
             x = self._strided(module, x) if isinstance(module, Down) else self.blocks[module](x, embedding)
             skips.append(x)
         for module in self.network.mid:
-            x = self.blocks[module](x, embedding)
+            before, x = x, self.blocks[module](x, embedding)
+            if before is not skips[-1]:
+                self.workspace.give(before)
         for module in self.network.ups:
             if isinstance(module, ResBlockAttention):
                 skip = skips.pop()
                 both = np.concatenate([x, skip], axis=2)
                 self.workspace.give(skip)
+                self.workspace.give(x)
                 x = self.blocks[module](both, embedding)
             else:
                 large = np.ascontiguousarray(x.repeat(2, axis=0).repeat(2, axis=1))
+                self.workspace.give(x)
                 x = self.workspace.take(large.shape)
                 self.blocks[module.conv](large, None, x)
         height, width, _ = x.shape
         norm = self.backend.group_norm(self.final_norm, self.backend.sums(x), height * width)
         out = self.workspace.take((height, width, padded(self.final_conv.filters)))
         self.final_conv(x, None, out, norm=norm)
+        result = torch.from_numpy(out)[..., : self.final_conv.filters].permute(2, 0, 1)[None].contiguous()
         self.workspace.give(x)
-        return torch.from_numpy(out)[..., : self.final_conv.filters].permute(2, 0, 1)[None].contiguous()
+        self.workspace.give(out)
+        return result
 
     def _strided(self, module: Down, x: np.ndarray) -> np.ndarray:
         conv = module.conv
         result = F.conv2d(torch.from_numpy(x).permute(2, 0, 1)[None], conv.weight, conv.bias, stride=2, padding=1)
-        return np.ascontiguousarray(result[0].permute(1, 2, 0).numpy())
+        out = self.workspace.take((*result.shape[2:], result.shape[1]))
+        out[...] = result[0].permute(1, 2, 0).numpy()
+        return out

@@ -72,13 +72,14 @@ class Workspace:
         return self._blocks[i].take(gap, size)[: prod(shape)].reshape(shape)
 
     def give(self, array: np.ndarray) -> None:
-        """Give a map back."""
+        """Give a map of this workspace back."""
         address, size = array.ctypes.data, -(-array.size // GRAIN) * GRAIN
         for block in self._blocks:
             start = (address - block.address) // array.itemsize
             if 0 <= start < block.memory.size:
                 block.give(start, size)
                 return
+        raise ValueError("expected a map of this workspace, got another array")
 
     @contextmanager
     def maps(self, *shapes: tuple[int, ...]) -> Iterator[list[np.ndarray]]:

@@ -89,9 +89,9 @@ class Upscaler:
 
         Args:
             scale: 2 or 4.
-            settings: as those of `from_file`.
+            settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
         Raises:
-            InputError: another scale, or an option that cannot be.
+            InputError: another scale, a damaged file, or an option that cannot be.
         """
         return cls(load_weights(shipped_weights(scale)), **settings)
 

@@ -17,5 +17,5 @@ def shipped_weights(scale: int = 2) -> Path:
     """
     if scale not in SHIPPED:
         known = " or ".join(map(str, SHIPPED))
-        raise InputError(f"expected a scale of {known}, for which the package has weights, got {scale}; give --weights")
+        raise InputError(f"expected a scale of {known}, got {scale}; for another, give weights of your own")
     return FOLDER / SHIPPED[scale]
