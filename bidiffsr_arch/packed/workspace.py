@@ -23,6 +23,10 @@ class Block:
     def address(self) -> int:
         return self.memory.ctypes.data
 
+    @property
+    def unused(self) -> bool:
+        return self.free == [(0, self.memory.size)]
+
     def take(self, gap: tuple[int, int], size: int) -> np.ndarray:
         """The first `size` floats of one of the free gaps."""
         start, stop = gap
@@ -41,8 +45,8 @@ class Block:
 
 
 class Workspace:
-    """Memory for the maps of pictures of one size, asked for once: what a step needs at the same time, and no more goes
-    back to the system and comes again, which takes longer than the layers where maps are large.
+    """Memory for the maps of pictures of one size, kept from step to step: to give large maps back to the system and
+    take them anew costs more time than layers do.
 
     What maps hold is finite, and otherwise whatever was in them.
     """
@@ -66,7 +70,8 @@ class Workspace:
         fitting = [(stop - start, i, (start, stop)) for i, block in enumerate(self._blocks)
                    for start, stop in block.free if stop - start >= size]  # fmt: skip
         if not fitting:
-            self._blocks.append(Block(size))
+            # The large one will serve small ones, too, from the next picture on.
+            self._blocks = [*(block for block in self._blocks if not block.unused), Block(size)]
             fitting = [(size, len(self._blocks) - 1, (0, size))]
         _, i, gap = min(fitting)
         return self._blocks[i].take(gap, size)[: prod(shape)].reshape(shape)

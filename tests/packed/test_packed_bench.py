@@ -24,7 +24,7 @@ def test_sr3_with_own_kernels_is_sr3(backend, attn_res):
     args = (*torch.rand(2, 1, 3, 24, 40), torch.tensor([300]))
     for _ in range(2):
         torch.testing.assert_close(own(*args), network(*args), rtol=1e-4, atol=2e-5)
-        assert all(block.free == [(0, block.memory.size)] for block in own.workspace._blocks)
+        assert all(block.unused for block in own.workspace._blocks)
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_all_memory_is_given_back_and_used_again(variant):
     for _ in range(3):
         packed(*inputs())
         blocks = packed.workspace._blocks
-        assert all(block.free == [(0, block.memory.size)] for block in blocks)
+        assert all(block.unused for block in blocks)
         memory.append(sum(block.memory.size for block in blocks))
     assert memory[1] == memory[2]
 
@@ -120,7 +120,7 @@ def test_skips_that_are_computed_again_change_nothing(variant, monkeypatch):
     packed.workspace.begin((0, 0))
     torch.testing.assert_close(packed(*inputs()), expected, rtol=0, atol=0)
     blocks = packed.workspace._blocks
-    assert all(block.free == [(0, block.memory.size)] for block in blocks)
+    assert all(block.unused for block in blocks)
     assert sum(block.memory.size for block in blocks) < before
 
 

@@ -30,6 +30,16 @@ def test_a_large_maps_memory_serves_small_ones_and_then_a_large_one_again():
     assert memory(room) == 4 * 4 * 16
 
 
+def test_small_memory_that_nobody_uses_makes_room_for_a_large_map():
+    room = Workspace()
+    with room.maps((2, 2, 16), (2, 2, 16)):
+        assert memory(room) == 2 * 2 * 2 * 16
+    with room.maps((4, 4, 16)):
+        assert memory(room) == 4 * 4 * 16
+        with room.maps((2, 2, 16)):
+            assert memory(room) == 4 * 4 * 16 + 2 * 2 * 16
+
+
 @given(st.lists(st.tuples(st.integers(1, 300), st.booleans(), st.integers(0, 9)), max_size=40))
 def test_maps_never_share_a_float(actions):
     room = Workspace()
