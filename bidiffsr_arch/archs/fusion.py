@@ -1,5 +1,7 @@
 """How the decoder takes in a skip connection: both inputs and the output are (B, C, H, W)."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -7,11 +9,12 @@ from bidiffsr_arch.archs.blocks import TimeCode
 from bidiffsr_arch.archs.rescale import MakeConv
 
 
-class Fusion(nn.Module):
+class Fusion(nn.Module, ABC):
     """Joins the decoder's features x with the newest skip."""
 
+    @abstractmethod
     def forward(self, x: Tensor, skip: Tensor, time: TimeCode) -> Tensor:
-        raise NotImplementedError
+        """x, skip: (B, C, H, W) -> (B, C, H, W)."""
 
 
 class CSFusion(Fusion):
