@@ -8,7 +8,8 @@ that a busy machine is as busy for all. Numbers are medians over the rounds.
     python benchmarks/train_step.py --rows composition ours compile --append        added, where memory is short: every
                                                                         row's process holds a network and its optimizer
     python benchmarks/train_step.py --device cuda --batch 16 --size 256
-    python benchmarks/train_step.py --losses --append       200 steps of a small network, both ways
+    python benchmarks/train_step.py --losses --append       200 steps of a small network, both ways; printed only
+                                                            without --append
 """
 
 import argparse
@@ -28,6 +29,7 @@ from tqdm import tqdm
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.bank import TimestepRPReLU
+from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.models.stepping import Stepping
 
 HERE = Path(__file__).parent
@@ -37,6 +39,7 @@ ROWS = {
     "masks": ("straight-line composition, pieces by masks, as published", by_masks, {}),
     "selection": ("straight-line composition, pieces by torch.where", by_selection, {}),
     "ours": ("this implementation", None, {}),
+    "conv2d": ("the same without Numba: 1-bit convolutions by conv2d forward, too", None, {}),
     "bf16": ("with amp: bf16", None, {"amp": "bf16"}),
     "checkpointing": ("with checkpointing: true", None, {"checkpointing": True}),
     "channels_last": ("with channels_last: true", None, {"channels_last": True}),
@@ -60,6 +63,10 @@ class Trainer:
             straight_line(self.network, polynomial)
         self.stepping = Stepping(options)
         self.stepping.prepare(self.network, self.device)
+        if row == "conv2d":
+            for module in self.network.modules():
+                if isinstance(module, BinaryWeightConv2d):
+                    module.counter = None
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4, betas=(0.9, 0.99))
         self.shape = (batch, 3, size, size)
 

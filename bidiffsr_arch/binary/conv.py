@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
-from bidiffsr_arch.binary.convolve import convolve, working_dtype
+from bidiffsr_arch.binary.convolve import Counter, convolve, working_dtype
 from bidiffsr_arch.binary.methods import Binarizer
 from bidiffsr_arch.binary.sign import signs
 from bidiffsr_arch.binary.weight import WEIGHTS
@@ -35,6 +35,7 @@ class BinaryWeightConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.register_buffer("progress", torch.zeros(()), persistent=False)
         self.held: tuple[Tensor, Tensor] | None = None
+        self.counter: Counter | None = None
         nn.init.uniform_(self.weight, -INITIAL_WEIGHT, INITIAL_WEIGHT)
 
     @torch.no_grad()
@@ -65,6 +66,7 @@ class BinaryWeightConv2d(nn.Module):
             activation=self.activation,
             weight=self.rule.surrogate,
             progress=self.progress,
+            counter=self.counter,
         )
         return z, counts, scale
 
@@ -100,9 +102,7 @@ class BinaryConv2d(nn.Module):
         self.method = method
         self.shortcut = method.shortcut and identity and in_channels == out_channels
         self.TaR = TimestepBias(shift_groups, in_channels) if method.shift else None
-        self.binary_conv = BinaryWeightConv2d(
-            in_channels, out_channels, kernel_size, method.activation, method.weight
-        )
+        self.binary_conv = BinaryWeightConv2d(in_channels, out_channels, kernel_size, method.activation, method.weight)
         self.norm = nn.BatchNorm2d(out_channels) if method.norm else None
         self.TaA = TimestepRPReLU(rprelu_groups, out_channels) if method.rprelu else None
 

@@ -5,12 +5,17 @@ weights of ±1 in float32, and the convolution's result. Here it keeps its input
 byte for each weight. Signs are taken again; what the convolution counts are whole numbers, which fit two bytes.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from bidiffsr_arch.binary.sign import SURROGATES, signs
+
+Counter = Callable[[Tensor, Tensor | None, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(x, shift, bits, scale) -> z and n, as `convolve` has them."""
 
 LARGEST_COUNT = torch.iinfo(torch.int16).max
 
@@ -36,14 +41,19 @@ class _Convolve(torch.autograd.Function):
         progress: Tensor,
         surrogates: tuple[str, str],
         dtype: torch.dtype,
+        counter: Counter | None,
     ) -> tuple[Tensor, Tensor]:
         ctx.surrogates, ctx.dtype = surrogates, dtype
         ctx.save_for_backward(x, shift, v, bits, scale, progress)
-        positive = (x if shift is None else x + shift) >= 0
-        counts = F.conv2d(signs(positive, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
-        kept = counts.to(torch.int16 if v[0].numel() <= LARGEST_COUNT else torch.int32)
+        if counter is None:
+            positive = (x if shift is None else x + shift) >= 0
+            counts = F.conv2d(signs(positive, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
+            kept = counts.to(torch.int16 if v[0].numel() <= LARGEST_COUNT else torch.int32)
+            z = counts.to(scale.dtype).mul_(scale)
+        else:
+            z, kept = counter(x, shift, bits, scale)
         ctx.mark_non_differentiable(kept)
-        return counts.to(scale.dtype).mul_(scale), kept
+        return z, kept
 
     @staticmethod
     @once_differentiable
@@ -72,7 +82,7 @@ class _Convolve(torch.autograd.Function):
             grad_shift = None if shift is None else grad_r.sum_to_size(shift.shape)
         if grad_v is not None:
             grad_v = of_weight(grad_v.to(v.dtype), v, progress)
-        return grad_x, grad_shift, grad_v, None, None, None, None, None
+        return grad_x, grad_shift, grad_v, None, None, None, None, None, None
 
 
 def convolve(
@@ -85,6 +95,7 @@ def convolve(
     activation: str,
     weight: str,
     progress: Tensor,
+    counter: Counter | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``z = scale * n`` with ``n = conv(sign(x + shift), sign(v))``; zero padding (a padded tap adds 0), stride 1.
 
@@ -99,7 +110,11 @@ def convolve(
             by the scale, and none flows into the scale (as in the code of ReActNet and of BI-DiffSR).
         activation, weight: surrogate gradients of the two signs, keys of `SURROGATES`.
         progress: training progress in [0, 1], without dimensions.
+        counter: what takes `torch.nn.functional.conv2d`'s place in the forward pass, for maps of at most 32 bits a
+            number and filters of at most 32767 taps.
     Returns:
         z, (B, C_out, H, W), and n, the same shape, int16 (int32 for filters of more than 32767 taps), without gradient.
     """
-    return _Convolve.apply(x, shift, v, bits, scale, progress, (activation, weight), working_dtype(x))
+    if x.dtype is torch.float64 or v[0].numel() > LARGEST_COUNT:
+        counter = None
+    return _Convolve.apply(x, shift, v, bits, scale, progress, (activation, weight), working_dtype(x), counter)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bidiffsr_arch.archs.blocks import set_checkpointing
 from bidiffsr_arch.binary import held_weights
 from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.packed.training import train_on_bits
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPP_COMPILERS = ("g++", "clang++", "c++")
@@ -56,6 +57,8 @@ class Stepping:
             self.scaler = torch.amp.GradScaler(device.type)
         if self.channels_last:
             network.to(memory_format=torch.channels_last)
+        elif device.type == "cpu":
+            train_on_bits(network)
         if self.checkpointing:
             set_checkpointing(network)
         if self.compile:

@@ -33,7 +33,7 @@ class _Notice(event.Listener):
     def on_start(self, happening: event.Event) -> None:
         if happening.data["dispatcher"] in self.kernels:
             self.kernels.clear()
-            print("Compiling kernels for 1-bit inference, once on this machine ...", file=sys.stderr, flush=True)
+            print("Compiling 1-bit kernels, once on this machine ...", file=sys.stderr, flush=True)
 
     def on_end(self, happening: event.Event) -> None:
         """Nothing to say."""

@@ -1,0 +1,195 @@
+"""The 1-bit convolution for training: batches of maps in PyTorch's layout in, scaled results and whole numbers out.
+
+Bits are set side by side along a row of the picture, so that one vector holds a word of neighbouring pixels: reading
+channel by channel and writing channel by channel, as PyTorch's maps lie, are then runs of memory.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import prange
+
+from bidiffsr_arch.packed.kernels.compile import helper, kernel
+from bidiffsr_arch.packed.kernels.vector_ir import (
+    I64,
+    call,
+    constant,
+    int64,
+    load,
+    offset,
+    procedure,
+    repeat,
+    spread,
+    store,
+)
+from bidiffsr_arch.packed.layout import WORD, padded
+
+WORDS = ir.VectorType(I64, 8)
+COUNTS = ir.VectorType(ir.IntType(16), 8)
+FILTERS = 4
+"""Filters that share a load of activation bits."""
+VECTORS = 4
+"""Vectors of pixels that share a load of weights, where a row is that long."""
+SLACK = (VECTORS + 1) * WORDS.count
+"""Words behind a row of bits and counts that a tile may read or write."""
+
+
+def planes_tile(vectors: int):
+    """Function that counts differing bits of 8 * `vectors` neighbouring pixels with FILTERS filters."""
+
+    @procedure
+    def count(b, bits, row_bytes, plane_bytes, radius, words, weights, counts, count_bytes):
+        """counts[f][p] = sum over words w, taps (dy, dx) of popcount(bits[w][dy][p + dx] ^ weights[w][dy][dx][f]),
+        uint16. Exact: 64-bit counters."""
+        side = b.add(b.mul(radius, int64(2)), int64(1))
+
+        def word(w, counters):
+            def row(dy, counters):
+                def tap(dx, counters):
+                    place = b.add(b.mul(b.add(b.mul(w, side), dy), side), dx)
+                    start = offset(b, weights, b.mul(place, int64(8 * FILTERS)))
+                    filters = [spread(b, load(b, offset(b, start, 8 * f), I64, 8), WORDS) for f in range(FILTERS)]
+                    source = offset(b, bits, b.add(b.mul(w, plane_bytes), b.mul(dy, row_bytes)))
+                    source = offset(b, source, b.mul(dx, int64(8)))
+                    following = []
+                    for v in range(vectors):
+                        pixels = load(b, offset(b, source, 64 * v), WORDS, 8)
+                        for f in range(FILTERS):
+                            differing = call(b, "ctpop", b.xor(pixels, filters[f]))
+                            following.append(b.add(counters[v * FILTERS + f], differing))
+                    return following
+
+                return repeat(b, side, counters, tap)
+
+            return repeat(b, side, counters, row)
+
+        totals = repeat(b, words, [constant(0, WORDS)] * (vectors * FILTERS), word)
+        for position, total in enumerate(totals):
+            v, f = divmod(position, FILTERS)
+            place = offset(b, offset(b, counts, b.mul(count_bytes, int64(f))), 16 * v)
+            store(b, b.trunc(total, COUNTS), place, 2)
+
+    return count
+
+
+_tile, _vector = planes_tile(VECTORS), planes_tile(1)
+
+
+@helper
+def _count_row(bits, row_bytes, plane_bytes, radius, words, weights, counts, count_bytes, width):
+    x = 0
+    while x < width:
+        if width - x > (VECTORS - 1) * 8:
+            _tile(bits + 8 * x, row_bytes, plane_bytes, radius, words, weights, counts + 2 * x, count_bytes)
+            x += VECTORS * 8
+        else:
+            _vector(bits + 8 * x, row_bytes, plane_bytes, radius, words, weights, counts + 2 * x, count_bytes)
+            x += 8
+
+
+@kernel
+def pack_planes(x, shift, radius, bits):
+    """Bit of channel c is set where ``x + shift >= 0``.
+
+    x: float32 (B, C, H, W). shift: float32 (B or 1, C). bits: uint64 (B, ceil(C / 64), H + 2 * radius,
+    W + 2 * radius + SLACK), written whole; 0 outside of the picture.
+    """
+    batch, channels, height, width = x.shape
+    words, rows = bits.shape[1], bits.shape[2]
+    for job in prange(batch * rows):
+        n, row = job // rows, job % rows
+        y = row - radius
+        for w in range(words):
+            target = bits[n, w, row]
+            target[:] = 0
+            if 0 <= y < height:
+                inside = target[radius : radius + width]
+                for c in range(w * WORD, min((w + 1) * WORD, channels)):
+                    source, s = x[n, c, y], shift[n % shift.shape[0], c]
+                    bit = np.uint64(1) << np.uint64(c % WORD)
+                    for i in range(width):
+                        inside[i] |= bit if source[i] + s >= 0 else np.uint64(0)
+
+
+@kernel
+def pack_filters(positive, weights, outside):
+    """Words of the weights, and what a tap counts outside of the picture.
+
+    positive: bool (C_out, C_in, taps). weights: uint64 (ceil(C_out / FILTERS), ceil(C_in / 64), taps, FILTERS), written
+    whole. outside: int32 (C_out, taps), written: the tap's sum of ``-1 * w`` over the channels, which is what
+    activation bits of 0 make of it.
+    """
+    filters, channels, taps = positive.shape
+    for block in prange(weights.shape[0]):
+        weights[block] = 0
+        for f in range(min(FILTERS, filters - block * FILTERS)):
+            source, ones = positive[block * FILTERS + f], np.zeros(taps, np.int32)
+            for w in range(weights.shape[1]):
+                word = np.zeros(taps, np.uint64)
+                for c in range(w * WORD, min((w + 1) * WORD, channels)):
+                    for tap in range(taps):
+                        word[tap] |= np.uint64(source[c, tap]) << np.uint64(c % WORD)
+                        ones[tap] += source[c, tap]
+                weights[block, w, :, f] = word
+            outside[block * FILTERS + f] = channels - 2 * ones
+
+
+@kernel
+def count_planes(bits, weights, outside, scale, taps, z, counts):
+    """The whole numbers ``n = conv(±1, ±1)``, a tap outside of the picture adding 0, and ``z = scale * n``.
+
+    bits, weights, outside: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). taps: C_in * k * k.
+    z, counts: float32 and int16 (B, C_out, H, W), written.
+    """
+    batch, filters, height, width = z.shape
+    words, radius = weights.shape[1], (bits.shape[2] - height) // 2
+    side = 2 * radius + 1
+    row_bytes, plane_bytes = bits.shape[3] * 8, bits.shape[2] * bits.shape[3] * 8
+    for job in prange(batch * height):
+        n, y = job // height, job % height
+        differing = np.empty((FILTERS, width + SLACK), np.uint16)
+        start = np.int64(bits.ctypes.data) + n * words * plane_bytes + y * row_bytes
+        target, count_bytes = np.int64(differing.ctypes.data), np.int64(differing.shape[1] * 2)
+        for block in range(weights.shape[0]):
+            filters_at = np.int64(weights.ctypes.data) + block * words * side * side * FILTERS * 8
+            _count_row(start, row_bytes, plane_bytes, radius, words, filters_at, target, count_bytes, width)
+            for f in range(min(FILTERS, filters - block * FILTERS)):
+                c = block * FILTERS + f
+                total = taps
+                for dy in range(side):
+                    if not 0 <= y + dy - radius < height:
+                        for dx in range(side):
+                            total -= outside[c, dy * side + dx]
+                row, row_z, here, factor = counts[n, c, y], z[n, c, y], differing[f], scale[c]
+                for x in range(width):
+                    number = np.int16(total - 2 * np.int32(here[x]))
+                    row[x] = number
+                    row_z[x] = factor * np.float32(number)
+                for column in range(2 * radius):  # a narrow picture meets some of them twice
+                    x = min(column, width - 1) if column < radius else max(width - 1 - column + radius, 0)
+                    beside = 0
+                    for dx in range(side):
+                        if not 0 <= x + dx - radius < width:
+                            for dy in range(side):
+                                if 0 <= y + dy - radius < height:
+                                    beside += outside[c, dy * side + dx]
+                    number = np.int16(total - 2 * np.int32(here[x]) - beside)
+                    row[x] = number
+                    row_z[x] = factor * np.float32(number)
+
+
+def bits_of(x: np.ndarray, shift: np.ndarray, radius: int) -> np.ndarray:
+    """`pack_planes` into new memory."""
+    batch, channels, height, width = x.shape
+    words = padded(channels, WORD) // WORD
+    bits = np.empty((batch, words, height + 2 * radius, width + 2 * radius + SLACK), np.uint64)
+    pack_planes(x, shift, radius, bits)
+    return bits
+
+
+def weights_of(positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`pack_filters` into new memory."""
+    filters, channels, side, _ = positive.shape
+    words = np.empty((-(-filters // FILTERS), padded(channels, WORD) // WORD, side * side, FILTERS), np.uint64)
+    outside = np.empty((filters, side * side), np.int32)
+    pack_filters(positive.reshape(filters, channels, side * side), words, outside)
+    return words, outside
