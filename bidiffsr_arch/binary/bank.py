@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from bidiffsr_arch.binary.convolve import Again
 from bidiffsr_arch.binary.rprelu import rprelu
 
 
@@ -108,8 +109,6 @@ class TimestepRPReLU(TimestepBank):
         }
         super().__init__(names, {"bias0": 0.0, "slope": 0.25, "bias1": 0.0}, groups, channels)
 
-    def forward(
-        self, z: Tensor, group: Tensor | None = None, counts: Tensor | None = None, scale: Tensor | None = None
-    ) -> Tensor:
-        """z: (B, C, H, W); group: (B,) int64, or None where K = 1; counts, scale: see `rprelu`."""
-        return rprelu(z, *(self.pick(name, group) for name in ("bias0", "slope", "bias1")), counts, scale)
+    def forward(self, z: Tensor, group: Tensor | None = None, again: Again | None = None) -> Tensor:
+        """z: (B, C, H, W); group: (B,) int64, or None where K = 1; again: see `rprelu`."""
+        return rprelu(z, *(self.pick(name, group) for name in ("bias0", "slope", "bias1")), again)

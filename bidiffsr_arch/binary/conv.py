@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
-from bidiffsr_arch.binary.convolve import Counter, convolve, working_dtype
+from bidiffsr_arch.binary.convolve import Again, Counter, convolve, working_dtype
 from bidiffsr_arch.binary.methods import Binarizer
 from bidiffsr_arch.binary.sign import signs
 from bidiffsr_arch.binary.weight import WEIGHTS
@@ -52,12 +52,12 @@ class BinaryWeightConv2d(nn.Module):
         bits, scale = self.bits_and_scale(self.rule.prepare(self.weight.detach()))
         return signs(bits, scale.dtype) * scale[..., None]
 
-    def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """x: (B, C_in, H, W), of which ``sign(x + shift)`` is convolved -> the result (B, C_out, H, W), and integers
-        and scale of which it is the product."""
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Again]:
+        """x: (B, C_in, H, W), of which ``sign(x + shift)`` is convolved -> the result (B, C_out, H, W), and how to
+        have it again."""
         v = self.rule.prepare(self.weight)
         bits, scale = self.held or self.bits_and_scale(v)
-        z, counts = convolve(
+        return convolve(
             x,
             shift,
             v,
@@ -68,7 +68,6 @@ class BinaryWeightConv2d(nn.Module):
             progress=self.progress,
             counter=self.counter,
         )
-        return z, counts, scale
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, weight={self.binarize}"
@@ -109,13 +108,13 @@ class BinaryConv2d(nn.Module):
     def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
         """x: (B, C_in, H, W); group: (B,) timestep group of each sample -> (B, C_out, H, W)."""
         shift = None if self.TaR is None else self.TaR.pick("bias", group)
-        z, counts, scale = self.binary_conv(x, shift)
+        z, again = self.binary_conv(x, shift)
         if self.method.spatial_scale:
             z = z * self.spatial_scale(x)
         if self.norm is not None:
             z = self.norm(z)
         if self.TaA is not None:
-            z = self.TaA(z, group) if self.norm is not None else self.TaA(z, group, counts, scale)
+            z = self.TaA(z, group) if self.norm is not None else self.TaA(z, group, again)
         if self.shortcut:
             z += x
         return z.to(working_dtype(x))

@@ -2,10 +2,12 @@
 
 Composed of separate operations, a layer keeps its shifted input, masks of the surrogate gradient, activations and
 weights of ±1 in float32, and the convolution's result. Here it keeps its input, which is there anyway, and one bit in a
-byte for each weight. Signs are taken again; what the convolution counts are whole numbers, which fit two bytes.
+byte for each weight. Signs are taken again. Its result, which an RPReLU behind it needs for its own backward pass, is
+had again from whole numbers, which fit two bytes, or by counting bits a second time.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +16,16 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from bidiffsr_arch.binary.sign import SURROGATES, signs
 
-Counter = Callable[[Tensor, Tensor | None, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(x, shift, bits, scale) -> z and n, as `convolve` has them."""
+Counter = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
+"""(x, shift, bits, scale) -> z, as `convolve` has them."""
+
+
+class Again(NamedTuple):
+    """How a result is had a second time, to the bit: ``function(*arguments)``; none of it has gradients."""
+
+    function: Callable[..., Tensor]
+    arguments: tuple[Tensor | None, ...]
+
 
 LARGEST_COUNT = torch.iinfo(torch.int16).max
 
@@ -42,22 +52,20 @@ class _Convolve(torch.autograd.Function):
         surrogates: tuple[str, str],
         dtype: torch.dtype,
         counter: Counter | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         ctx.surrogates, ctx.dtype = surrogates, dtype
         ctx.save_for_backward(x, shift, v, bits, scale, progress)
-        if counter is None:
-            positive = (x if shift is None else x + shift) >= 0
-            counts = F.conv2d(signs(positive, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
-            kept = counts.to(torch.int16 if v[0].numel() <= LARGEST_COUNT else torch.int32)
-            z = counts.to(scale.dtype).mul_(scale)
-        else:
-            z, kept = counter(x, shift, bits, scale)
+        if counter is not None:
+            return counter(x, shift, bits, scale), None
+        positive = (x if shift is None else x + shift) >= 0
+        counts = F.conv2d(signs(positive, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
+        kept = counts.to(torch.int16 if v[0].numel() <= LARGEST_COUNT else torch.int32)
         ctx.mark_non_differentiable(kept)
-        return z, kept
+        return counts.to(scale.dtype).mul_(scale), kept
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         x, shift, v, bits, scale, progress = ctx.saved_tensors
         of_activation, of_weight = (SURROGATES[name] for name in ctx.surrogates)
         r = x if shift is None else x + shift
@@ -96,7 +104,7 @@ def convolve(
     weight: str,
     progress: Tensor,
     counter: Counter | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Again]:
     """``z = scale * n`` with ``n = conv(sign(x + shift), sign(v))``; zero padding (a padded tap adds 0), stride 1.
 
     Sign and scale are computed in float32 under autocast, too; the ±1 that are convolved are exact in any type.
@@ -110,11 +118,14 @@ def convolve(
             by the scale, and none flows into the scale (as in the code of ReActNet and of BI-DiffSR).
         activation, weight: surrogate gradients of the two signs, keys of `SURROGATES`.
         progress: training progress in [0, 1], without dimensions.
-        counter: what takes `torch.nn.functional.conv2d`'s place in the forward pass, for maps of at most 32 bits a
-            number and filters of at most 32767 taps.
+        counter: what takes `torch.nn.functional.conv2d`'s place in the forward pass on a CPU, for maps of at most 32
+            bits a number and filters of at most 32767 taps.
     Returns:
-        z, (B, C_out, H, W), and n, the same shape, int16 (int32 for filters of more than 32767 taps), without gradient.
+        z, (B, C_out, H, W), and how to have it again.
     """
-    if x.dtype is torch.float64 or v[0].numel() > LARGEST_COUNT:
+    if x.device.type != "cpu" or x.dtype is torch.float64 or v[0].numel() > LARGEST_COUNT:
         counter = None
-    return _Convolve.apply(x, shift, v, bits, scale, progress, (activation, weight), working_dtype(x), counter)
+    z, counts = _Convolve.apply(x, shift, v, bits, scale, progress, (activation, weight), working_dtype(x), counter)
+    if counter is None:
+        return z, Again(torch.mul, (counts, scale))
+    return z, Again(counter, (x.detach(), None if shift is None else shift.detach(), bits, scale))

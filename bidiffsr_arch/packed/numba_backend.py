@@ -11,6 +11,7 @@ from bidiffsr_arch.packed.group_norm import GroupNorm
 from bidiffsr_arch.packed.kernels import norm as norms
 from bidiffsr_arch.packed.kernels import pointwise, popcount, rearrange, winograd
 from bidiffsr_arch.packed.kernels.binary_conv import Shortcut, Source, Target, Weights, binary_conv, chunk_bytes
+from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
 from bidiffsr_arch.packed.kernels.vector_ir import FEATURES, LANES
 from bidiffsr_arch.packed.layout import (
     BLOCK,
@@ -68,8 +69,8 @@ class NumbaBackend:
         self._targets: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
     def begin(self) -> None:
-        """Before a step: as many threads as torch has."""
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        """Before a step."""
+        as_many_threads_as_torch()
 
     def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> Weights:
         """Weights from their stored bits (`layout.pack_bits`).

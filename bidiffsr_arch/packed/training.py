@@ -16,10 +16,10 @@ from bidiffsr_arch.binary.conv import BinaryWeightConv2d
     "bidiffsr_arch::popcount_conv",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor x, Tensor? shift, Tensor positive, Tensor scale) -> (Tensor, Tensor)",
+    schema="(Tensor x, Tensor? shift, Tensor positive, Tensor scale) -> Tensor",
 )
-def popcount_conv(x: Tensor, shift: Tensor | None, positive: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """``scale * n`` and ``n = conv(sign(x + shift), ±1)``, zero padding (a padded tap adds 0), stride 1.
+def popcount_conv(x: Tensor, shift: Tensor | None, positive: Tensor, scale: Tensor) -> Tensor:
+    """``scale * conv(sign(x + shift), ±1)``, zero padding (a padded tap adds 0), stride 1.
 
     An operator of its own, since `torch.compile` cannot look into Numba's kernels.
 
@@ -29,31 +29,29 @@ def popcount_conv(x: Tensor, shift: Tensor | None, positive: Tensor, scale: Tens
         positive: bool (C_out, C_in, k, k), True for +1; k is 1 or odd.
         scale: float32 (C_out, 1, 1) or (1, 1, 1).
     Returns:
-        Both (B, C_out, H, W), float32 and int16.
+        (B, C_out, H, W), float32.
     """
-    import numba
-
+    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import bits_of, count_planes, weights_of
 
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    as_many_threads_as_torch()
     filters, taps, radius = len(positive), positive[0].numel(), positive.shape[-1] // 2
-    z, counts = _results(x, filters)
+    z = _result(x, filters)
     shifts = x.new_zeros(1, x.shape[1]) if shift is None else shift.flatten(1)
     factors = scale.detach().flatten().expand(filters).contiguous()
     bits = bits_of(x.detach().float().contiguous().numpy(), shifts.detach().float().contiguous().numpy(), radius)
     weights = weights_of(positive.contiguous().numpy())
-    count_planes(bits, *weights, factors.numpy(), taps, z.numpy(), counts.numpy())
-    return z, counts
+    count_planes(bits, *weights, factors.numpy(), taps, z.numpy())
+    return z
 
 
 @popcount_conv.register_fake
-def _(x: Tensor, shift: Tensor | None, positive: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    return _results(x, len(positive))
+def _(x: Tensor, shift: Tensor | None, positive: Tensor, scale: Tensor) -> Tensor:
+    return _result(x, len(positive))
 
 
-def _results(x: Tensor, filters: int) -> tuple[Tensor, Tensor]:
-    shape = (x.shape[0], filters, *x.shape[2:])
-    return x.new_empty(shape, dtype=torch.float32), x.new_empty(shape, dtype=torch.int16)
+def _result(x: Tensor, filters: int) -> Tensor:
+    return x.new_empty((x.shape[0], filters, *x.shape[2:]), dtype=torch.float32)
 
 
 def train_on_bits(network: nn.Module) -> None:

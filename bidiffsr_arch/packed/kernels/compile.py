@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numba
+import torch
 from numba import njit
 from numba.core import event
 
@@ -63,3 +65,14 @@ def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callab
         index._source_stamp = (index._source_stamp, _SOURCES)
     _notice.kernels.add(dispatcher)
     return dispatcher
+
+
+def as_many_threads_as_torch() -> None:
+    """Let kernels run on as many threads as torch's operations.
+
+    Numba's first use of its threads sets OpenMP's number, which is torch's, too, to that of all cores: it is put back.
+    """
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)

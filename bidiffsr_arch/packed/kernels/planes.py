@@ -1,4 +1,4 @@
-"""The 1-bit convolution for training: batches of maps in PyTorch's layout in, scaled results and whole numbers out.
+"""The 1-bit convolution for training: batches of maps in PyTorch's layout in and out.
 
 Bits are set side by side along a row of the picture, so that one vector holds a word of neighbouring pixels: reading
 channel by channel and writing channel by channel, as PyTorch's maps lie, are then runs of memory.
@@ -134,11 +134,11 @@ def pack_filters(positive, weights, outside):
 
 
 @kernel
-def count_planes(bits, weights, outside, scale, taps, z, counts):
-    """The whole numbers ``n = conv(±1, ±1)``, a tap outside of the picture adding 0, and ``z = scale * n``.
+def count_planes(bits, weights, outside, scale, taps, z):
+    """``z = scale * conv(±1, ±1)``, a tap outside of the picture adding 0.
 
     bits, weights, outside: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). taps: C_in * k * k.
-    z, counts: float32 and int16 (B, C_out, H, W), written.
+    z: float32 (B, C_out, H, W), written.
     """
     batch, filters, height, width = z.shape
     words, radius = weights.shape[1], (bits.shape[2] - height) // 2
@@ -159,11 +159,9 @@ def count_planes(bits, weights, outside, scale, taps, z, counts):
                     if not 0 <= y + dy - radius < height:
                         for dx in range(side):
                             total -= outside[c, dy * side + dx]
-                row, row_z, here, factor = counts[n, c, y], z[n, c, y], differing[f], scale[c]
+                row, here, factor = z[n, c, y], differing[f], scale[c]
                 for x in range(width):
-                    number = np.int16(total - 2 * np.int32(here[x]))
-                    row[x] = number
-                    row_z[x] = factor * np.float32(number)
+                    row[x] = factor * np.float32(np.int32(total) - 2 * np.int32(here[x]))
                 for column in range(2 * radius):  # a narrow picture meets some of them twice
                     x = min(column, width - 1) if column < radius else max(width - 1 - column + radius, 0)
                     beside = 0
@@ -172,9 +170,7 @@ def count_planes(bits, weights, outside, scale, taps, z, counts):
                             for dy in range(side):
                                 if 0 <= y + dy - radius < height:
                                     beside += outside[c, dy * side + dx]
-                    number = np.int16(total - 2 * np.int32(here[x]) - beside)
-                    row[x] = number
-                    row_z[x] = factor * np.float32(number)
+                    row[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))
 
 
 def bits_of(x: np.ndarray, shift: np.ndarray, radius: int) -> np.ndarray:
