@@ -38,7 +38,7 @@ ROWS = {
     "composition": ("straight-line composition, pieces by indicators", by_indicators, {}),
     "masks": ("straight-line composition, pieces by masks, as published", by_masks, {}),
     "selection": ("straight-line composition, pieces by torch.where", by_selection, {}),
-    "ours": ("this implementation", None, {}),
+    "ours": ("this implementation (on a CPU with Numba)", None, {}),
     "conv2d": ("the same without Numba: 1-bit convolutions by conv2d forward, too", None, {}),
     "bf16": ("with amp: bf16", None, {"amp": "bf16"}),
     "checkpointing": ("with checkpointing: true", None, {"checkpointing": True}),

@@ -3,7 +3,7 @@
 Composed of separate operations, a layer keeps its shifted input, masks of the surrogate gradient, activations and
 weights of ±1 in float32, and the convolution's result. Here it keeps its input, which is there anyway, and one bit in a
 byte for each weight. Signs are taken again. Its result, which an RPReLU behind it needs for its own backward pass, is
-had again from whole numbers, which fit two bytes, or by counting bits a second time.
+had again from whole numbers, which fit two bytes, or by counting once more from signs that are packed into bits.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,25 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from bidiffsr_arch.binary.sign import SURROGATES, signs
 
-Counter = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
-"""(x, shift, bits, scale) -> z, as `convolve` has them."""
+LARGEST_COUNT = torch.iinfo(torch.int16).max
+
+
+class Counter(NamedTuple):
+    """What takes `torch.nn.functional.conv2d`'s place in the forward pass on a CPU, to the same bit.
+
+    pack: (x, shift, bits) -> the signs of x + shift, in a form of its own.
+    count: (packed, bits, scale) -> z, as `convolve` has it.
+    """
+
+    pack: Callable[[Tensor, Tensor | None, Tensor], Tensor]
+    count: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Again(NamedTuple):
-    """How a result is had a second time, to the bit: ``function(*arguments)``; none of it has gradients."""
+    """How a result is had a second time, to the same bit: ``function(*arguments)``; none of it has gradients."""
 
     function: Callable[..., Tensor]
-    arguments: tuple[Tensor | None, ...]
-
-
-LARGEST_COUNT = torch.iinfo(torch.int16).max
+    arguments: tuple[Tensor, ...]
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -52,20 +59,23 @@ class _Convolve(torch.autograd.Function):
         surrogates: tuple[str, str],
         dtype: torch.dtype,
         counter: Counter | None,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         ctx.surrogates, ctx.dtype = surrogates, dtype
         ctx.save_for_backward(x, shift, v, bits, scale, progress)
-        if counter is not None:
-            return counter(x, shift, bits, scale), None
-        positive = (x if shift is None else x + shift) >= 0
-        counts = F.conv2d(signs(positive, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
-        kept = counts.to(torch.int16 if v[0].numel() <= LARGEST_COUNT else torch.int32)
+        if counter is None:
+            positive = (x if shift is None else x + shift) >= 0
+            counts = F.conv2d(signs(positive, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
+            kept = counts.to(torch.int16 if bits.shape[1:].numel() <= LARGEST_COUNT else torch.int32)
+            z = counts.to(scale.dtype).mul_(scale)
+        else:
+            kept = counter.pack(x, shift, bits)
+            z = counter.count(kept, bits, scale)
         ctx.mark_non_differentiable(kept)
-        return counts.to(scale.dtype).mul_(scale), kept
+        return z, kept
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, shift, v, bits, scale, progress = ctx.saved_tensors
         of_activation, of_weight = (SURROGATES[name] for name in ctx.surrogates)
         r = x if shift is None else x + shift
@@ -118,14 +128,20 @@ def convolve(
             by the scale, and none flows into the scale (as in the code of ReActNet and of BI-DiffSR).
         activation, weight: surrogate gradients of the two signs, keys of `SURROGATES`.
         progress: training progress in [0, 1], without dimensions.
-        counter: what takes `torch.nn.functional.conv2d`'s place in the forward pass on a CPU, for maps of at most 32
-            bits a number and filters of at most 32767 taps.
+        counter: takes conv2d's place where x is on a CPU, nothing is in 64 bits, scales are in 32, and a filter has at
+            most 32767 taps.
     Returns:
         z, (B, C_out, H, W), and how to have it again.
+    Raises:
+        ValueError: by a counter, where the channels of x, shift and v do not match.
     """
-    if x.device.type != "cpu" or x.dtype is torch.float64 or v[0].numel() > LARGEST_COUNT:
+    if counter is not None and not _suits(x, shift, scale, v.shape[1:].numel()):
         counter = None
-    z, counts = _Convolve.apply(x, shift, v, bits, scale, progress, (activation, weight), working_dtype(x), counter)
-    if counter is None:
-        return z, Again(torch.mul, (counts, scale))
-    return z, Again(counter, (x.detach(), None if shift is None else shift.detach(), bits, scale))
+    z, kept = _Convolve.apply(x, shift, v, bits, scale, progress, (activation, weight), working_dtype(x), counter)
+    return z, Again(torch.mul, (kept, scale)) if counter is None else Again(counter.count, (kept, bits, scale))
+
+
+def _suits(x: Tensor, shift: Tensor | None, scale: Tensor, taps: int) -> bool:
+    """Whether a counter can do it."""
+    exact = scale.dtype is torch.float32 and torch.float64 not in (x.dtype, None if shift is None else shift.dtype)
+    return x.device.type == "cpu" and exact and taps <= LARGEST_COUNT

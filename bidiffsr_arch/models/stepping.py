@@ -50,6 +50,8 @@ class Stepping:
     def prepare(self, network: nn.Module, device: torch.device) -> nn.Module:
         """Make a network ready, in place, before it is wrapped for several processes.
 
+        On a CPU its 1-bit convolutions count bits, where kernels can be had; they read maps channel by channel.
+
         Raises:
             InputError: it has no ResBlocks to checkpoint, or there is nothing to compile with.
         """

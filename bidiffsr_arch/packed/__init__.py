@@ -1,4 +1,4 @@
-"""1-bit inference: a trained network packed into bits, run by XNOR and popcount."""
+"""Bits as bits: a trained network packed and run by XNOR and popcount, and the forward pass of training so computed."""
 
 from bidiffsr_arch.packed.backends import BACKENDS
 from bidiffsr_arch.packed.file_format import Description, load_packed, save_packed

@@ -4,13 +4,16 @@ A bit is 1 for +1 and 0 for -1. With a and w in bits over n positions, the produ
 
     sum a_i w_i = n - 2 popcount(a XOR w)
 
-Positions run over ``(tap, channel)``: taps row by row, channels innermost. Three layouts hold the same bits:
+Positions run over ``(tap, channel)``: taps row by row, channels innermost. Four layouts hold the same bits:
 
 - *stored* (files, `pack_bits`): uint8 (C_out, ceil(taps * C_in / 8)), position p of a filter in byte p // 8, bit p % 8.
   No padding but the last byte's.
 - *words* (popcount kernel, `weight_words`): channels of each tap padded to whole 64-bit words, and `BLOCK` filters side
   by side, so that one vector holds the same word of 8 filters: uint64 (C_out / BLOCK, taps, words, BLOCK).
 - *nibbles* (table kernel, `weight_nibbles`): 4 channels of a tap as one byte, 64 filters side by side, see there.
+- *planes* (training, `kernels.planes`): words of neighbouring pixels side by side along a row of the picture, with a
+  border of zeros and `PLANE_SLACK`: uint64 (B, ceil(C_in / 64), H + k - 1, W + k - 1 + PLANE_SLACK), and words of
+  4 filters side by side.
 
 Feature maps are float32 (H, W, `padded`(C)), channels innermost. Padding channels hold any finite number: their
 activation bits (shift -inf) and weight bits are 0, their real weights and gains are 0, so that they add nothing.
@@ -29,6 +32,9 @@ ROWS = 4
 
 SEGMENT = 64
 """Pixels of a row that are counted before their epilogue runs: their counters stay in the first cache."""
+
+PLANE_SLACK = 7
+"""Words behind a row of planes that a vector of 8 may read."""
 
 COUNT_BYTES = 2
 """Bytes of a count of differing bits; 9 * C of them must stay below 2^16."""

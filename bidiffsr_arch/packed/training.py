@@ -1,63 +1,123 @@
 """Training on bits: the forward pass of 1-bit convolutions by XOR and popcount, on a CPU.
 
-A convolution of ±1 gives whole numbers, so this gives the same to the last bit, in a fraction of the time. The backward
-pass convolves real gradients and stays as it is.
+A convolution of ±1 gives whole numbers, so this gives the same to the last bit, in less time. The backward pass
+convolves real gradients and stays as it is. Both halves are operators of their own, since `torch.compile` cannot look
+into Numba's kernels.
 """
-
-import importlib.util
 
 import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
+from bidiffsr_arch.binary.convolve import Counter
+from bidiffsr_arch.packed.layout import PLANE_SLACK, WORD, padded
 
 
 @torch.library.custom_op(
-    "bidiffsr_arch::popcount_conv",
+    "bidiffsr_arch::pack_signs",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor x, Tensor? shift, Tensor positive, Tensor scale) -> Tensor",
+    schema="(Tensor x, Tensor? shift, Tensor positive) -> Tensor",
 )
-def popcount_conv(x: Tensor, shift: Tensor | None, positive: Tensor, scale: Tensor) -> Tensor:
-    """``scale * conv(sign(x + shift), ±1)``, zero padding (a padded tap adds 0), stride 1.
+def _pack_signs(x: Tensor, shift: Tensor | None, positive: Tensor) -> Tensor:
+    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
+    from bidiffsr_arch.packed.kernels.planes import pack_planes
 
-    An operator of its own, since `torch.compile` cannot look into Numba's kernels.
+    batch, channels = x.shape[:2]
+    if not x.numel() or positive.shape[1] != channels or positive.shape[2] != positive.shape[3]:
+        raise ValueError(f"expected maps for {tuple(positive.shape)} weights, got {tuple(x.shape)}")
+    if shift is not None and shift.shape not in ((1, channels, 1, 1), (batch, channels, 1, 1)):
+        raise ValueError(f"expected a shift for maps of {tuple(x.shape)}, got {tuple(shift.shape)}")
+    shifts = x.new_zeros(1, channels) if shift is None else shift.flatten(1)
+    bits = _new_bits(x, positive)
+    as_many_threads_as_torch()
+    pack_planes(_array(x.float()), _array(shifts.float()), positive.shape[-1] // 2, bits.view(torch.uint64).numpy())
+    return bits
+
+
+@_pack_signs.register_fake
+def _(x: Tensor, shift: Tensor | None, positive: Tensor) -> Tensor:
+    return _new_bits(x, positive)
+
+
+@torch.library.custom_op(
+    "bidiffsr_arch::count_signs",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor packed, Tensor positive, Tensor scale) -> Tensor",
+)
+def _count_signs(packed: Tensor, positive: Tensor, scale: Tensor) -> Tensor:
+    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
+    from bidiffsr_arch.packed.kernels.planes import count_planes, weights_of
+
+    z = _new_result(packed, positive)
+    factors = scale.flatten().expand(len(positive))
+    as_many_threads_as_torch()
+    weights = weights_of(_array(positive))
+    count_planes(packed.view(torch.uint64).numpy(), *weights, _array(factors), positive[0].numel(), z.numpy())
+    return z
+
+
+@_count_signs.register_fake
+def _(packed: Tensor, positive: Tensor, scale: Tensor) -> Tensor:
+    return _new_result(packed, positive)
+
+
+def pack_signs(x: Tensor, shift: Tensor | None, positive: Tensor) -> Tensor:
+    """The signs of ``x + shift`` as bits.
 
     Args:
         x: (B, C_in, H, W), float32 or shorter floats.
         shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
-        positive: bool (C_out, C_in, k, k), True for +1; k is 1 or odd.
+        positive: the weights that they are for, bool (C_out, C_in, k, k), k odd.
+    Returns:
+        int64, `layout`'s planes.
+    Raises:
+        ValueError: the shapes do not match, or there is nothing in x.
+    """
+    return torch.ops.bidiffsr_arch.pack_signs(x, shift, positive)
+
+
+def count_signs(packed: Tensor, positive: Tensor, scale: Tensor) -> Tensor:
+    """``scale * conv(sign(x + shift), ±1)``, zero padding (a padded tap adds 0), stride 1.
+
+    Args:
+        packed: what `pack_signs` returned for x, shift and these weights.
+        positive: bool (C_out, C_in, k, k), True for +1; at most 32767 taps a filter.
         scale: float32 (C_out, 1, 1) or (1, 1, 1).
     Returns:
-        (B, C_out, H, W), float32.
+        float32 (B, C_out, H, W).
     """
-    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
-    from bidiffsr_arch.packed.kernels.planes import bits_of, count_planes, weights_of
-
-    as_many_threads_as_torch()
-    filters, taps, radius = len(positive), positive[0].numel(), positive.shape[-1] // 2
-    z = _result(x, filters)
-    shifts = x.new_zeros(1, x.shape[1]) if shift is None else shift.flatten(1)
-    factors = scale.detach().flatten().expand(filters).contiguous()
-    bits = bits_of(x.detach().float().contiguous().numpy(), shifts.detach().float().contiguous().numpy(), radius)
-    weights = weights_of(positive.contiguous().numpy())
-    count_planes(bits, *weights, factors.numpy(), taps, z.numpy())
-    return z
+    return torch.ops.bidiffsr_arch.count_signs(packed, positive, scale)
 
 
-@popcount_conv.register_fake
-def _(x: Tensor, shift: Tensor | None, positive: Tensor, scale: Tensor) -> Tensor:
-    return _result(x, len(positive))
-
-
-def _result(x: Tensor, filters: int) -> Tensor:
-    return x.new_empty((x.shape[0], filters, *x.shape[2:]), dtype=torch.float32)
+POPCOUNT = Counter(pack_signs, count_signs)
 
 
 def train_on_bits(network: nn.Module) -> None:
-    """Let the 1-bit convolutions of a network on the CPU be counted by popcount, if Numba is installed."""
-    if importlib.util.find_spec("numba") is None:
+    """Let the 1-bit convolutions of a network count bits in training on a CPU, if Numba can be imported."""
+    try:
+        import bidiffsr_arch.packed.kernels.planes  # noqa: F401
+    except ImportError:
         return
     for module in network.modules():
         if isinstance(module, BinaryWeightConv2d):
-            module.counter = torch.ops.bidiffsr_arch.popcount_conv.default
+            module.counter = POPCOUNT
+
+
+def _new_bits(x: Tensor, positive: Tensor) -> Tensor:
+    batch, channels, height, width = x.shape
+    border = positive.shape[-1] - 1
+    shape = (batch, padded(channels, WORD) // WORD, height + border, width + border + PLANE_SLACK)
+    return x.new_empty(shape, dtype=torch.int64)
+
+
+def _new_result(packed: Tensor, positive: Tensor) -> Tensor:
+    batch, _, rows, words = packed.shape
+    border = positive.shape[-1] - 1
+    shape = (batch, len(positive), rows - border, words - border - PLANE_SLACK)
+    return packed.new_empty(shape, dtype=torch.float32)
+
+
+def _array(tensor: Tensor):
+    return tensor.detach().contiguous().numpy()

@@ -1,7 +1,8 @@
 """The forward pass of training by popcount: the same numbers as by `conv2d`, to the last bit."""
 
-import importlib.util
 import math
+import os
+import pickle
 import subprocess
 import sys
 from copy import deepcopy
@@ -11,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
-from bidiffsr_arch.binary.convolve import convolve
+from bidiffsr_arch.binary.convolve import Counter, convolve
 from bidiffsr_arch.models.stepping import Stepping
-from bidiffsr_arch.packed.training import popcount_conv, train_on_bits
+from bidiffsr_arch.packed.training import POPCOUNT, count_signs, pack_signs, train_on_bits
 
 pytest.importorskip("numba")
 
@@ -43,11 +45,18 @@ def problem(shape: tuple[int, ...], shifts: str, seed: int) -> dict[str, torch.T
     )
 
 
-def result(x, shift, v, bits, scale, counter=None):
-    """Of the convolution, which is also what can be had again for the backward pass."""
+def convolved(x, shift, v, bits, scale, counter=None):
+    """z, which is also what can be had again."""
     names = dict(activation="clip", weight="clip", progress=torch.zeros(()))
     z, again = convolve(x, shift, v, bits, scale, **names, counter=counter)
     assert torch.equal(z, again.function(*again.arguments))
+    return z
+
+
+def counted(x, shift, v, bits, scale):
+    """z by the kernels, called as `convolve` calls them."""
+    z = count_signs(pack_signs(x, shift, bits), bits, scale)
+    assert torch.equal(z, convolved(x, shift, v, bits, scale, POPCOUNT))
     return z
 
 
@@ -55,7 +64,7 @@ def result(x, shift, v, bits, scale, counter=None):
 @given(SHAPES, st.sampled_from(["none", "one", "each"]), st.integers(0, 2**16))
 def test_results_are_those_of_conv2d(shape, shifts, seed):
     numbers = problem(shape, shifts, seed)
-    assert torch.equal(result(**numbers), result(**numbers, counter=popcount_conv))
+    assert torch.equal(convolved(**numbers), counted(**numbers))
 
 
 @pytest.mark.parametrize(
@@ -70,82 +79,128 @@ def test_results_are_those_of_conv2d(shape, shifts, seed):
 )
 def test_maps_may_lie_in_memory_as_they_like(change):
     numbers = problem((1, 20, 5, 9, 9, 3), "one", 0)
-    expected = result(**numbers | {"x": change(numbers["x"]).float().contiguous()})
-    assert torch.equal(expected, result(**numbers | {"x": change(numbers["x"])}, counter=popcount_conv))
+    expected = convolved(**numbers | {"x": change(numbers["x"]).float().contiguous()})
+    assert torch.equal(expected, counted(**numbers | {"x": change(numbers["x"])}))
 
 
-def test_a_number_that_is_none_is_below_zero_as_in_torch():
+def test_nan_is_minus_one_as_in_torch():
     x = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, -1e-45]).view(1, 6, 1, 1)
     numbers = dict(x=x, shift=None, v=torch.ones(6, 1, 1, 1).expand(6, 6, 1, 1), scale=torch.ones(1, 1, 1))
     numbers["bits"] = torch.eye(6).bool()[..., None, None]
-    assert torch.equal(result(**numbers), result(**numbers, counter=popcount_conv))
+    assert torch.equal(convolved(**numbers), counted(**numbers))
 
 
-def test_what_the_kernels_cannot_do_is_left_to_conv2d():
-    def counter(*_):
-        raise AssertionError("called")
-
-    numbers = problem((1, 4, 2, 3, 3, 3), "none", 0)
-    assert result(**numbers | {"x": numbers["x"].double()}, counter=counter).dtype is torch.float32
-    x, v = torch.ones(1, 2**15, 1, 1), torch.ones(1, 2**15, 1, 1)
-    assert result(x, None, v, v >= 0, torch.ones(1, 1, 1), counter=counter).item() == 2**15
-    with torch.device("meta"):  # as networks are on whose operations are counted
-        elsewhere = [torch.empty_like(tensor, device="meta") for tensor in (x, v, v)]
-        convolve(
-            elsewhere[0],
-            None,
-            elsewhere[1],
-            elsewhere[2] >= 0,
-            torch.ones(1, 1, 1),
-            activation="clip",
-            weight="clip",
-            progress=torch.zeros(()),
-            counter=counter,
-        )
+def unused(*_):
+    raise AssertionError("called")
 
 
-def test_operator_says_the_truth_about_itself():
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda n: n | {"x": n["x"].double()},
+        lambda n: n | {"shift": n["shift"].double()},
+        lambda n: {name: tensor if name == "bits" else tensor.bfloat16() for name, tensor in n.items()},
+        lambda n: {name: tensor.to("meta") for name, tensor in n.items()},  # as where operations are counted
+    ],
+    ids=["float64", "float64 shift", "a network in bfloat16", "meta"],
+)
+def test_what_the_kernels_cannot_do_is_left_to_conv2d(change):
+    numbers = change(problem((1, 4, 2, 3, 3, 3), "one", 0))
+    names = dict(activation="clip", weight="clip", progress=torch.zeros(()))
+    with pytest.raises(AssertionError, match="called"):
+        convolve(**problem((1, 4, 2, 3, 3, 3), "one", 0), **names, counter=Counter(unused, unused))
+    z, _ = convolve(**numbers, **names, counter=Counter(unused, unused))
+    assert z.shape == (1, 2, 3, 3)
+
+
+def test_filters_whose_counts_do_not_fit_are_left_to_conv2d():
+    for taps, counter in ((2**15 - 1, POPCOUNT), (2**15, Counter(unused, unused))):
+        x, v = torch.ones(1, taps, 1, 1), -torch.ones(1, taps, 1, 1)
+        assert convolved(x, None, v, v >= 0, torch.ones(1, 1, 1), counter).item() == -taps
+
+
+@pytest.mark.parametrize(
+    ("shape", "shift", "weights"),
+    [
+        ((1, 20, 4, 4), None, (2, 16, 3, 3)),
+        ((3, 20, 4, 4), (2, 20, 1, 1), (2, 20, 3, 3)),
+        ((1, 20, 4, 4), (1, 1, 1, 1), (2, 20, 3, 3)),
+        ((1, 20, 4, 0), None, (2, 20, 3, 3)),
+        ((1, 20, 4, 4), None, (2, 20, 3, 1)),
+    ],
+    ids=["channels", "shifts", "a shift for all", "empty", "oblong"],
+)
+def test_shapes_that_do_not_fit_are_refused(shape, shift, weights):
+    with pytest.raises(ValueError, match=r"expected .*, got \("):
+        pack_signs(torch.ones(shape), None if shift is None else torch.ones(shift), torch.ones(weights).bool())
+
+
+def test_operators_say_the_truth_about_themselves():
     numbers = problem((2, 8, 4, 5, 6, 3), "each", 0)
-    arguments = [numbers[name] for name in ("x", "shift", "bits", "scale")]
-    torch.library.opcheck(popcount_conv, arguments)
+    packed = pack_signs(numbers["x"], numbers["shift"], numbers["bits"])
+    torch.library.opcheck(torch.ops.bidiffsr_arch.count_signs.default, (packed, numbers["bits"], numbers["scale"]))
+    torch.library.opcheck(torch.ops.bidiffsr_arch.pack_signs.default, (numbers["x"], numbers["shift"], numbers["bits"]))
 
 
-def test_a_network_learns_the_same(tiny_network):
-    by_counting = deepcopy(tiny_network)
-    train_on_bits(by_counting)
-    generator = torch.Generator().manual_seed(0)
-    pictures = [torch.randn(2, 3, 16, 16, generator=generator) for _ in range(2)]
-    results = [network(*pictures, torch.tensor([3, 80])) for network in (tiny_network, by_counting)]
-    assert torch.equal(*results)
-    for result in results:
-        result.square().mean().backward()
-    for one, other in zip(tiny_network.parameters(), by_counting.parameters(), strict=True):
-        assert torch.equal(one.grad, other.grad)
+@pytest.mark.parametrize(
+    "train",
+    [{}, {"accumulate": 2}, {"checkpointing": True, "accumulate": 2}, {"amp": "fp16", "grad_clip": 1.0}],
+    ids=["plain", "accumulate", "checkpointing", "amp"],
+)
+def test_a_network_learns_the_same(tiny_options, train):
+    learnt = []
+    for counting in (True, False):
+        torch.manual_seed(0)
+        network = BIDiffSRUNet(**tiny_options | {"dropout": 0.2})
+        stepping = Stepping(train)
+        stepping.prepare(network, torch.device("cpu"))
+        assert counters(network) == {POPCOUNT}
+        if not counting:
+            for layer in layers(network):
+                layer.counter = None
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+        pictures = [torch.randn(2, 3, 16, 16) for _ in range(3)]
+        for _ in range(2):
+            inputs = [*pictures[:2], torch.tensor([3, 80])]
+            stepping.step(network, optimizer, torch.nn.functional.l1_loss, inputs, pictures[2])
+        learnt.append([parameter.detach() for parameter in network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*learnt, strict=True))
+
+
+def layers(network) -> list[BinaryWeightConv2d]:
+    return [module for module in network.modules() if isinstance(module, BinaryWeightConv2d)]
 
 
 def counters(network) -> set:
-    return {module.counter for module in network.modules() if isinstance(module, BinaryWeightConv2d)}
+    return {layer.counter for layer in layers(network)}
 
 
-def test_training_prepares_for_it(tiny_network, monkeypatch):
-    cpu = torch.device("cpu")
+def test_training_on_a_cpu_counts_bits(tiny_network):
+    Stepping({}).prepare(tiny_network, torch.device("cpu"))
+    assert counters(tiny_network) == {POPCOUNT}
+    assert counters(deepcopy(tiny_network)) == {POPCOUNT}
+    pickle.dumps(tiny_network)  # to be sent to a spawned process
+
+
+@pytest.mark.parametrize(("train", "device"), [({"channels_last": True}, "cpu"), ({}, "cuda")])
+def test_training_elsewhere_convolves(tiny_network, train, device):
+    Stepping(train).prepare(tiny_network, torch.device(device))
     assert counters(tiny_network) == {None}
-    Stepping({"channels_last": True}).prepare(tiny_network, cpu)  # the kernels read channel by channel
-    Stepping({}).prepare(tiny_network, torch.device("cuda"))
-    with monkeypatch.context() as patch:
-        patch.setattr(importlib.util, "find_spec", lambda name: None)
-        Stepping({}).prepare(tiny_network, cpu)
+
+
+def test_training_convolves_where_numba_cannot_be_imported(tiny_network, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bidiffsr_arch.packed.kernels.planes", None)
+    train_on_bits(tiny_network)
     assert counters(tiny_network) == {None}
-    Stepping({}).prepare(tiny_network, cpu)
-    assert counters(tiny_network) == counters(deepcopy(tiny_network)) == {torch.ops.bidiffsr_arch.popcount_conv.default}
 
 
 def test_kernels_leave_torchs_threads_as_they_are():
     """Numba's pool starts with a number of its own for all of OpenMP; seen in a new process, where none has started."""
     code = (
-        "import torch; torch.set_num_threads(1); from bidiffsr_arch.packed.training import popcount_conv as conv; "
-        "conv(torch.ones(1, 8, 4, 4), None, torch.ones(8, 8, 3, 3).bool(), torch.ones(1, 1, 1)); "
+        "import torch; torch.set_num_threads(1); from bidiffsr_arch.packed.training import pack_signs; "
+        "pack_signs(torch.ones(1, 8, 4, 4), None, torch.ones(8, 8, 3, 3).bool()); "
         "import numba; print(torch.get_num_threads(), numba.get_num_threads())"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = os.environ | {"NUMBA_NUM_THREADS": "2"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["1", "1"]

@@ -9,6 +9,7 @@ from llvmlite import ir
 from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
+from bidiffsr_arch.packed.kernels.popcount import FAST
 from bidiffsr_arch.packed.kernels.vector_ir import (
     I64,
     call,
@@ -21,16 +22,14 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     spread,
     store,
 )
-from bidiffsr_arch.packed.layout import WORD, padded
+from bidiffsr_arch.packed.layout import PLANE_SLACK, WORD, padded
 
 WORDS = ir.VectorType(I64, 8)
 COUNTS = ir.VectorType(ir.IntType(16), 8)
 FILTERS = 4
 """Filters that share a load of activation bits."""
-VECTORS = 4
-"""Vectors of pixels that share a load of weights, where a row is that long."""
-SLACK = (VECTORS + 1) * WORDS.count
-"""Words behind a row of bits and counts that a tile may read or write."""
+VECTORS = 4 if FAST else 1
+"""Vectors of pixels that share a load of weights, where a row is that long: as many as there are registers."""
 
 
 def planes_tile(vectors: int):
@@ -91,7 +90,8 @@ def pack_planes(x, shift, radius, bits):
     """Bit of channel c is set where ``x + shift >= 0``.
 
     x: float32 (B, C, H, W). shift: float32 (B or 1, C). bits: uint64 (B, ceil(C / 64), H + 2 * radius,
-    W + 2 * radius + SLACK), written whole; 0 outside of the picture.
+    W + 2 * radius +
+    PLANE_SLACK), written whole; 0 outside of the picture.
     """
     batch, channels, height, width = x.shape
     words, rows = bits.shape[1], bits.shape[2]
@@ -146,7 +146,7 @@ def count_planes(bits, weights, outside, scale, taps, z):
     row_bytes, plane_bytes = bits.shape[3] * 8, bits.shape[2] * bits.shape[3] * 8
     for job in prange(batch * height):
         n, y = job // height, job % height
-        differing = np.empty((FILTERS, width + SLACK), np.uint16)
+        differing = np.empty((FILTERS, width + PLANE_SLACK), np.uint16)
         start = np.int64(bits.ctypes.data) + n * words * plane_bytes + y * row_bytes
         target, count_bytes = np.int64(differing.ctypes.data), np.int64(differing.shape[1] * 2)
         for block in range(weights.shape[0]):
@@ -171,15 +171,6 @@ def count_planes(bits, weights, outside, scale, taps, z):
                                 if 0 <= y + dy - radius < height:
                                     beside += outside[c, dy * side + dx]
                     row[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))
-
-
-def bits_of(x: np.ndarray, shift: np.ndarray, radius: int) -> np.ndarray:
-    """`pack_planes` into new memory."""
-    batch, channels, height, width = x.shape
-    words = padded(channels, WORD) // WORD
-    bits = np.empty((batch, words, height + 2 * radius, width + 2 * radius + SLACK), np.uint64)
-    pack_planes(x, shift, radius, bits)
-    return bits
 
 
 def weights_of(positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
