@@ -30,12 +30,11 @@ ROWS = {
     "IRNet": "train_IRNet_x2",
     "ReActNet": "train_ReActNet_x2",
     "BBCU": "train_BBCU_x2",
-    "BI-DiffSR": "train_BIDiffSR_x2",
     "Baseline": "ablation/breakdown_baseline",
     "+Identity": "ablation/breakdown_identity",
     "+CP": "ablation/breakdown_cp",
     "+CS": "ablation/breakdown_cs",
-    "+TaR&TaA": "ablation/breakdown_tar_taa",
+    "+TaR&TaA (BI-DiffSR)": "ablation/breakdown_tar_taa",
 }
 # What a network's size is made of; the rest is the row's own.
 SIZE = ("inner_channel", "norm_groups", "channel_mults", "res_blocks", "attn_res", "dropout", "image_size", "fp_res",

@@ -14,14 +14,16 @@ import torch
 from tqdm import tqdm
 
 from bidiffsr_arch.cli import main as basicsr
-from bidiffsr_arch.cli.check import observed_results
+from bidiffsr_arch.cli.check import absent_datasets, observed_results
 from bidiffsr_arch.data.files import write_bytes
 from bidiffsr_arch.metrics.cost import count_cost
-from bidiffsr_arch.option_file import dump_options
+from bidiffsr_arch.option_file import dump_options, load_options, shipped_path
 from bidiffsr_arch.upscale.weights import build_network
 
 Results = dict[str, dict[str, float]]
 """{data set: {metric: value}}"""
+
+DATASETS = ("Set5", "photographs")
 
 
 def file_name(title: str) -> str:
@@ -29,10 +31,24 @@ def file_name(title: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in title)
 
 
+def validation(scale: int) -> dict[str, dict[str, Any]]:
+    """Those of `DATASETS` that are on this machine, as the shipped option file for tests has them."""
+    options = load_options(shipped_path(f"test_BIDiffSR_small_x{scale}"))
+    wanted = [data for data in options["datasets"].values() if data["name"] in DATASETS]
+    absent = absent_datasets(options)
+    return {f"val_{data['name']}": data for data in wanted if data["name"] not in absent}
+
+
 def shortened(options: dict[str, Any], name: str, seed: int, iterations: int) -> dict[str, Any]:
-    """Options for a run of so many iterations, which validates once, at its end."""
+    """Options for a run of so many iterations, which validates once, at its end, on `DATASETS`.
+
+    The average of weights reaches back over a tenth of the iterations at most: with more, it would not have left the
+    beginning of a short run.
+    """
     options = options | {"name": name, "manual_seed": seed, "num_gpu": 0}
+    options["datasets"] = {"train": options["datasets"]["train"], **validation(options["scale"])}
     options["train"] |= {"total_iter": iterations}
+    options["train"]["ema_decay"] = min(options["train"]["ema_decay"], iterations / (iterations + 10))
     options["train"]["scheduler"] |= {"periods": [iterations]}
     options["logger"] |= {"save_checkpoint_freq": max(iterations // 4, 1)}
     options["val"] |= {"val_freq": 10 * iterations, "save_img": False}
