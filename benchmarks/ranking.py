@@ -1,6 +1,7 @@
 """The paper's rows at a small size: the same width, pictures, iterations and seeds for all. Prints Markdown.
 
-    python benchmarks/ranking.py [--iterations 1000] [--seeds 10 11] [--rows NAME ...] [--jobs 2] [-o FILE.md]
+    python benchmarks/ranking.py [--iterations 1000] [--seeds 10 11] [--all-1-bit] [--rows NAME ...] [--jobs 2]
+                                 [-o FILE.md] [--append]
 
 Each row is the network of a shipped option file, cut to the size of that in `options/train_BIDiffSR_small_x2.yml`, and
 trained as that file says, on its pictures. What was trained before is not trained again.
@@ -41,13 +42,17 @@ SIZE = ("inner_channel", "norm_groups", "channel_mults", "res_blocks", "attn_res
         "total_step", "zero_init", "mid_attn")  # fmt: skip
 
 
-def options_of(row: str, seed: int, iterations: int) -> dict[str, Any]:
+def options_of(row: str, seed: int, iterations: int, all_1_bit: bool) -> dict[str, Any]:
     """The small option file with the row's network."""
     options = load_options(shipped_path(SMALL))
     small, network = options["network_g"], load_options(shipped_path(ROWS[row]))["network_g"]
     known = inspect.signature(getattr(archs, network["type"])).parameters
     options["network_g"] = network | {key: small[key] for key in SIZE if key in small and key in known}
-    return shortened(options, f"ranking_{file_name(row)}_seed{seed}_{iterations}", seed, iterations)
+    name = f"ranking_{file_name(row)}_seed{seed}_{iterations}"
+    if all_1_bit and "fp_res" in known:
+        options["network_g"]["fp_res"] = []
+        name += "_1bit"
+    return shortened(options, name, seed, iterations)
 
 
 def main() -> None:
@@ -55,27 +60,34 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME", help=", ".join(ROWS))
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--seeds", nargs="+", type=int, default=[10, 11])
+    parser.add_argument(
+        "--all-1-bit", action="store_true", help="the outermost decoder level, too, which is real in the small network"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="networks trained at the same time, one thread each")
     parser.add_argument("-o", "--output", type=Path, help="write the table there, too")
+    parser.add_argument("--append", action="store_true", help="add it to what is there")
     args = parser.parse_args()
 
     places = [(row, seed) for seed in args.seeds for row in args.rows]
-    runs = [options_of(row, seed, args.iterations) for row, seed in places]
-    results = dict(zip(places, train_all(runs, args.jobs), strict=True))
-    rows = []
-    for row in args.rows:
-        of_row = [results[row, seed] for seed in args.seeds]
-        rows.append([row, *cost_cells(options_of(row, 0, args.iterations)), *quality_cells(of_row)])
-    data = runs[0]["datasets"]["train"]
+    runs = {(row, seed): options_of(row, seed, args.iterations, args.all_1_bit) for row, seed in places}
+    results = dict(zip(places, train_all(list(runs.values()), args.jobs), strict=True))
+    rows = [
+        [row, *cost_cells(runs[row, args.seeds[0]]), *quality_cells([results[row, seed] for seed in args.seeds])]
+        for row in args.rows
+    ]
+    data = runs[places[0]]["datasets"]["train"]
+    where = "in all of the network" if args.all_1_bit else "everywhere but in the outermost decoder level"
+    seeds = f"mean and half the range over the seeds {', '.join(map(str, args.seeds))}"
     text = (
-        f"{args.iterations} iterations of {data['batch_size_per_gpu']} crops of {data['gt_size']} x {data['gt_size']} "
-        f"pixels; mean and half the range over the seeds {', '.join(map(str, args.seeds))}; "
-        f"`python benchmarks/ranking.py`, {date.today()}, {platform.machine()}, one thread a network, torch "
-        f"{torch.__version__}.\n\n{markdown(['row', *COST_HEAD, *quality_head(results[places[0]])], rows)}\n"
+        f"1-bit {where}; {args.iterations} iterations of {data['batch_size_per_gpu']} crops of {data['gt_size']} x "
+        f"{data['gt_size']} pixels; {seeds if len(args.seeds) > 1 else f'seed {args.seeds[0]}'}; "
+        f"{date.today()}, {platform.machine()}, one thread a network, torch {torch.__version__}.\n\n"
+        f"{markdown(['row', *COST_HEAD, *quality_head(results[places[0]])], rows)}\n"
     )
     print(text)
     if args.output:
-        write_bytes(args.output, text.encode())
+        before = args.output.read_bytes() + b"\n" if args.append and args.output.exists() else b""
+        write_bytes(args.output, before + text.encode())
 
 
 if __name__ == "__main__":

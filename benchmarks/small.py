@@ -28,17 +28,34 @@ from small_runs import (
 from bidiffsr_arch.data.files import write_bytes
 from bidiffsr_arch.option_file import load_options, shipped_path
 
-# Name in the table: options that are changed.
+# Name in the table: options that are changed, as `--force_yml` takes them.
 TRIED = {
-    "as shipped": {},
-    "24 channels": {"network_g": {"inner_channel": 24}},
-    "32 channels": {"network_g": {"inner_channel": 32}},
-    "2 levels, 1 ResBlock each": {"network_g": {"channel_mults": [1, 2], "res_blocks": 1}},
-    "3 levels, 2 ResBlocks each": {"network_g": {"channel_mults": [1, 2, 4], "res_blocks": 2}},
-    "all convolutions but first and last 1-bit": {"network_g": {"fp_res": []}},
-    "one timestep group": {"network_g": {"dynamic_group": 1}},
-    "black and white at ±1, residuals as large": {"data_range": [-1, 1], "residual_scale": 2.0},
-    "residuals 4 times as large": {"residual_scale": 0.5},
+    "as shipped": [],
+    "24 channels": ["network_g:inner_channel=24"],
+    "32 channels": ["network_g:inner_channel=32"],
+    "2 levels, 1 ResBlock each": ["network_g:channel_mults=[1, 2]", "network_g:res_blocks=1"],
+    "2 levels, 2 ResBlocks each": ["network_g:channel_mults=[1, 2]", "network_g:res_blocks=2"],
+    "3 levels, 1 ResBlock each": ["network_g:channel_mults=[1, 2, 4]", "network_g:res_blocks=1"],
+    "3 levels, 2 ResBlocks each": ["network_g:channel_mults=[1, 2, 4]", "network_g:res_blocks=2"],
+    "all convolutions but first and last 1-bit": ["network_g:fp_res=[]"],
+    "one timestep group": ["network_g:dynamic_group=1"],
+    "batches of 2 crops of 64 x 64": [
+        "datasets:train:gt_size=64",
+        "datasets:train:batch_size_per_gpu=2",
+        "network_g:image_size=64",
+        "network_g:fp_res=[64]",
+    ],
+    "1 step, from the noisiest timestep": [
+        "beta_schedule:num_inference_steps=1",
+        "beta_schedule:timestep_spacing=trailing",
+    ],
+    "4 steps, the last without noise": [
+        "beta_schedule:num_inference_steps=4",
+        "beta_schedule:timestep_spacing=leading",
+    ],
+    "black and white at ±1, residuals as large": ["data_range=[-1, 1]", "residual_scale=2.0"],
+    "residuals 2 times as large": ["residual_scale=0.25"],
+    "residuals 4 times as large": ["residual_scale=0.5"],
 }
 
 
@@ -48,9 +65,7 @@ def options_of(row: str, scale: int, seconds: float) -> dict[str, Any]:
     name = f"small_x{scale}_{file_name(row)}_{seconds:g}s"
     if (begun := Path("experiments", f"{name}.yml")).exists():
         return load_options(begun)
-    options = load_options(shipped_path(f"train_BIDiffSR_small_x{scale}"))
-    for key, value in TRIED[row].items():
-        options[key] = options[key] | value if isinstance(value, dict) else value
+    options = load_options(shipped_path(f"train_BIDiffSR_small_x{scale}"), TRIED[row])
     iterations = int(seconds / seconds_a_step(options)) // 50 * 50
     return shortened(options, name, options["manual_seed"], iterations)
 
