@@ -17,6 +17,7 @@ from bidiffsr_arch.cli import main as basicsr
 from bidiffsr_arch.cli.check import absent_datasets, observed_results
 from bidiffsr_arch.data.files import write_bytes
 from bidiffsr_arch.metrics.cost import count_cost
+from bidiffsr_arch.models.stepping import Stepping
 from bidiffsr_arch.option_file import dump_options, load_options, shipped_path
 from bidiffsr_arch.upscale.weights import build_network
 
@@ -82,7 +83,8 @@ def train_all(runs: Sequence[dict[str, Any]], jobs: int) -> list[Results]:
 def seconds_a_step(options: Mapping[str, Any], steps: int = 5) -> float:
     """Median seconds of forward and backward pass on one thread, a batch of the options' own size."""
     torch.set_num_threads(1)
-    network, data = build_network(options["network_g"]), options["datasets"]["train"]
+    data = options["datasets"]["train"]
+    network = Stepping(options["train"]).prepare(build_network(options["network_g"]), torch.device("cpu"))
     picture = torch.rand(data["batch_size_per_gpu"], 3, data["gt_size"], data["gt_size"])
     time_of = torch.randint(options["beta_schedule"]["n_timestep"], (len(picture),))
     seconds = []
