@@ -31,6 +31,7 @@ from bidiffsr_arch.option_file import load_options, shipped_path
 # Name in the table: options that are changed, as `--force_yml` takes them.
 TRIED = {
     "as shipped": [],
+    "16 channels": ["network_g:inner_channel=16"],
     "24 channels": ["network_g:inner_channel=24"],
     "32 channels": ["network_g:inner_channel=32"],
     "2 levels, 1 ResBlock each": ["network_g:channel_mults=[1, 2]", "network_g:res_blocks=1"],
@@ -39,6 +40,12 @@ TRIED = {
     "3 levels, 2 ResBlocks each": ["network_g:channel_mults=[1, 2, 4]", "network_g:res_blocks=2"],
     "all convolutions but first and last 1-bit": ["network_g:fp_res=[]"],
     "one timestep group": ["network_g:dynamic_group=1"],
+    "batches of 4 crops of 48 x 48": [
+        "datasets:train:gt_size=48",
+        "datasets:train:batch_size_per_gpu=4",
+        "network_g:image_size=48",
+        "network_g:fp_res=[48]",
+    ],
     "batches of 2 crops of 64 x 64": [
         "datasets:train:gt_size=64",
         "datasets:train:batch_size_per_gpu=2",
