@@ -1,8 +1,8 @@
 """The 1-bit convolution as one autograd function, which keeps for the backward pass only what cannot be had again.
 
 Composed of separate operations, a layer keeps its shifted input, masks of the surrogate gradient, activations and
-weights of ±1 in float32, and the convolution's result. Here it keeps its input, which is there anyway, and one bit in a
-byte for each weight. Signs are taken again. Its result, which an RPReLU behind it needs for its own backward pass, is
+weights of ±1 in float32, and the convolution's result. Here it keeps its input and weight, which are there anyway.
+Signs are taken again. Its result, which an RPReLU behind it needs for its own backward pass, is
 had again from whole numbers, which fit two bytes, or by counting once more from signs that are packed into bits.
 """
 
@@ -22,8 +22,8 @@ LARGEST_COUNT = torch.iinfo(torch.int16).max
 class Counter(NamedTuple):
     """What takes `torch.nn.functional.conv2d`'s place in the forward pass on a CPU, to the same bit.
 
-    pack: (x, shift, bits) -> the signs of x + shift, in a form of its own.
-    count: (packed, bits, scale) -> z, as `convolve` has it.
+    pack: (x, shift, v) -> the signs of x + shift, in a form of its own.
+    count: (packed, v, scale) -> z, as `convolve` has it.
     """
 
     pack: Callable[[Tensor, Tensor | None, Tensor], Tensor]
@@ -61,29 +61,29 @@ class _Convolve(torch.autograd.Function):
         counter: Counter | None,
     ) -> tuple[Tensor, Tensor]:
         ctx.surrogates, ctx.dtype = surrogates, dtype
-        ctx.save_for_backward(x, shift, v, bits, scale, progress)
+        ctx.save_for_backward(x, shift, v, scale, progress)
         if counter is None:
             positive = (x if shift is None else x + shift) >= 0
             counts = F.conv2d(signs(positive, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
             kept = counts.to(torch.int16 if bits.shape[1:].numel() <= LARGEST_COUNT else torch.int32)
             z = counts.to(scale.dtype).mul_(scale)
         else:
-            kept = counter.pack(x, shift, bits)
-            z = counter.count(kept, bits, scale)
+            kept = counter.pack(x, shift, v)
+            z = counter.count(kept, v, scale)
         ctx.mark_non_differentiable(kept)
         return z, kept
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x, shift, v, bits, scale, progress = ctx.saved_tensors
+        x, shift, v, scale, progress = ctx.saved_tensors
         of_activation, of_weight = (SURROGATES[name] for name in ctx.surrogates)
         r = x if shift is None else x + shift
-        padding = bits.shape[-1] // 2
+        padding = v.shape[-1] // 2
         grad_r, grad_v, _ = torch.ops.aten.convolution_backward(
             grad.to(ctx.dtype),
             signs(r >= 0, ctx.dtype),
-            signs(bits, scale.dtype).mul_(scale[..., None]).to(ctx.dtype),
+            signs(v >= 0, scale.dtype).mul_(scale[..., None]).to(ctx.dtype),
             bias_sizes=None,
             stride=[1, 1],
             padding=[padding, padding],
@@ -122,26 +122,27 @@ def convolve(
     Args:
         x: (B, C_in, H, W).
         shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
-        v: (C_out, C_in, k, k), k odd, what the signs of the weight are taken from; only the backward pass reads it.
-        bits: ``v >= 0``, the same shape.
+        v: (C_out, C_in, k, k), k odd, what the signs of the weight are taken from.
+        bits: ``v >= 0``, the same shape, for conv2d.
         scale: (C_out, 1, 1) or (1, 1, 1). The gradient with respect to v is that of the sign alone, never multiplied
             by the scale, and none flows into the scale (as in the code of ReActNet and of BI-DiffSR).
         activation, weight: surrogate gradients of the two signs, keys of `SURROGATES`.
         progress: training progress in [0, 1], without dimensions.
-        counter: takes conv2d's place where x is on a CPU, nothing is in 64 bits, scales are in 32, and a filter has at
-            most 32767 taps.
+        counter: takes conv2d's place where x is on a CPU, nothing is in 64 bits, v and scale are in 32, and a filter
+            has at most 32767 taps.
     Returns:
         z, (B, C_out, H, W), and how to have it again.
     Raises:
         ValueError: by a counter, where the channels of x, shift and v do not match.
     """
-    if counter is not None and not _suits(x, shift, scale, v.shape[1:].numel()):
+    if counter is not None and not _suits(x, shift, v, scale):
         counter = None
     z, kept = _Convolve.apply(x, shift, v, bits, scale, progress, (activation, weight), working_dtype(x), counter)
-    return z, Again(torch.mul, (kept, scale)) if counter is None else Again(counter.count, (kept, bits, scale))
+    return z, Again(torch.mul, (kept, scale)) if counter is None else Again(counter.count, (kept, v.detach(), scale))
 
 
-def _suits(x: Tensor, shift: Tensor | None, scale: Tensor, taps: int) -> bool:
+def _suits(x: Tensor, shift: Tensor | None, v: Tensor, scale: Tensor) -> bool:
     """Whether a counter can do it."""
-    exact = scale.dtype is torch.float32 and torch.float64 not in (x.dtype, None if shift is None else shift.dtype)
-    return x.device.type == "cpu" and exact and taps <= LARGEST_COUNT
+    wide = torch.float64 in (x.dtype, None if shift is None else shift.dtype)
+    exact = v.dtype is scale.dtype is torch.float32 and not wide
+    return x.device.type == "cpu" and exact and v.shape[1:].numel() <= LARGEST_COUNT

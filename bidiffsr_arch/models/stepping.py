@@ -91,8 +91,9 @@ class Stepping:
         optimizer.zero_grad()
         parts = list(zip(*(self._laid_out(tensor).chunk(self.accumulate) for tensor in (*inputs, target)), strict=True))
         total = torch.zeros((), device=target.device)
-        # Copies on several devices (DataParallel) have weights of their own.
-        with nullcontext() if isinstance(network, nn.DataParallel) else held_weights(network):
+        # Of one call nothing is to be held; copies on several devices (DataParallel) have weights of their own.
+        once = len(parts) == 1 or isinstance(network, nn.DataParallel)
+        with nullcontext() if once else held_weights(network):
             for number, (*part, part_target) in enumerate(parts, 1):
                 alone = number < len(parts) and hasattr(network, "no_sync")  # gradients are exchanged with the last
                 with network.no_sync() if alone else nullcontext():

@@ -17,78 +17,78 @@ from bidiffsr_arch.packed.layout import PLANE_SLACK, WORD, padded
     "bidiffsr_arch::pack_signs",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor x, Tensor? shift, Tensor positive) -> Tensor",
+    schema="(Tensor x, Tensor? shift, Tensor v) -> Tensor",
 )
-def _pack_signs(x: Tensor, shift: Tensor | None, positive: Tensor) -> Tensor:
+def _pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
     from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import pack_planes
 
     batch, channels = x.shape[:2]
-    if not x.numel() or positive.shape[1] != channels or positive.shape[2] != positive.shape[3]:
-        raise ValueError(f"expected maps for {tuple(positive.shape)} weights, got {tuple(x.shape)}")
+    if not x.numel() or v.shape[1] != channels or v.shape[2] != v.shape[3]:
+        raise ValueError(f"expected maps for {tuple(v.shape)} weights, got {tuple(x.shape)}")
     if shift is not None and shift.shape not in ((1, channels, 1, 1), (batch, channels, 1, 1)):
         raise ValueError(f"expected a shift for maps of {tuple(x.shape)}, got {tuple(shift.shape)}")
     shifts = x.new_zeros(1, channels) if shift is None else shift.flatten(1)
-    bits = _new_bits(x, positive)
+    bits = _new_bits(x, v)
     as_many_threads_as_torch()
-    pack_planes(_array(x.float()), _array(shifts.float()), positive.shape[-1] // 2, bits.view(torch.uint64).numpy())
+    pack_planes(_array(x.float()), _array(shifts.float()), v.shape[-1] // 2, bits.view(torch.uint64).numpy())
     return bits
 
 
 @_pack_signs.register_fake
-def _(x: Tensor, shift: Tensor | None, positive: Tensor) -> Tensor:
-    return _new_bits(x, positive)
+def _(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
+    return _new_bits(x, v)
 
 
 @torch.library.custom_op(
     "bidiffsr_arch::count_signs",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor packed, Tensor positive, Tensor scale) -> Tensor",
+    schema="(Tensor packed, Tensor v, Tensor scale) -> Tensor",
 )
-def _count_signs(packed: Tensor, positive: Tensor, scale: Tensor) -> Tensor:
+def _count_signs(packed: Tensor, v: Tensor, scale: Tensor) -> Tensor:
     from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import count_planes, weights_of
 
-    z = _new_result(packed, positive)
-    factors = scale.flatten().expand(len(positive))
+    z = _new_result(packed, v)
+    factors = scale.flatten().expand(len(v))
     as_many_threads_as_torch()
-    weights = weights_of(_array(positive))
-    count_planes(packed.view(torch.uint64).numpy(), *weights, _array(factors), positive[0].numel(), z.numpy())
+    weights = weights_of(_array(v))
+    count_planes(packed.view(torch.uint64).numpy(), *weights, _array(factors), v[0].numel(), z.numpy())
     return z
 
 
 @_count_signs.register_fake
-def _(packed: Tensor, positive: Tensor, scale: Tensor) -> Tensor:
-    return _new_result(packed, positive)
+def _(packed: Tensor, v: Tensor, scale: Tensor) -> Tensor:
+    return _new_result(packed, v)
 
 
-def pack_signs(x: Tensor, shift: Tensor | None, positive: Tensor) -> Tensor:
+def pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
     """The signs of ``x + shift`` as bits.
 
     Args:
         x: (B, C_in, H, W), float32 or shorter floats.
         shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
-        positive: the weights that they are for, bool (C_out, C_in, k, k), k odd.
+        v: the weights that they are for, (C_out, C_in, k, k), k odd; only their shape matters.
     Returns:
         int64, `layout`'s planes.
     Raises:
         ValueError: the shapes do not match, or there is nothing in x.
     """
-    return torch.ops.bidiffsr_arch.pack_signs(x, shift, positive)
+    return torch.ops.bidiffsr_arch.pack_signs(x, shift, v)
 
 
-def count_signs(packed: Tensor, positive: Tensor, scale: Tensor) -> Tensor:
+def count_signs(packed: Tensor, v: Tensor, scale: Tensor) -> Tensor:
     """``scale * conv(sign(x + shift), ±1)``, zero padding (a padded tap adds 0), stride 1.
 
     Args:
         packed: what `pack_signs` returned for x, shift and these weights.
-        positive: bool (C_out, C_in, k, k), True for +1; at most 32767 taps a filter.
+        v: float32 (C_out, C_in, k, k), whose signs are convolved; at most 32767 taps a filter.
         scale: float32 (C_out, 1, 1) or (1, 1, 1).
     Returns:
         float32 (B, C_out, H, W).
     """
-    return torch.ops.bidiffsr_arch.count_signs(packed, positive, scale)
+    return torch.ops.bidiffsr_arch.count_signs(packed, v, scale)
 
 
 POPCOUNT = Counter(pack_signs, count_signs)
@@ -105,17 +105,17 @@ def train_on_bits(network: nn.Module) -> None:
             module.counter = POPCOUNT
 
 
-def _new_bits(x: Tensor, positive: Tensor) -> Tensor:
+def _new_bits(x: Tensor, v: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
-    border = positive.shape[-1] - 1
+    border = v.shape[-1] - 1
     shape = (batch, padded(channels, WORD) // WORD, height + border, width + border + PLANE_SLACK)
     return x.new_empty(shape, dtype=torch.int64)
 
 
-def _new_result(packed: Tensor, positive: Tensor) -> Tensor:
+def _new_result(packed: Tensor, v: Tensor) -> Tensor:
     batch, _, rows, words = packed.shape
-    border = positive.shape[-1] - 1
-    shape = (batch, len(positive), rows - border, words - border - PLANE_SLACK)
+    border = v.shape[-1] - 1
+    shape = (batch, len(v), rows - border, words - border - PLANE_SLACK)
     return packed.new_empty(shape, dtype=torch.float32)
 
 

@@ -55,7 +55,7 @@ def convolved(x, shift, v, bits, scale, counter=None):
 
 def counted(x, shift, v, bits, scale):
     """z by the kernels, called as `convolve` calls them."""
-    z = count_signs(pack_signs(x, shift, bits), bits, scale)
+    z = count_signs(pack_signs(x, shift, v), v, scale)
     assert torch.equal(z, convolved(x, shift, v, bits, scale, POPCOUNT))
     return z
 
@@ -85,8 +85,8 @@ def test_maps_may_lie_in_memory_as_they_like(change):
 
 def test_nan_is_minus_one_as_in_torch():
     x = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, -1e-45]).view(1, 6, 1, 1)
-    numbers = dict(x=x, shift=None, v=torch.ones(6, 1, 1, 1).expand(6, 6, 1, 1), scale=torch.ones(1, 1, 1))
-    numbers["bits"] = torch.eye(6).bool()[..., None, None]
+    v = (2 * torch.eye(6) - 1)[..., None, None]
+    numbers = dict(x=x, shift=None, v=v, bits=v >= 0, scale=torch.ones(1, 1, 1))
     assert torch.equal(convolved(**numbers), counted(**numbers))
 
 
@@ -132,14 +132,14 @@ def test_filters_whose_counts_do_not_fit_are_left_to_conv2d():
 )
 def test_shapes_that_do_not_fit_are_refused(shape, shift, weights):
     with pytest.raises(ValueError, match=r"expected .*, got \("):
-        pack_signs(torch.ones(shape), None if shift is None else torch.ones(shift), torch.ones(weights).bool())
+        pack_signs(torch.ones(shape), None if shift is None else torch.ones(shift), torch.ones(weights))
 
 
 def test_operators_say_the_truth_about_themselves():
     numbers = problem((2, 8, 4, 5, 6, 3), "each", 0)
-    packed = pack_signs(numbers["x"], numbers["shift"], numbers["bits"])
-    torch.library.opcheck(torch.ops.bidiffsr_arch.count_signs.default, (packed, numbers["bits"], numbers["scale"]))
-    torch.library.opcheck(torch.ops.bidiffsr_arch.pack_signs.default, (numbers["x"], numbers["shift"], numbers["bits"]))
+    packed = pack_signs(numbers["x"], numbers["shift"], numbers["v"])
+    torch.library.opcheck(torch.ops.bidiffsr_arch.count_signs.default, (packed, numbers["v"], numbers["scale"]))
+    torch.library.opcheck(torch.ops.bidiffsr_arch.pack_signs.default, (numbers["x"], numbers["shift"], numbers["v"]))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_kernels_leave_torchs_threads_as_they_are():
     """Numba's pool starts with a number of its own for all of OpenMP; seen in a new process, where none has started."""
     code = (
         "import torch; torch.set_num_threads(1); from bidiffsr_arch.packed.training import pack_signs; "
-        "pack_signs(torch.ones(1, 8, 4, 4), None, torch.ones(8, 8, 3, 3).bool()); "
+        "pack_signs(torch.ones(1, 8, 4, 4), None, torch.ones(8, 8, 3, 3)); "
         "import numba; print(torch.get_num_threads(), numba.get_num_threads())"
     )
     environment = os.environ | {"NUMBA_NUM_THREADS": "2"}

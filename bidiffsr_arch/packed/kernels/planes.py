@@ -111,24 +111,25 @@ def pack_planes(x, shift, radius, bits):
 
 
 @kernel
-def pack_filters(positive, weights, outside):
+def pack_filters(v, weights, outside):
     """Words of the weights, and what a tap counts outside of the picture.
 
-    positive: bool (C_out, C_in, taps). weights: uint64 (ceil(C_out / FILTERS), ceil(C_in / 64), taps, FILTERS), written
-    whole. outside: int32 (C_out, taps), written: the tap's sum of ``-1 * w`` over the channels, which is what
-    activation bits of 0 make of it.
+    v: float32 (C_out, C_in, taps), +1 where not negative. weights: uint64 (ceil(C_out / FILTERS), ceil(C_in / 64),
+    taps, FILTERS), written whole. outside: int32 (C_out, taps), written: the tap's sum of ``-1 * w`` over the channels,
+    which is what activation bits of 0 make of it.
     """
-    filters, channels, taps = positive.shape
+    filters, channels, taps = v.shape
     for block in prange(weights.shape[0]):
         weights[block] = 0
         for f in range(min(FILTERS, filters - block * FILTERS)):
-            source, ones = positive[block * FILTERS + f], np.zeros(taps, np.int32)
+            source, ones = v[block * FILTERS + f], np.zeros(taps, np.int32)
             for w in range(weights.shape[1]):
                 word = np.zeros(taps, np.uint64)
                 for c in range(w * WORD, min((w + 1) * WORD, channels)):
                     for tap in range(taps):
-                        word[tap] |= np.uint64(source[c, tap]) << np.uint64(c % WORD)
-                        ones[tap] += source[c, tap]
+                        one = source[c, tap] >= 0
+                        word[tap] |= np.uint64(one) << np.uint64(c % WORD)
+                        ones[tap] += one
                 weights[block, w, :, f] = word
             outside[block * FILTERS + f] = channels - 2 * ones
 
@@ -173,10 +174,10 @@ def count_planes(bits, weights, outside, scale, taps, z):
                     row[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))
 
 
-def weights_of(positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weights_of(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`pack_filters` into new memory."""
-    filters, channels, side, _ = positive.shape
+    filters, channels, side, _ = v.shape
     words = np.empty((-(-filters // FILTERS), padded(channels, WORD) // WORD, side * side, FILTERS), np.uint64)
     outside = np.empty((filters, side * side), np.int32)
-    pack_filters(positive.reshape(filters, channels, side * side), words, outside)
+    pack_filters(v.reshape(filters, channels, side * side), words, outside)
     return words, outside
