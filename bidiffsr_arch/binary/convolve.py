@@ -2,8 +2,8 @@
 
 Composed of separate operations, a layer keeps its shifted input, masks of the surrogate gradient, activations and
 weights of ±1 in float32, and the convolution's result. Here it keeps its input and weight, which are there anyway.
-Signs are taken again. Its result, which an RPReLU behind it needs for its own backward pass, is
-had again from whole numbers, which fit two bytes, or by counting once more from signs that are packed into bits.
+Signs are taken again. Its result, which an RPReLU behind it needs for its own backward pass, is had again from whole
+numbers, which fit two bytes, or by counting once more from signs that are packed into bits.
 """
 
 from collections.abc import Callable
