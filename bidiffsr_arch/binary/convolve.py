@@ -24,10 +24,12 @@ class Counter(NamedTuple):
 
     pack: (x, shift, v) -> the signs of x + shift, in a form of its own.
     count: (packed, v, scale) -> z, as `convolve` has it.
+    least: multiplications of a layer from which on it is called.
     """
 
     pack: Callable[[Tensor, Tensor | None, Tensor], Tensor]
     count: Callable[[Tensor, Tensor, Tensor], Tensor]
+    least: int = 0
 
 
 class Again(NamedTuple):
@@ -135,14 +137,15 @@ def convolve(
     Raises:
         ValueError: by a counter, where the channels of x, shift and v do not match.
     """
-    if counter is not None and not _suits(x, shift, v, scale):
+    if counter is not None and not _suits(counter, x, shift, v, scale):
         counter = None
     z, kept = _Convolve.apply(x, shift, v, bits, scale, progress, (activation, weight), working_dtype(x), counter)
     return z, Again(torch.mul, (kept, scale)) if counter is None else Again(counter.count, (kept, v.detach(), scale))
 
 
-def _suits(x: Tensor, shift: Tensor | None, v: Tensor, scale: Tensor) -> bool:
+def _suits(counter: Counter, x: Tensor, shift: Tensor | None, v: Tensor, scale: Tensor) -> bool:
     """Whether a counter can do it."""
     wide = torch.float64 in (x.dtype, None if shift is None else shift.dtype)
     exact = v.dtype is scale.dtype is torch.float32 and not wide
-    return x.device.type == "cpu" and exact and v.shape[1:].numel() <= LARGEST_COUNT
+    enough = x.shape[0] * x.shape[2:].numel() * v.numel() >= counter.least
+    return x.device.type == "cpu" and exact and enough and v.shape[1:].numel() <= LARGEST_COUNT

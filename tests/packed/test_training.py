@@ -20,6 +20,8 @@ from bidiffsr_arch.packed.training import POPCOUNT, count_signs, pack_signs, tra
 
 pytest.importorskip("numba")
 
+ALWAYS = POPCOUNT._replace(least=0)
+
 SHAPES = st.tuples(
     st.integers(1, 3),  # pictures
     st.integers(1, 130),  # channels: up to three words of bits
@@ -56,7 +58,7 @@ def convolved(x, shift, v, bits, scale, counter=None):
 def counted(x, shift, v, bits, scale):
     """z by the kernels, called as `convolve` calls them."""
     z = count_signs(pack_signs(x, shift, v), v, scale)
-    assert torch.equal(z, convolved(x, shift, v, bits, scale, POPCOUNT))
+    assert torch.equal(z, convolved(x, shift, v, bits, scale, ALWAYS))
     return z
 
 
@@ -113,8 +115,15 @@ def test_what_the_kernels_cannot_do_is_left_to_conv2d(change):
     assert z.shape == (1, 2, 3, 3)
 
 
+def test_small_layers_are_left_to_conv2d():
+    numbers = problem((1, 4, 2, 3, 3, 3), "one", 0)  # 3 * 3 pixels, 2 filters of 4 * 9 taps
+    convolved(**numbers, counter=Counter(unused, unused, 649))
+    with pytest.raises(AssertionError, match="called"):
+        convolved(**numbers, counter=Counter(unused, unused, 648))
+
+
 def test_filters_whose_counts_do_not_fit_are_left_to_conv2d():
-    for taps, counter in ((2**15 - 1, POPCOUNT), (2**15, Counter(unused, unused))):
+    for taps, counter in ((2**15 - 1, ALWAYS), (2**15, Counter(unused, unused))):
         x, v = torch.ones(1, taps, 1, 1), -torch.ones(1, taps, 1, 1)
         assert convolved(x, None, v, v >= 0, torch.ones(1, 1, 1), counter).item() == -taps
 
@@ -155,9 +164,8 @@ def test_a_network_learns_the_same(tiny_options, train):
         stepping = Stepping(train)
         stepping.prepare(network, torch.device("cpu"))
         assert counters(network) == {POPCOUNT}
-        if not counting:
-            for layer in layers(network):
-                layer.counter = None
+        for layer in layers(network):
+            layer.counter = ALWAYS if counting else None
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
         pictures = [torch.randn(2, 3, 16, 16) for _ in range(3)]
         for _ in range(2):
