@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import weakref
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 import torch
 
 from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
-from bidiffsr_arch.archs.blocks import SelfAttention
-from bidiffsr_arch.binary import BINARIZERS
+from bidiffsr_arch.archs.blocks import PlainConv2d, SelfAttention, TimeCode
+from bidiffsr_arch.archs.fusion import CSFusion
+from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d
 from bidiffsr_arch.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -162,3 +165,22 @@ def test_attention_keeps_no_score_matrix():
         attention(torch.randn(1, 8, 96, 96))
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert 0 < largest < 2**26, f"{largest} bytes at once"
+
+
+@pytest.mark.parametrize("conv", [PlainConv2d, partial(BinaryConv2d, method=BINARIZERS["bidiffsr"])])
+def test_a_shuffling_fusion_keeps_none_of_what_it_joins(conv, monkeypatch):
+    joined = []
+    cat = torch.cat
+
+    def seen(*args, **kwargs):
+        out = cat(*args, **kwargs)
+        joined.append(weakref.ref(out))
+        return out
+
+    fusion = CSFusion(4, conv)
+    x, skip = torch.randn(2, 1, 4, 6, 6).requires_grad_()
+    monkeypatch.setattr(torch, "cat", seen)
+    out = fusion(x, skip, TimeCode(torch.zeros(1, 8)))
+    assert len(joined) == 2 and not any(ref() is not None for ref in joined)
+    out.sum().backward()
+    assert len(joined) == 4

@@ -17,8 +17,9 @@ from bidiffsr_arch.archs.blocks import (
     norm_swish,
     time_embedding,
 )
+from bidiffsr_arch.archs.feed import feed
 from bidiffsr_arch.archs.fusion import FUSIONS, Fusion
-from bidiffsr_arch.archs.norm_swish import feed
+from bidiffsr_arch.archs.norm_swish import normed
 from bidiffsr_arch.archs.rescale import RESCALERS, MakeConv
 from bidiffsr_arch.binary import BINARIZERS, Binarizer, BinaryConv2d, timestep_group
 from bidiffsr_arch.errors import InputError, choose
@@ -34,7 +35,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, time: TimeCode) -> Tensor:
         norm, _, dropout = self.block
-        return feed(norm, dropout, x, lambda h: self.conv(h, time.group))
+        return feed(normed(norm, dropout, x), lambda h: self.conv(h, time.group), again=norm.remake)
 
 
 class ResBlock(nn.Module):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish, feed
+from bidiffsr_arch.archs.feed import feed
+from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish, normed
 from bidiffsr_arch.errors import InputError
 
 
@@ -79,7 +80,7 @@ class NormSwishConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
         norm, _, dropout, conv = self.block
-        return feed(norm, dropout, x, conv)
+        return feed(normed(norm, dropout, x), conv, again=norm.remake)
 
 
 class SelfAttention(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.archs.blocks import TimeCode
+from bidiffsr_arch.archs.feed import feed
 from bidiffsr_arch.archs.rescale import MakeConv
 
 
@@ -33,8 +34,9 @@ class CSFusion(Fusion):
         # The gradient of unbind is one pass; that of a slice is a whole map of zeros first.
         x_even, x_odd = x.unflatten(1, (-1, 2)).unbind(2)
         skip_even, skip_odd = skip.unflatten(1, (-1, 2)).unbind(2)
-        s1, s2 = torch.cat([x_odd, skip_even], dim=1), torch.cat([x_even, skip_odd], dim=1)
-        return self.biconv_1(s1, time.group).add_(self.biconv_2(s2, time.group))
+        # The skip is kept by its own layer in any case, so that x is all that is kept for two convolutions.
+        y = feed(lambda: torch.cat([x_odd, skip_even], dim=1), lambda s1: self.biconv_1(s1, time.group))
+        return y.add_(feed(lambda: torch.cat([x_even, skip_odd], dim=1), lambda s2: self.biconv_2(s2, time.group)))
 
 
 class SplitFusion(Fusion):

@@ -46,7 +46,7 @@ class NormSwish(nn.GroupNorm):
     """``Swish(GroupNorm(x))``, (B, C, H, W) -> same shape; parameters as GroupNorm's.
 
     Attributes:
-        remake: the result may be made again in the backward pass (`feed`).
+        remake: the result may be made again in the backward pass (`feed.feed`).
     """
 
     remake = True
@@ -77,22 +77,7 @@ class Dropout(nn.Dropout):
         return self.apply_mask(x, self.mask(x))
 
 
-def feed(norm: NormSwish, dropout: Dropout, x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
-    """``layer(Dropout(Swish(GroupNorm(x))))``; a layer that keeps its input for the backward pass keeps nothing, as
-    GroupNorm's input and Dropout's mask are enough to make it again."""
-    h = norm(x)
-    mask = dropout.mask(h)
-    h = dropout.apply_mask(h, mask)
-    # The compiler decides by itself what is made again, and inside a checkpoint all is.
-    if torch.compiler.is_compiling() or not norm.remake or not torch.is_grad_enabled():
-        return layer(h)
-    address, shape, dtype = h.data_ptr(), h.shape, h.dtype
-
-    def keep(tensor: Tensor) -> Tensor | None:
-        return None if tensor.data_ptr() == address and tensor.shape == shape else tensor
-
-    def find(kept: Tensor | None) -> Tensor:
-        return dropout.apply_mask(norm(x, dtype), mask) if kept is None else kept
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, find):
-        return layer(h)
+def normed(norm: NormSwish, dropout: Dropout, x: Tensor) -> Callable[[], Tensor]:
+    """What makes ``Dropout(Swish(GroupNorm(x)))`` from x, as often as it is called, with the same mask."""
+    mask, dtype = dropout.mask(x), working_dtype(x)
+    return lambda: dropout.apply_mask(norm(x, dtype), mask)
