@@ -19,7 +19,7 @@ from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, held_weights
 from bidiffsr_arch.binary.bank import TimestepRPReLU
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.models import BIDiffSRModel
+from bidiffsr_arch.models import BIDiffSRModel, updating
 from bidiffsr_arch.models.stepping import Stepping
 
 COMPETITOR = dict(rescale="pixelshuffle", fusion="concat", tar=False, taa=False)
@@ -135,6 +135,32 @@ def test_weights_are_binarized_once_a_step_however_often_the_network_is_called(o
     run(model, 1, 1, count=4)
     layers = [module for module in model.net_g.modules() if isinstance(module, BinaryWeightConv2d)]
     assert layers and calls == dict.fromkeys(layers, 1)
+
+
+@pytest.mark.parametrize("train", [{}, dict(amp="bf16"), dict(checkpointing=True)])
+def test_updates_during_the_backward_pass_are_those_after_it(train, options, monkeypatch):
+    after, meanwhile = build(options, **train), build(options, **train)
+    expected = run(after, 1, 3)
+    monkeypatch.setattr(updating, "AT_LEAST", 1)
+    assert run(meanwhile, 1, 3) == expected
+    for a, b in zip(*(model.net_g.parameters() for model in (after, meanwhile)), strict=True):
+        assert torch.equal(a, b)
+    assert all(p.grad is None for p in meanwhile.net_g.parameters())  # each was freed when it was used
+    assert any(p.grad is not None for p in after.net_g.parameters())
+
+
+class Averaged(torch.optim.Adam):
+    """An optimizer of which nothing is known."""
+
+
+@pytest.mark.parametrize("train", [dict(accumulate=2), dict(grad_clip=1.0), dict(amp="fp16"), None])
+def test_all_gradients_are_there_where_they_are_needed_together(train, options, monkeypatch):
+    monkeypatch.setattr(updating, "AT_LEAST", 1)
+    model = build(options, **train or {})
+    if train is None:
+        model.optimizer_g = Averaged(model.net_g.parameters())
+    run(model, 1, 1, count=2)
+    assert any(p.grad is not None for p in model.net_g.parameters())
 
 
 class NoWaiting(TorchDispatchMode):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bidiffsr_arch.archs.blocks import set_checkpointing
 from bidiffsr_arch.binary import held_weights
 from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.models.updating import one_by_one, updated_meanwhile
 from bidiffsr_arch.packed.training import train_on_bits
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -100,7 +101,8 @@ class Stepping:
                     with torch.autocast(target.device.type, dtype=self.amp, enabled=self.amp is not None):
                         prediction = network(*part)
                     part_loss = loss(prediction.float(), part_target) / len(parts)
-                    self.scaler.scale(part_loss).backward()
+                    with updated_meanwhile(optimizer) if self._early(network, optimizer) else nullcontext():
+                        self.scaler.scale(part_loss).backward()
                 total += part_loss.detach()
         if self.grad_clip:
             self.scaler.unscale_(optimizer)
@@ -108,6 +110,15 @@ class Stepping:
         self.scaler.step(optimizer)
         self.scaler.update()
         return total
+
+    def _early(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether parameters may be updated one by one during the backward pass, which saves their gradients' memory.
+
+        A compiled network has all gradients at once in any case; several processes exchange theirs.
+        """
+        needs_all = self.accumulate > 1 or self.grad_clip or self.scaler.is_enabled() or self.compile
+        alone = not isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        return alone and not needs_all and one_by_one(optimizer)
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
         pictures = self.channels_last and tensor.dim() == 4
