@@ -29,7 +29,6 @@ from tqdm import tqdm
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.bank import TimestepRPReLU
-from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.models.stepping import Stepping
 
 HERE = Path(__file__).parent
@@ -46,6 +45,7 @@ ROWS = {
     "compile": ("with compile: true", None, {"compile": True}),
     "bf16+compile": ("with amp: bf16 and compile: true", None, {"amp": "bf16", "compile": True}),
 }
+WITHOUT_NUMBA = ("composition", "masks", "selection", "conv2d")
 SMALL = dict(
     inner_channel=16, norm_groups=4, channel_mults=[1, 2, 4], res_blocks=1, image_size=32, fp_res=[32], dropout=0.0
 )
@@ -62,11 +62,8 @@ class Trainer:
         if polynomial:
             straight_line(self.network, polynomial)
         self.stepping = Stepping(options)
-        self.stepping.prepare(self.network, self.device)
-        if row == "conv2d":
-            for module in self.network.modules():
-                if isinstance(module, BinaryWeightConv2d):
-                    module.counter = None
+        if row not in WITHOUT_NUMBA:  # whose import alone takes 0.1 GB; without options there is nothing else to prepare
+            self.stepping.prepare(self.network, self.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4, betas=(0.9, 0.99))
         self.shape = (batch, 3, size, size)
 

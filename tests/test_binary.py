@@ -21,7 +21,7 @@ def of_one_pixel(x: torch.Tensor, w: torch.Tensor, *, scale: float = 1.0, p: flo
     w = w[..., None, None]
     names = dict(activation="clip", weight="clip") | surrogates
     scale, progress = torch.full((1, 1, 1), scale), torch.tensor(p)
-    z, again = convolve(x.reshape(1, -1, 1, 1), None, w, w >= 0, scale, **names, progress=progress)
+    z, again = convolve(x.reshape(1, -1, 1, 1), None, w, (w >= 0,), scale, **names, progress=progress)
     assert torch.equal(z, again.function(*again.arguments))
     return z.flatten()
 
@@ -178,8 +178,8 @@ def test_held_weights_are_binarized_once_and_change_nothing(name, monkeypatch):
 
     expected = gradients()
     calls = []
-    original = BinaryWeightConv2d.bits_and_scale
-    monkeypatch.setattr(BinaryWeightConv2d, "bits_and_scale", lambda self, v: calls.append(1) or original(self, v))
+    original = BinaryWeightConv2d.binarized
+    monkeypatch.setattr(BinaryWeightConv2d, "binarized", lambda *a, **k: calls.append(1) or original(*a, **k))
     with held_weights(layer):
         assert all(torch.equal(a, b) for a, b in zip(gradients(), expected, strict=True))
     assert len(calls) == 1 and layer.binary_conv.held is None

@@ -17,7 +17,7 @@ from bidiffsr_arch.archs.blocks import set_checkpointing
 from bidiffsr_arch.archs.norm_swish import Dropout
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, held_weights
 from bidiffsr_arch.binary.bank import TimestepRPReLU
-from bidiffsr_arch.binary.conv import BinaryWeightConv2d
+from bidiffsr_arch.binary.conv import Binarized, BinaryWeightConv2d
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.models import BIDiffSRModel, updating
 from bidiffsr_arch.models.stepping import Stepping
@@ -124,14 +124,14 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(options):
 
 def test_weights_are_binarized_once_a_step_however_often_the_network_is_called(options, monkeypatch):
     calls = Counter()
-    original = BinaryWeightConv2d.bits_and_scale
+    original = BinaryWeightConv2d.binarized
 
-    def counted(self: BinaryWeightConv2d, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def counted(self: BinaryWeightConv2d, *args: Any, **kwargs: Any) -> Binarized:
         calls[self] += 1
-        return original(self, v)
+        return original(self, *args, **kwargs)
 
     model = build(options, accumulate=4, checkpointing=True)  # four calls, each computed again in the backward pass
-    monkeypatch.setattr(BinaryWeightConv2d, "bits_and_scale", counted)
+    monkeypatch.setattr(BinaryWeightConv2d, "binarized", counted)
     run(model, 1, 1, count=4)
     layers = [module for module in model.net_g.modules() if isinstance(module, BinaryWeightConv2d)]
     assert layers and calls == dict.fromkeys(layers, 1)
@@ -265,7 +265,7 @@ def test_signs_and_scales_stay_float32_under_autocast(dtype):
     with torch.autocast("cpu", dtype=dtype):
         z = layer(torch.ones(1, 1, 1, 1))
     assert z.dtype == dtype and z.item() == torch.tensor(-1 / 3).to(dtype).item()
-    scale = layer.binary_conv.bits_and_scale(layer.binary_conv.weight)[1]
+    scale = layer.binary_conv.binarized(layer.binary_conv.weight).scale
     assert scale.dtype == torch.float32
 
 

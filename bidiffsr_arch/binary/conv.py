@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,15 @@ from bidiffsr_arch.binary.weight import WEIGHTS
 # Small first weights let signs settle within the first hundreds of steps of Adam at 1e-4; sign and scale are all that
 # training sees.
 INITIAL_WEIGHT = 1e-3
+
+
+class Binarized(NamedTuple):
+    """A weight's signs, bool for conv2d or as a `Counter` packs them or both, and its scale, (C_out, 1, 1) or
+    (1, 1, 1); without gradients."""
+
+    scale: Tensor
+    bits: Tensor | None = None
+    packed: tuple[Tensor, ...] | None = None
 
 
 class BinaryWeightConv2d(nn.Module):
@@ -34,39 +44,43 @@ class BinaryWeightConv2d(nn.Module):
         self.rule = WEIGHTS[weight]
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.register_buffer("progress", torch.zeros(()), persistent=False)
-        self.held: tuple[Tensor, Tensor] | None = None
+        self.held: Binarized | None = None
         self.counter: Counter | None = None
         nn.init.uniform_(self.weight, -INITIAL_WEIGHT, INITIAL_WEIGHT)
 
     @torch.no_grad()
-    def bits_and_scale(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Signs of the weight, bool (C_out, C_in, k, k), and scale, (C_out, 1, 1) or (1, 1, 1), without gradients.
+    def binarized(self, v: Tensor, *, bits: bool = True, packed: bool = True) -> Binarized:
+        """The weight binarized, for conv2d, for the counter if there is one that takes it, or for both.
 
         Args:
             v: ``rule.prepare(weight)``.
         """
-        return v >= 0, self.rule.scale(v)
+        packed = packed and self.counter is not None and self.counter.takes_weight(v)
+        return Binarized(
+            self.rule.scale(v), v >= 0 if bits else None, self.counter.pack_weight(v.detach()) if packed else None
+        )
 
     def binary_weight(self) -> Tensor:
         """``scale * ±1``, shape (C_out, C_in, k, k), without a gradient."""
-        bits, scale = self.bits_and_scale(self.rule.prepare(self.weight.detach()))
+        scale, bits, _ = self.binarized(self.rule.prepare(self.weight.detach()), packed=False)
         return signs(bits, scale.dtype) * scale[..., None]
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Again]:
         """x: (B, C_in, H, W), of which ``sign(x + shift)`` is convolved -> the result (B, C_out, H, W), and how to
         have it again."""
         v = self.rule.prepare(self.weight)
-        bits, scale = self.held or self.bits_and_scale(v)
+        counter = self.counter if self.counter is not None and self.counter.takes(x, shift, v) else None
+        held = self.held or self.binarized(v, bits=counter is None, packed=counter is not None)
         return convolve(
             x,
             shift,
             v,
-            bits,
-            scale,
+            (held.bits,) if counter is None else held.packed,
+            held.scale,
             activation=self.activation,
             weight=self.rule.surrogate,
             progress=self.progress,
-            counter=self.counter,
+            counter=counter,
         )
 
     def extra_repr(self) -> str:
@@ -142,7 +156,7 @@ def held_weights(network: nn.Module) -> Iterator[None]:
     try:
         for layer in layers:
             with torch.no_grad():
-                layer.held = layer.bits_and_scale(layer.rule.prepare(layer.weight))
+                layer.held = layer.binarized(layer.rule.prepare(layer.weight))
         yield
     finally:
         for layer in layers:

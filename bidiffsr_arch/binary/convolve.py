@@ -23,13 +23,25 @@ class Counter(NamedTuple):
     """What takes `torch.nn.functional.conv2d`'s place in the forward pass on a CPU, to the same bit.
 
     pack: (x, shift, v) -> the signs of x + shift, in a form of its own.
-    count: (packed, v, scale) -> z, as `convolve` has it.
+    pack_weight: v -> the signs of v, in forms of its own.
+    count: (packed, *packed weight, scale) -> z, as `convolve` has it.
     least: multiplications of a layer from which on it is called.
     """
 
     pack: Callable[[Tensor, Tensor | None, Tensor], Tensor]
-    count: Callable[[Tensor, Tensor, Tensor], Tensor]
+    pack_weight: Callable[[Tensor], tuple[Tensor, ...]]
+    count: Callable[..., Tensor]
     least: int = 0
+
+    def takes_weight(self, v: Tensor) -> bool:
+        """Whether it can count with these weights: on a CPU, in 32 bits, at most 32767 taps a filter."""
+        return v.device.type == "cpu" and v.dtype is torch.float32 and v.shape[1:].numel() <= LARGEST_COUNT
+
+    def takes(self, x: Tensor, shift: Tensor | None, v: Tensor) -> bool:
+        """Whether it can take conv2d's place, and it is worth while; see `convolve`."""
+        wide = torch.float64 in (x.dtype, None if shift is None else shift.dtype)
+        enough = x.shape[0] * x.shape[2:].numel() * v.numel() >= self.least
+        return self.takes_weight(v) and x.device.type == "cpu" and enough and not wide
 
 
 class Again(NamedTuple):
@@ -55,23 +67,23 @@ class _Convolve(torch.autograd.Function):
         x: Tensor,
         shift: Tensor | None,
         v: Tensor,
-        bits: Tensor,
         scale: Tensor,
         progress: Tensor,
         surrogates: tuple[str, str],
         dtype: torch.dtype,
         counter: Counter | None,
+        *bits: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.surrogates, ctx.dtype = surrogates, dtype
         ctx.save_for_backward(x, shift, v, scale, progress)
         if counter is None:
             positive = (x if shift is None else x + shift) >= 0
-            counts = F.conv2d(signs(positive, dtype), signs(bits, dtype), padding=bits.shape[-1] // 2)
-            kept = counts.to(torch.int16 if bits.shape[1:].numel() <= LARGEST_COUNT else torch.int32)
+            counts = F.conv2d(signs(positive, dtype), signs(bits[0], dtype), padding=v.shape[-1] // 2)
+            kept = counts.to(torch.int16 if v.shape[1:].numel() <= LARGEST_COUNT else torch.int32)
             z = counts.to(scale.dtype).mul_(scale)
         else:
             kept = counter.pack(x, shift, v)
-            z = counter.count(kept, v, scale)
+            z = counter.count(kept, *bits, scale)
         ctx.mark_non_differentiable(kept)
         return z, kept
 
@@ -102,14 +114,14 @@ class _Convolve(torch.autograd.Function):
             grad_shift = None if shift is None else grad_r.sum_to_size(shift.shape)
         if grad_v is not None:
             grad_v = of_weight(grad_v.to(v.dtype), v, progress)
-        return grad_x, grad_shift, grad_v, None, None, None, None, None, None
+        return grad_x, grad_shift, grad_v, *[None] * (len(ctx.needs_input_grad) - 3)
 
 
 def convolve(
     x: Tensor,
     shift: Tensor | None,
     v: Tensor,
-    bits: Tensor,
+    bits: tuple[Tensor, ...],
     scale: Tensor,
     *,
     activation: str,
@@ -125,27 +137,17 @@ def convolve(
         x: (B, C_in, H, W).
         shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
         v: (C_out, C_in, k, k), k odd, what the signs of the weight are taken from.
-        bits: ``v >= 0``, the same shape, for conv2d.
+        bits: ``v >= 0`` alone, or the counter's ``pack_weight(v)``.
         scale: (C_out, 1, 1) or (1, 1, 1). The gradient with respect to v is that of the sign alone, never multiplied
             by the scale, and none flows into the scale (as in the code of ReActNet and of BI-DiffSR).
         activation, weight: surrogate gradients of the two signs, keys of `SURROGATES`.
         progress: training progress in [0, 1], without dimensions.
-        counter: takes conv2d's place where x is on a CPU, nothing is in 64 bits, v and scale are in 32, and a filter
-            has at most 32767 taps.
+        counter: takes conv2d's place; it must take x, shift and v.
     Returns:
         z, (B, C_out, H, W), and how to have it again.
     Raises:
         ValueError: by a counter, where the channels of x, shift and v do not match.
     """
-    if counter is not None and not _suits(counter, x, shift, v, scale):
-        counter = None
-    z, kept = _Convolve.apply(x, shift, v, bits, scale, progress, (activation, weight), working_dtype(x), counter)
-    return z, Again(torch.mul, (kept, scale)) if counter is None else Again(counter.count, (kept, v.detach(), scale))
-
-
-def _suits(counter: Counter, x: Tensor, shift: Tensor | None, v: Tensor, scale: Tensor) -> bool:
-    """Whether a counter can do it."""
-    wide = torch.float64 in (x.dtype, None if shift is None else shift.dtype)
-    exact = v.dtype is scale.dtype is torch.float32 and not wide
-    enough = x.shape[0] * x.shape[2:].numel() * v.numel() >= counter.least
-    return x.device.type == "cpu" and exact and enough and v.shape[1:].numel() <= LARGEST_COUNT
+    function, of_weight = (torch.mul, ()) if counter is None else (counter.count, bits)
+    z, kept = _Convolve.apply(x, shift, v, scale, progress, (activation, weight), working_dtype(x), counter, *bits)
+    return z, Again(function, (kept, *of_weight, scale))

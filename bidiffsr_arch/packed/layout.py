@@ -13,7 +13,7 @@ Positions run over ``(tap, channel)``: taps row by row, channels innermost. Four
 - *nibbles* (table kernel, `weight_nibbles`): 4 channels of a tap as one byte, 64 filters side by side, see there.
 - *planes* (training, `kernels.planes`): words of neighbouring pixels side by side along a row of the picture, with a
   border of zeros and `PLANE_SLACK`: uint64 (B, ceil(C_in / 64), H + k - 1, W + k - 1 + PLANE_SLACK), and words of
-  4 filters side by side.
+  `PLANE_FILTERS` filters side by side.
 
 Feature maps are float32 (H, W, `padded`(C)), channels innermost. Padding channels hold any finite number: their
 activation bits (shift -inf) and weight bits are 0, their real weights and gains are 0, so that they add nothing.
@@ -35,6 +35,9 @@ SEGMENT = 64
 
 PLANE_SLACK = 7
 """Words behind a row of planes that a vector of 8 may read."""
+
+PLANE_FILTERS = 4
+"""Filters that share a load of planes."""
 
 COUNT_BYTES = 2
 """Bytes of a count of differing bits; 9 * C of them must stay below 2^16."""

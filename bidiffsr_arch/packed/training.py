@@ -5,12 +5,14 @@ convolves real gradients and stays as it is. Both halves are operators of their 
 into Numba's kernels.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import Counter
-from bidiffsr_arch.packed.layout import PLANE_SLACK, WORD, padded
+from bidiffsr_arch.packed.layout import PLANE_FILTERS, PLANE_SLACK, WORD, padded
 
 
 @torch.library.custom_op(
@@ -41,26 +43,47 @@ def _(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
 
 
 @torch.library.custom_op(
+    "bidiffsr_arch::pack_weight",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor v) -> (Tensor, Tensor)",
+)
+def _pack_weight(v: Tensor) -> tuple[Tensor, Tensor]:
+    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
+    from bidiffsr_arch.packed.kernels.planes import pack_filters
+
+    words, outside = _new_weight(v)
+    as_many_threads_as_torch()
+    pack_filters(_array(v.flatten(2)), words.view(torch.uint64).numpy(), outside.numpy())
+    return words, outside
+
+
+@_pack_weight.register_fake
+def _(v: Tensor) -> tuple[Tensor, Tensor]:
+    return _new_weight(v)
+
+
+@torch.library.custom_op(
     "bidiffsr_arch::count_signs",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor packed, Tensor v, Tensor scale) -> Tensor",
+    schema="(Tensor packed, Tensor words, Tensor outside, Tensor scale) -> Tensor",
 )
-def _count_signs(packed: Tensor, v: Tensor, scale: Tensor) -> Tensor:
+def _count_signs(packed: Tensor, words: Tensor, outside: Tensor, scale: Tensor) -> Tensor:
     from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
-    from bidiffsr_arch.packed.kernels.planes import count_planes, weights_of
+    from bidiffsr_arch.packed.kernels.planes import count_planes
 
-    z = _new_result(packed, v)
-    factors = scale.flatten().expand(len(v))
+    z = _new_result(packed, words, outside)
+    factors = scale.flatten().expand(len(outside))
     as_many_threads_as_torch()
-    weights = weights_of(_array(v))
-    count_planes(packed.view(torch.uint64).numpy(), *weights, _array(factors), v[0].numel(), z.numpy())
+    bits, weights = (tensor.view(torch.uint64).numpy() for tensor in (packed, words))
+    count_planes(bits, weights, outside.numpy(), _array(factors), z.numpy())
     return z
 
 
 @_count_signs.register_fake
-def _(packed: Tensor, v: Tensor, scale: Tensor) -> Tensor:
-    return _new_result(packed, v)
+def _(packed: Tensor, words: Tensor, outside: Tensor, scale: Tensor) -> Tensor:
+    return _new_result(packed, words, outside)
 
 
 def pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
@@ -78,23 +101,34 @@ def pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
     return torch.ops.bidiffsr_arch.pack_signs(x, shift, v)
 
 
-def count_signs(packed: Tensor, v: Tensor, scale: Tensor) -> Tensor:
-    """``scale * conv(sign(x + shift), ±1)``, zero padding (a padded tap adds 0), stride 1.
+def pack_weight(v: Tensor) -> tuple[Tensor, Tensor]:
+    """The signs of a weight as bits.
 
     Args:
-        packed: what `pack_signs` returned for x, shift and these weights.
-        v: float32 (C_out, C_in, k, k), whose signs are convolved; at most 32767 taps a filter.
+        v: float32 (C_out, C_in, k, k), +1 where not negative.
+    Returns:
+        int64 words and int32 sums, as `planes.pack_filters` has them.
+    """
+    return torch.ops.bidiffsr_arch.pack_weight(v)
+
+
+def count_signs(packed: Tensor, words: Tensor, outside: Tensor, scale: Tensor) -> Tensor:
+    """``scale * conv(sign(x + shift), sign(v))``, zero padding (a padded tap adds 0), stride 1.
+
+    Args:
+        packed: what `pack_signs` returned for x, shift and v.
+        words, outside: what `pack_weight` returned for v; at most 32767 taps a filter.
         scale: float32 (C_out, 1, 1) or (1, 1, 1).
     Returns:
         float32 (B, C_out, H, W).
     """
-    return torch.ops.bidiffsr_arch.count_signs(packed, v, scale)
+    return torch.ops.bidiffsr_arch.count_signs(packed, words, outside, scale)
 
 
 # A smaller layer gains nothing, and where other processes want the same cores its threads wait for each other: two
 # trainings of the small network beside each other, two threads each, took 6.0 s a step with kernels, 0.7 s without.
 LEAST_WORK = 2**27
-POPCOUNT = Counter(pack_signs, count_signs, LEAST_WORK)
+POPCOUNT = Counter(pack_signs, pack_weight, count_signs, LEAST_WORK)
 
 
 def train_on_bits(network: nn.Module) -> None:
@@ -115,10 +149,16 @@ def _new_bits(x: Tensor, v: Tensor) -> Tensor:
     return x.new_empty(shape, dtype=torch.int64)
 
 
-def _new_result(packed: Tensor, v: Tensor) -> Tensor:
-    batch, _, rows, words = packed.shape
-    border = v.shape[-1] - 1
-    shape = (batch, len(v), rows - border, words - border - PLANE_SLACK)
+def _new_weight(v: Tensor) -> tuple[Tensor, Tensor]:
+    filters, channels, taps = v.flatten(2).shape
+    words = (padded(filters, PLANE_FILTERS) // PLANE_FILTERS, padded(channels, WORD) // WORD, taps, PLANE_FILTERS)
+    return v.new_empty(words, dtype=torch.int64), v.new_empty((filters, taps + 1), dtype=torch.int32)
+
+
+def _new_result(packed: Tensor, words: Tensor, outside: Tensor) -> Tensor:
+    batch, _, rows, columns = packed.shape
+    border = math.isqrt(words.shape[2]) - 1
+    shape = (batch, len(outside), rows - border, columns - border - PLANE_SLACK)
     return packed.new_empty(shape, dtype=torch.float32)
 
 

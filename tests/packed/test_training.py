@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
-from bidiffsr_arch.binary.convolve import Counter, convolve
+from bidiffsr_arch.binary.convolve import convolve
 from bidiffsr_arch.models.stepping import Stepping
-from bidiffsr_arch.packed.training import POPCOUNT, count_signs, pack_signs, train_on_bits
+from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, train_on_bits
 
 pytest.importorskip("numba")
 
@@ -42,24 +42,23 @@ def problem(shape: tuple[int, ...], shifts: str, seed: int) -> dict[str, torch.T
         x=x,
         shift=torch.randint(-1, 2, (sets, channels, 1, 1), generator=generator).float() if sets else None,
         v=v,
-        bits=v >= 0,
         scale=torch.rand(1 if seed % 2 else filters, 1, 1, generator=generator),
     )
 
 
-def convolved(x, shift, v, bits, scale, counter=None):
+def convolved(x, shift, v, scale, counter=None):
     """z, which is also what can be had again."""
+    bits = (v >= 0,) if counter is None else counter.pack_weight(v)
     names = dict(activation="clip", weight="clip", progress=torch.zeros(()))
     z, again = convolve(x, shift, v, bits, scale, **names, counter=counter)
     assert torch.equal(z, again.function(*again.arguments))
     return z
 
 
-def counted(x, shift, v, bits, scale):
-    """z by the kernels, called as `convolve` calls them."""
-    z = count_signs(pack_signs(x, shift, v), v, scale)
-    assert torch.equal(z, convolved(x, shift, v, bits, scale, ALWAYS))
-    return z
+def counted(x, shift, v, scale):
+    """z by the kernels, called as a layer calls them."""
+    assert ALWAYS.takes(x, shift, v)
+    return convolved(x, shift, v, scale, ALWAYS)
 
 
 @settings(deadline=None)  # the first call compiles
@@ -88,12 +87,8 @@ def test_maps_may_lie_in_memory_as_they_like(change):
 def test_nan_is_minus_one_as_in_torch():
     x = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, -1e-45]).view(1, 6, 1, 1)
     v = (2 * torch.eye(6) - 1)[..., None, None]
-    numbers = dict(x=x, shift=None, v=v, bits=v >= 0, scale=torch.ones(1, 1, 1))
+    numbers = dict(x=x, shift=None, v=v, scale=torch.ones(1, 1, 1))
     assert torch.equal(convolved(**numbers), counted(**numbers))
-
-
-def unused(*_):
-    raise AssertionError("called")
 
 
 @pytest.mark.parametrize(
@@ -101,31 +96,34 @@ def unused(*_):
     [
         lambda n: n | {"x": n["x"].double()},
         lambda n: n | {"shift": n["shift"].double()},
-        lambda n: {name: tensor if name == "bits" else tensor.bfloat16() for name, tensor in n.items()},
+        lambda n: {name: tensor.bfloat16() for name, tensor in n.items()},
         lambda n: {name: tensor.to("meta") for name, tensor in n.items()},  # as where operations are counted
     ],
     ids=["float64", "float64 shift", "a network in bfloat16", "meta"],
 )
 def test_what_the_kernels_cannot_do_is_left_to_conv2d(change):
-    numbers = change(problem((1, 4, 2, 3, 3, 3), "one", 0))
-    names = dict(activation="clip", weight="clip", progress=torch.zeros(()))
-    with pytest.raises(AssertionError, match="called"):
-        convolve(**problem((1, 4, 2, 3, 3, 3), "one", 0), **names, counter=Counter(unused, unused))
-    z, _ = convolve(**numbers, **names, counter=Counter(unused, unused))
-    assert z.shape == (1, 2, 3, 3)
+    numbers = problem((1, 4, 2, 3, 3, 3), "one", 0)
+    layer = BinaryWeightConv2d(4, 2, 3, "clip", "channel_mean")
+    layer.counter = ALWAYS
+    for counts, n in ((True, numbers), (False, change(numbers))):
+        assert ALWAYS.takes(n["x"], n["shift"], n["v"]) is counts
+        layer.weight = torch.nn.Parameter(n["v"])
+        z, again = layer.to(n["x"].device)(n["x"], n["shift"])
+        assert z.shape == (1, 2, 3, 3) and again.function is (POPCOUNT.count if counts else torch.mul)
 
 
 def test_small_layers_are_left_to_conv2d():
     numbers = problem((1, 4, 2, 3, 3, 3), "one", 0)  # 3 * 3 pixels, 2 filters of 4 * 9 taps
-    convolved(**numbers, counter=Counter(unused, unused, 649))
-    with pytest.raises(AssertionError, match="called"):
-        convolved(**numbers, counter=Counter(unused, unused, 648))
+    numbers.pop("scale")
+    assert POPCOUNT._replace(least=648).takes(**numbers)
+    assert not POPCOUNT._replace(least=649).takes(**numbers)
 
 
 def test_filters_whose_counts_do_not_fit_are_left_to_conv2d():
-    for taps, counter in ((2**15 - 1, ALWAYS), (2**15, Counter(unused, unused))):
+    for taps, fits in ((2**15 - 1, True), (2**15, False)):
         x, v = torch.ones(1, taps, 1, 1), -torch.ones(1, taps, 1, 1)
-        assert convolved(x, None, v, v >= 0, torch.ones(1, 1, 1), counter).item() == -taps
+        assert ALWAYS.takes(x, None, v) is fits
+        assert convolved(x, None, v, torch.ones(1, 1, 1), ALWAYS if fits else None).item() == -taps
 
 
 @pytest.mark.parametrize(
@@ -146,8 +144,9 @@ def test_shapes_that_do_not_fit_are_refused(shape, shift, weights):
 
 def test_operators_say_the_truth_about_themselves():
     numbers = problem((2, 8, 4, 5, 6, 3), "each", 0)
-    packed = pack_signs(numbers["x"], numbers["shift"], numbers["v"])
-    torch.library.opcheck(torch.ops.bidiffsr_arch.count_signs.default, (packed, numbers["v"], numbers["scale"]))
+    packed, weight = pack_signs(numbers["x"], numbers["shift"], numbers["v"]), pack_weight(numbers["v"])
+    torch.library.opcheck(torch.ops.bidiffsr_arch.count_signs.default, (packed, *weight, numbers["scale"]))
+    torch.library.opcheck(torch.ops.bidiffsr_arch.pack_weight.default, (numbers["v"],))
     torch.library.opcheck(torch.ops.bidiffsr_arch.pack_signs.default, (numbers["x"], numbers["shift"], numbers["v"]))
 
 
@@ -173,6 +172,24 @@ def test_a_network_learns_the_same(tiny_options, train):
             stepping.step(network, optimizer, torch.nn.functional.l1_loss, inputs, pictures[2])
         learnt.append([parameter.detach() for parameter in network.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*learnt, strict=True))
+
+
+def test_weights_are_packed_once_a_step_however_often_the_network_is_called(tiny_network):
+    packed = []
+
+    def counted(v):
+        packed.append(v.shape)
+        return pack_weight(v)
+
+    stepping = Stepping({"accumulate": 2, "checkpointing": True})  # two calls, each computed again
+    stepping.prepare(tiny_network, torch.device("cpu"))
+    for layer in layers(tiny_network):
+        layer.counter = ALWAYS._replace(pack_weight=counted)
+    pictures = [torch.randn(2, 3, 16, 16) for _ in range(3)]
+    optimizer = torch.optim.Adam(tiny_network.parameters())
+    inputs = [*pictures[:2], torch.tensor([3, 80])]
+    stepping.step(tiny_network, optimizer, torch.nn.functional.l1_loss, inputs, pictures[2])
+    assert packed == [layer.weight.shape for layer in layers(tiny_network)]
 
 
 def layers(network) -> list[BinaryWeightConv2d]:

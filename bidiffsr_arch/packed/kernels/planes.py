@@ -22,12 +22,11 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     spread,
     store,
 )
-from bidiffsr_arch.packed.layout import PLANE_SLACK, WORD, padded
+from bidiffsr_arch.packed.layout import PLANE_FILTERS as FILTERS
+from bidiffsr_arch.packed.layout import PLANE_SLACK, WORD
 
 WORDS = ir.VectorType(I64, 8)
 COUNTS = ir.VectorType(ir.IntType(16), 8)
-FILTERS = 4
-"""Filters that share a load of activation bits."""
 VECTORS = 4 if FAST else 1
 """Vectors of pixels that share a load of weights, where a row is that long: as many as there are registers."""
 
@@ -112,11 +111,11 @@ def pack_planes(x, shift, radius, bits):
 
 @kernel
 def pack_filters(v, weights, outside):
-    """Words of the weights, and what a tap counts outside of the picture.
+    """Words of the weights, and what taps count outside of the picture.
 
     v: float32 (C_out, C_in, taps), +1 where not negative. weights: uint64 (ceil(C_out / FILTERS), ceil(C_in / 64),
-    taps, FILTERS), written whole. outside: int32 (C_out, taps), written: the tap's sum of ``-1 * w`` over the channels,
-    which is what activation bits of 0 make of it.
+    taps, FILTERS), written whole. outside: int32 (C_out, taps + 1), written: each tap's sum of ``-1 * w`` over the
+    channels, which is what activation bits of 0 make of it, and last the number of all bits.
     """
     filters, channels, taps = v.shape
     for block in prange(weights.shape[0]):
@@ -131,15 +130,16 @@ def pack_filters(v, weights, outside):
                         word[tap] |= np.uint64(one) << np.uint64(c % WORD)
                         ones[tap] += one
                 weights[block, w, :, f] = word
-            outside[block * FILTERS + f] = channels - 2 * ones
+            outside[block * FILTERS + f, :taps] = channels - 2 * ones
+            outside[block * FILTERS + f, taps] = channels * taps
 
 
 @kernel
-def count_planes(bits, weights, outside, scale, taps, z):
+def count_planes(bits, weights, outside, scale, z):
     """``z = scale * conv(±1, ±1)``, a tap outside of the picture adding 0.
 
-    bits, weights, outside: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). taps: C_in * k * k.
-    z: float32 (B, C_out, H, W), written.
+    bits, weights, outside: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). z: float32 (B, C_out, H, W),
+    written.
     """
     batch, filters, height, width = z.shape
     words, radius = weights.shape[1], (bits.shape[2] - height) // 2
@@ -155,7 +155,7 @@ def count_planes(bits, weights, outside, scale, taps, z):
             _count_row(start, row_bytes, plane_bytes, radius, words, filters_at, target, count_bytes, width)
             for f in range(min(FILTERS, filters - block * FILTERS)):
                 c = block * FILTERS + f
-                total = taps
+                total = outside[c, side * side]
                 for dy in range(side):
                     if not 0 <= y + dy - radius < height:
                         for dx in range(side):
@@ -172,12 +172,3 @@ def count_planes(bits, weights, outside, scale, taps, z):
                                 if 0 <= y + dy - radius < height:
                                     beside += outside[c, dy * side + dx]
                     row[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))
-
-
-def weights_of(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`pack_filters` into new memory."""
-    filters, channels, side, _ = v.shape
-    words = np.empty((-(-filters // FILTERS), padded(channels, WORD) // WORD, side * side, FILTERS), np.uint64)
-    outside = np.empty((filters, side * side), np.int32)
-    pack_filters(v.reshape(filters, channels, side * side), words, outside)
-    return words, outside
