@@ -62,7 +62,7 @@ class Trainer:
         if polynomial:
             straight_line(self.network, polynomial)
         self.stepping = Stepping(options)
-        if row not in WITHOUT_NUMBA:  # whose import alone takes 0.1 GB; without options there is nothing else to prepare
+        if row not in WITHOUT_NUMBA:  # which takes 0.1 GB; without options nothing else is to be prepared
             self.stepping.prepare(self.network, self.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4, betas=(0.9, 0.99))
         self.shape = (batch, 3, size, size)
