@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bidiffsr_arch.archs.bidiffsr_arch import Block
 from bidiffsr_arch.archs.blocks import NormSwishConv, TimeCode
+from bidiffsr_arch.archs.fusion import CSFusion
 from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d
 
@@ -81,12 +82,20 @@ def norm_swish_conv(self: NormSwishConv, x: Tensor) -> Tensor:
     return self.block(x)
 
 
+def shuffling_fusion(self: CSFusion, x: Tensor, skip: Tensor, time: TimeCode) -> Tensor:
+    x_even, x_odd = x.unflatten(1, (-1, 2)).unbind(2)
+    skip_even, skip_odd = skip.unflatten(1, (-1, 2)).unbind(2)
+    s1, s2 = torch.cat([x_odd, skip_even], dim=1), torch.cat([x_even, skip_odd], dim=1)
+    return self.biconv_1(s1, time.group) + self.biconv_2(s2, time.group)
+
+
 FORMULAS = {
     BinaryConv2d: binary_conv,
     NormSwish: norm_swish,
     Dropout: dropout,
     Block: block,
     NormSwishConv: norm_swish_conv,
+    CSFusion: shuffling_fusion,
 }
 
 

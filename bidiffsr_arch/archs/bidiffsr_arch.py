@@ -84,6 +84,8 @@ class BIDiffSRUNet(nn.Module):
         InputError: a combination that cannot work, with the reason.
     """
 
+    early_updates = True  # see `bidiffsr_arch.models.updating`
+
     def __init__(
         self,
         in_channel: int = 6,

@@ -10,8 +10,8 @@ def feed(make: Callable[[], Tensor], layer: Callable[[Tensor], Tensor], *, again
     """``layer(make())``; a layer that keeps its input for the backward pass keeps nothing, and has it made again.
 
     Args:
-        make: gives the same to the last bit each time, and keeps what it needs for that.
-        again: false for the plain ``layer(make())``.
+        make: gives the same to the last bit each time, and keeps what it needs for that, which must not be changed.
+        again: false for the plain ``layer(make())``: a checkpoint sees nothing of what is kept here.
     """
     h = make()
     # The compiler decides by itself what is made again.

@@ -34,7 +34,8 @@ class CSFusion(Fusion):
         # The gradient of unbind is one pass; that of a slice is a whole map of zeros first.
         x_even, x_odd = x.unflatten(1, (-1, 2)).unbind(2)
         skip_even, skip_odd = skip.unflatten(1, (-1, 2)).unbind(2)
-        # The skip is kept by its own layer in any case, so that x is all that is kept for two convolutions.
+        # The encoder's next layer keeps the skip in any case, so that x is all that two convolutions keep. Nothing may
+        # change either of them in place.
         y = feed(lambda: torch.cat([x_odd, skip_even], dim=1), lambda s1: self.biconv_1(s1, time.group))
         return y.add_(feed(lambda: torch.cat([x_even, skip_odd], dim=1), lambda s2: self.biconv_2(s2, time.group)))
 

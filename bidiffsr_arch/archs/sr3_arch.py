@@ -75,6 +75,8 @@ class SR3UNet(nn.Module):
         mid_attn: self-attention in the middle.
     """
 
+    early_updates = True  # see `bidiffsr_arch.models.updating`
+
     def __init__(
         self,
         in_channel: int = 6,

@@ -55,9 +55,9 @@ class BinaryWeightConv2d(nn.Module):
         Args:
             v: ``rule.prepare(weight)``.
         """
-        packed = packed and self.counter is not None and self.counter.takes_weight(v)
+        counter = self.counter if packed and self.counter is not None and self.counter.takes_weight(v) else None
         return Binarized(
-            self.rule.scale(v), v >= 0 if bits else None, self.counter.pack_weight(v.detach()) if packed else None
+            self.rule.scale(v), v >= 0 if bits else None, None if counter is None else counter.pack_weight(v)
         )
 
     def binary_weight(self) -> Tensor:

@@ -34,11 +34,11 @@ class Counter(NamedTuple):
     least: int = 0
 
     def takes_weight(self, v: Tensor) -> bool:
-        """Whether it can count with these weights: on a CPU, in 32 bits, at most 32767 taps a filter."""
+        """Whether it can count with these weights: on a CPU, float32, at most 32767 taps a filter."""
         return v.device.type == "cpu" and v.dtype is torch.float32 and v.shape[1:].numel() <= LARGEST_COUNT
 
     def takes(self, x: Tensor, shift: Tensor | None, v: Tensor) -> bool:
-        """Whether it can take conv2d's place, and it is worth while; see `convolve`."""
+        """Whether it can take conv2d's place, as these weights allow it and nothing is in 64 bits, and gains by it."""
         wide = torch.float64 in (x.dtype, None if shift is None else shift.dtype)
         enough = x.shape[0] * x.shape[2:].numel() * v.numel() >= self.least
         return self.takes_weight(v) and x.device.type == "cpu" and enough and not wide
@@ -142,12 +142,12 @@ def convolve(
             by the scale, and none flows into the scale (as in the code of ReActNet and of BI-DiffSR).
         activation, weight: surrogate gradients of the two signs, keys of `SURROGATES`.
         progress: training progress in [0, 1], without dimensions.
-        counter: takes conv2d's place; it must take x, shift and v.
+        counter: takes conv2d's place; its ``takes(x, shift, v)`` must be true.
     Returns:
         z, (B, C_out, H, W), and how to have it again.
     Raises:
         ValueError: by a counter, where the channels of x, shift and v do not match.
     """
-    function, of_weight = (torch.mul, ()) if counter is None else (counter.count, bits)
+    function, packed = (torch.mul, ()) if counter is None else (counter.count, bits)
     z, kept = _Convolve.apply(x, shift, v, scale, progress, (activation, weight), working_dtype(x), counter, *bits)
-    return z, Again(function, (kept, *of_weight, scale))
+    return z, Again(function, (kept, *packed, scale))

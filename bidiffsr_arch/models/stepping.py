@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bidiffsr_arch.archs.blocks import set_checkpointing
 from bidiffsr_arch.binary import held_weights
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.models.updating import one_by_one, updated_meanwhile
+from bidiffsr_arch.models.updating import can_update_early, early_updates
 from bidiffsr_arch.packed.training import train_on_bits
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,7 +73,7 @@ class Stepping:
     def step(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, inputs: list[Tensor], target: Tensor
     ) -> Tensor:
-        """One update of the network.
+        """One update of the network. Afterwards only some of its parameters may have their gradients (`early_updates`).
 
         Args:
             network: as `prepare` returned it, or wrapped for several processes.
@@ -94,6 +94,7 @@ class Stepping:
         total = torch.zeros((), device=target.device)
         # Of one call nothing is to be held; copies on several devices (DataParallel) have weights of their own.
         once = len(parts) == 1 or isinstance(network, nn.DataParallel)
+        early = can_update_early(network, optimizer) and not self._needs_all_gradients()
         with nullcontext() if once else held_weights(network):
             for number, (*part, part_target) in enumerate(parts, 1):
                 alone = number < len(parts) and hasattr(network, "no_sync")  # gradients are exchanged with the last
@@ -101,7 +102,7 @@ class Stepping:
                     with torch.autocast(target.device.type, dtype=self.amp, enabled=self.amp is not None):
                         prediction = network(*part)
                     part_loss = loss(prediction.float(), part_target) / len(parts)
-                    with updated_meanwhile(optimizer) if self._early(network, optimizer) else nullcontext():
+                    with early_updates(optimizer) if early else nullcontext():
                         self.scaler.scale(part_loss).backward()
                 total += part_loss.detach()
         if self.grad_clip:
@@ -111,14 +112,9 @@ class Stepping:
         self.scaler.update()
         return total
 
-    def _early(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether parameters may be updated one by one during the backward pass, which saves their gradients' memory.
-
-        A compiled network has all gradients at once in any case; several processes exchange theirs.
-        """
-        needs_all = self.accumulate > 1 or self.grad_clip or self.scaler.is_enabled() or self.compile
-        alone = not isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-        return alone and not needs_all and one_by_one(optimizer)
+    def _needs_all_gradients(self) -> bool:
+        """Whether an update must wait for the end of the backward pass; a compiled one ends everywhere at once."""
+        return self.accumulate > 1 or bool(self.grad_clip) or self.scaler.is_enabled() or self.compile
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
         pictures = self.channels_last and tensor.dim() == 4

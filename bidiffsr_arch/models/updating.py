@@ -3,29 +3,28 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 
-# Those that look at each parameter alone: in which order, and in how many calls, makes no difference to any bit.
-ONE_BY_ONE = (
-    *(optim.Adadelta, optim.Adagrad, optim.Adam, optim.AdamW, optim.Adamax, optim.ASGD),
-    *(optim.NAdam, optim.RAdam, optim.RMSprop, optim.Rprop, optim.SGD),
-)
-# Elements: each update has costs of its own, above all many small kernels' on a GPU.
+# They look at each parameter alone: it makes no difference to any bit which ones are updated together.
+ELEMENTWISE = (optim.Adam, optim.AdamW)
+# Elements with gradients that make an update worth while: every update has costs of its own, on a GPU above all.
 AT_LEAST = 2**22
 
 
-def one_by_one(optimizer: optim.Optimizer) -> bool:
-    """Whether an optimizer is known to treat every parameter for itself."""
-    return type(optimizer) in ONE_BY_ONE
+def can_update_early(network: nn.Module, optimizer: optim.Optimizer) -> bool:
+    """Whether a network says of itself, by its attribute ``early_updates``, that in one backward pass each parameter
+    gets its gradient once, and that its value is not needed after that; and whether the optimizer is known not to look
+    at several parameters together."""
+    return getattr(network, "early_updates", False) and type(optimizer) in ELEMENTWISE
 
 
 @contextmanager
-def updated_meanwhile(optimizer: optim.Optimizer) -> Iterator[None]:
-    """In a single backward pass meanwhile, parameters are updated as soon as `AT_LEAST` elements have gradients, which
-    are freed at once. The last ones are left for the caller's own ``optimizer.step()``.
+def early_updates(optimizer: optim.Optimizer) -> Iterator[None]:
+    """For one backward pass: as soon as `AT_LEAST` elements have gradients, their parameters are updated and the
+    gradients freed. What is left at the end is left for the caller's own ``optimizer.step()``.
 
-    Gradients must be None before, and nobody else may need them: neither a scaler or a norm of all of them, nor another
-    process. A parameter has its gradient when nothing in the backward pass needs its value any more.
+    All gradients must be None before, and nobody else may need them: neither a scaler or a norm of all of them, nor
+    another process.
     """
     ready = 0
 

@@ -52,10 +52,10 @@ def _pack_weight(v: Tensor) -> tuple[Tensor, Tensor]:
     from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import pack_filters
 
-    words, outside = _new_weight(v)
+    words, sums = _new_weight(v)
     as_many_threads_as_torch()
-    pack_filters(_array(v.flatten(2)), words.view(torch.uint64).numpy(), outside.numpy())
-    return words, outside
+    pack_filters(_array(v.flatten(2)), words.view(torch.uint64).numpy(), sums.numpy())
+    return words, sums
 
 
 @_pack_weight.register_fake
@@ -67,23 +67,23 @@ def _(v: Tensor) -> tuple[Tensor, Tensor]:
     "bidiffsr_arch::count_signs",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor packed, Tensor words, Tensor outside, Tensor scale) -> Tensor",
+    schema="(Tensor packed, Tensor words, Tensor sums, Tensor scale) -> Tensor",
 )
-def _count_signs(packed: Tensor, words: Tensor, outside: Tensor, scale: Tensor) -> Tensor:
+def _count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> Tensor:
     from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import count_planes
 
-    z = _new_result(packed, words, outside)
-    factors = scale.flatten().expand(len(outside))
+    z = _new_result(packed, words, sums)
+    factors = scale.flatten().expand(len(sums))
     as_many_threads_as_torch()
     bits, weights = (tensor.view(torch.uint64).numpy() for tensor in (packed, words))
-    count_planes(bits, weights, outside.numpy(), _array(factors), z.numpy())
+    count_planes(bits, weights, sums.numpy(), _array(factors), z.numpy())
     return z
 
 
 @_count_signs.register_fake
-def _(packed: Tensor, words: Tensor, outside: Tensor, scale: Tensor) -> Tensor:
-    return _new_result(packed, words, outside)
+def _(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> Tensor:
+    return _new_result(packed, words, sums)
 
 
 def pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
@@ -112,17 +112,17 @@ def pack_weight(v: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ops.bidiffsr_arch.pack_weight(v)
 
 
-def count_signs(packed: Tensor, words: Tensor, outside: Tensor, scale: Tensor) -> Tensor:
+def count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> Tensor:
     """``scale * conv(sign(x + shift), sign(v))``, zero padding (a padded tap adds 0), stride 1.
 
     Args:
         packed: what `pack_signs` returned for x, shift and v.
-        words, outside: what `pack_weight` returned for v; at most 32767 taps a filter.
+        words, sums: what `pack_weight` returned for v; at most 32767 taps a filter.
         scale: float32 (C_out, 1, 1) or (1, 1, 1).
     Returns:
         float32 (B, C_out, H, W).
     """
-    return torch.ops.bidiffsr_arch.count_signs(packed, words, outside, scale)
+    return torch.ops.bidiffsr_arch.count_signs(packed, words, sums, scale)
 
 
 # A smaller layer gains nothing, and where other processes want the same cores its threads wait for each other: two
@@ -155,10 +155,10 @@ def _new_weight(v: Tensor) -> tuple[Tensor, Tensor]:
     return v.new_empty(words, dtype=torch.int64), v.new_empty((filters, taps + 1), dtype=torch.int32)
 
 
-def _new_result(packed: Tensor, words: Tensor, outside: Tensor) -> Tensor:
+def _new_result(packed: Tensor, words: Tensor, sums: Tensor) -> Tensor:
     batch, _, rows, columns = packed.shape
     border = math.isqrt(words.shape[2]) - 1
-    shape = (batch, len(outside), rows - border, columns - border - PLANE_SLACK)
+    shape = (batch, len(sums), rows - border, columns - border - PLANE_SLACK)
     return packed.new_empty(shape, dtype=torch.float32)
 
 

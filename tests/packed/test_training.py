@@ -174,17 +174,36 @@ def test_a_network_learns_the_same(tiny_options, train):
     assert all(torch.equal(one, other) for one, other in zip(*learnt, strict=True))
 
 
+def test_a_network_that_counts_compiles_as_one_graph(tiny_options):
+    torch.compiler.reset()
+    network = train_on_bits_always(BIDiffSRUNet(**tiny_options | dict(channel_mults=[1], image_size=32)))
+    x, time = torch.rand(2, 3, 8, 8), torch.tensor([3, 97])
+    gradients = []
+    for compute in (network, torch.compile(network, backend="aot_eager", fullgraph=True)):
+        network.zero_grad()
+        compute(x, x, time).square().mean().backward()
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+    for one, other in zip(*gradients, strict=True):  # sums of float32 in another order
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def train_on_bits_always(network):
+    for layer in layers(network):
+        layer.counter = ALWAYS
+    return network
+
+
 def test_weights_are_packed_once_a_step_however_often_the_network_is_called(tiny_network):
     packed = []
 
-    def counted(v):
+    def noted(v):
         packed.append(v.shape)
         return pack_weight(v)
 
     stepping = Stepping({"accumulate": 2, "checkpointing": True})  # two calls, each computed again
     stepping.prepare(tiny_network, torch.device("cpu"))
     for layer in layers(tiny_network):
-        layer.counter = ALWAYS._replace(pack_weight=counted)
+        layer.counter = ALWAYS._replace(pack_weight=noted)
     pictures = [torch.randn(2, 3, 16, 16) for _ in range(3)]
     optimizer = torch.optim.Adam(tiny_network.parameters())
     inputs = [*pictures[:2], torch.tensor([3, 80])]

@@ -89,8 +89,7 @@ def pack_planes(x, shift, radius, bits):
     """Bit of channel c is set where ``x + shift >= 0``.
 
     x: float32 (B, C, H, W). shift: float32 (B or 1, C). bits: uint64 (B, ceil(C / 64), H + 2 * radius,
-    W + 2 * radius +
-    PLANE_SLACK), written whole; 0 outside of the picture.
+    W + 2 * radius + PLANE_SLACK), written whole; 0 outside of the picture.
     """
     batch, channels, height, width = x.shape
     words, rows = bits.shape[1], bits.shape[2]
@@ -110,11 +109,11 @@ def pack_planes(x, shift, radius, bits):
 
 
 @kernel
-def pack_filters(v, weights, outside):
+def pack_filters(v, weights, sums):
     """Words of the weights, and what taps count outside of the picture.
 
     v: float32 (C_out, C_in, taps), +1 where not negative. weights: uint64 (ceil(C_out / FILTERS), ceil(C_in / 64),
-    taps, FILTERS), written whole. outside: int32 (C_out, taps + 1), written: each tap's sum of ``-1 * w`` over the
+    taps, FILTERS), written whole. sums: int32 (C_out, taps + 1), written: each tap's sum of ``-1 * w`` over the
     channels, which is what activation bits of 0 make of it, and last the number of all bits.
     """
     filters, channels, taps = v.shape
@@ -130,15 +129,15 @@ def pack_filters(v, weights, outside):
                         word[tap] |= np.uint64(one) << np.uint64(c % WORD)
                         ones[tap] += one
                 weights[block, w, :, f] = word
-            outside[block * FILTERS + f, :taps] = channels - 2 * ones
-            outside[block * FILTERS + f, taps] = channels * taps
+            sums[block * FILTERS + f, :taps] = channels - 2 * ones
+            sums[block * FILTERS + f, taps] = channels * taps
 
 
 @kernel
-def count_planes(bits, weights, outside, scale, z):
+def count_planes(bits, weights, sums, scale, z):
     """``z = scale * conv(±1, ±1)``, a tap outside of the picture adding 0.
 
-    bits, weights, outside: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). z: float32 (B, C_out, H, W),
+    bits, weights, sums: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). z: float32 (B, C_out, H, W),
     written.
     """
     batch, filters, height, width = z.shape
@@ -155,11 +154,11 @@ def count_planes(bits, weights, outside, scale, z):
             _count_row(start, row_bytes, plane_bytes, radius, words, filters_at, target, count_bytes, width)
             for f in range(min(FILTERS, filters - block * FILTERS)):
                 c = block * FILTERS + f
-                total = outside[c, side * side]
+                total = sums[c, side * side]
                 for dy in range(side):
                     if not 0 <= y + dy - radius < height:
                         for dx in range(side):
-                            total -= outside[c, dy * side + dx]
+                            total -= sums[c, dy * side + dx]
                 row, here, factor = z[n, c, y], differing[f], scale[c]
                 for x in range(width):
                     row[x] = factor * np.float32(np.int32(total) - 2 * np.int32(here[x]))
@@ -170,5 +169,5 @@ def count_planes(bits, weights, outside, scale, z):
                         if not 0 <= x + dx - radius < width:
                             for dy in range(side):
                                 if 0 <= y + dy - radius < height:
-                                    beside += outside[c, dy * side + dx]
+                                    beside += sums[c, dy * side + dx]
                     row[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))
