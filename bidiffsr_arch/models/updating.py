@@ -26,15 +26,15 @@ def early_updates(optimizer: optim.Optimizer) -> Iterator[None]:
     All gradients must be None before, and nobody else may need them: neither a scaler or a norm of all of them, nor
     another process.
     """
-    ready = 0
+    ready: list[Tensor] = []
 
     def update(parameter: Tensor) -> None:
-        nonlocal ready
-        ready += parameter.numel()
-        if ready >= AT_LEAST:
+        ready.append(parameter)
+        if sum(p.numel() for p in ready) >= AT_LEAST:
             optimizer.step()
-            optimizer.zero_grad()
-            ready = 0
+            for updated in ready:
+                updated.grad = None
+            ready.clear()
 
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     handles = [p.register_post_accumulate_grad_hook(update) for p in parameters if p.requires_grad]
