@@ -1,7 +1,7 @@
 """What a training step costs: this implementation, its options, and the straight-line composition of the formulas.
 
 Every row is a process of its own, so that peak memory is its own; one after another does a step, round by round, so
-that a busy machine is as busy for all. Numbers are medians over the rounds.
+that a busy machine is as busy for all. Numbers are medians over the rounds, ratios medians of each round's own.
 
     python benchmarks/train_step.py                         the table for this machine, benchmarks/train_step.md
     python benchmarks/train_step.py --rows composition ours -o ''       two rows, printed only
@@ -21,6 +21,7 @@ import statistics
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from straight_line import by_indicators, by_masks, by_selection, straight_line
@@ -35,9 +36,9 @@ HERE = Path(__file__).parent
 # What is computed, and the options of `Stepping`.
 ROWS = {
     "composition": ("straight-line composition, pieces by indicators", by_indicators, {}),
+    "ours": ("this implementation (on a CPU with Numba)", None, {}),
     "masks": ("straight-line composition, pieces by masks, as published", by_masks, {}),
     "selection": ("straight-line composition, pieces by torch.where", by_selection, {}),
-    "ours": ("this implementation (on a CPU with Numba)", None, {}),
     "conv2d": ("the same without Numba: 1-bit convolutions by conv2d forward, too", None, {}),
     "bf16": ("with amp: bf16", None, {"amp": "bf16"}),
     "checkpointing": ("with checkpointing: true", None, {"checkpointing": True}),
@@ -97,8 +98,16 @@ def work(row: str, args: argparse.Namespace, orders: Connection) -> None:
         orders.send((time.perf_counter() - wall, time.process_time() - cpu, trainer.peak_memory()))
 
 
-def measure(args: argparse.Namespace) -> dict[str, tuple[float, float, float]]:
-    """Median wall seconds, median CPU seconds and peak memory (GB) of each row's steps, after warm-up."""
+class Steps(NamedTuple):
+    """What a row's steps cost, one number a round."""
+
+    wall: tuple[float, ...]
+    cpu: tuple[float, ...]
+    memory: tuple[float, ...]
+
+
+def measure(args: argparse.Namespace) -> dict[str, Steps]:
+    """Wall seconds, CPU seconds and the peak memory so far (GB) of each row's steps after warm-up."""
     context = multiprocessing.get_context("spawn")
     ends = {}
     for row in args.rows:
@@ -111,8 +120,12 @@ def measure(args: argparse.Namespace) -> dict[str, tuple[float, float, float]]:
             results[row].append(end.recv())
     for end in ends.values():
         end.send(None)
-    measured = {row: list(zip(*answers[args.warmup :], strict=True)) for row, answers in results.items()}
-    return {row: (statistics.median(w), statistics.median(c), max(m)) for row, (w, c, m) in measured.items()}
+    return {row: Steps(*zip(*answers[args.warmup :], strict=True)) for row, answers in results.items()}
+
+
+def median_ratio(first: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Neighbours in time are compared: how busy the machine is changes less from step to step than over a run."""
+    return statistics.median(a / b for a, b in zip(first, other, strict=True))
 
 
 def machine(device: str) -> str:
@@ -123,7 +136,7 @@ def machine(device: str) -> str:
     return f"{names[0]}, {len(names)} cores" if names else platform.processor()
 
 
-def table(args: argparse.Namespace, results: dict[str, tuple[float, float, float]]) -> str:
+def table(args: argparse.Namespace, results: dict[str, Steps]) -> str:
     """The results as Markdown, each relative to the first row."""
     first = next(iter(results.values()))
     lines = [
@@ -132,7 +145,7 @@ def table(args: argparse.Namespace, results: dict[str, tuple[float, float, float
         f"{machine(args.device)}; {args.threads} threads; Python {platform.python_version()}, torch "
         f"{torch.__version__}; {datetime.date.today()}.",
         f"Full-size network, batch {args.batch}, {args.size}x{args.size}, Adam; medians of {args.steps} steps of each "
-        f"row, taken in turns, after {args.warmup}.",
+        f"row, taken in turns, after {args.warmup}; of their ratios to the first row's, too.",
         "Memory is the largest resident size of the process, with some 0.4 GB of Python and PyTorch, 0.6 GB of weights "
         "and Adam's averages, 0.2 GB of gradients where they are kept together, and 0.1 GB of Numba where it is used."
         if args.device == "cpu"
@@ -141,10 +154,12 @@ def table(args: argparse.Namespace, results: dict[str, tuple[float, float, float
         "| | s a step | CPU s a step | images a second | times as fast | by CPU time | peak GB | of the memory |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row, (wall, cpu, memory) in results.items():
+    for row, steps in results.items():
+        wall, cpu, memory = statistics.median(steps.wall), statistics.median(steps.cpu), max(steps.memory)
         lines.append(
-            f"| {ROWS[row][0]} | {wall:.2f} | {cpu:.2f} | {args.batch / wall:.2f} | {first[0] / wall:.2f} | "
-            f"{first[1] / cpu:.2f} | {memory:.2f} | {memory / first[2]:.2f} |"
+            f"| {ROWS[row][0]} | {wall:.2f} | {cpu:.2f} | {args.batch / wall:.2f} | "
+            f"{median_ratio(first.wall, steps.wall):.2f} | {median_ratio(first.cpu, steps.cpu):.2f} | "
+            f"{memory:.2f} | {memory / max(first.memory):.2f} |"
         )
     return "\n".join(lines) + "\n"
 
