@@ -249,6 +249,14 @@ def test_checkpointing_keeps_less(tiny_options):
     assert kept_bytes(network) < 0.6 * before
 
 
+@pytest.mark.parametrize(("device", "options"), [("cpu", {"layout_optimization": False}), ("cuda", None)])
+def test_compiled_maps_lie_as_the_bit_counting_layers_read_them(device, options, tiny_network, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tiny_network, "compile", lambda **kwargs: asked.append(kwargs))
+    Stepping({"compile": True}).prepare(tiny_network, torch.device(device))
+    assert asked == [{"options": options}]
+
+
 @pytest.mark.parametrize("binarizer", ["bidiffsr", "xnor", "irnet"])  # together they have every part
 def test_a_unet_compiles_as_one_graph(binarizer, tiny_options):
     torch.compiler.reset()

@@ -78,6 +78,6 @@ class Dropout(nn.Dropout):
 
 
 def normed(norm: NormSwish, dropout: Dropout, x: Tensor) -> Callable[[], Tensor]:
-    """What makes ``Dropout(Swish(GroupNorm(x)))`` from x, as often as it is called, with the same mask."""
+    """What makes ``Dropout(Swish(GroupNorm(x)))``, (B, C, H, W) as x is, as often as it is called, with one mask."""
     mask, dtype = dropout.mask(x), working_dtype(x)
     return lambda: dropout.apply_mask(norm(x, dtype), mask)

@@ -20,8 +20,8 @@ INITIAL_WEIGHT = 1e-3
 
 
 class Binarized(NamedTuple):
-    """A weight's signs, bool for conv2d or as a `Counter` packs them or both, and its scale, (C_out, 1, 1) or
-    (1, 1, 1); without gradients."""
+    """A weight's signs, bool (C_out, C_in, k, k) for conv2d or as a `Counter` packs them or both, and its scale,
+    (C_out, 1, 1) or (1, 1, 1); without gradients."""
 
     scale: Tensor
     bits: Tensor | None = None
