@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from bidiffsr_arch.diffusion.schedule import Diffusion, known_samplers
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.models.diffusion import Diffusion, known_samplers
 
 GOLDEN = Path(__file__).parent / "golden"
 REFERENCE = dict(

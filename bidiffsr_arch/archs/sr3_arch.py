@@ -75,7 +75,7 @@ class SR3UNet(nn.Module):
         mid_attn: self-attention in the middle.
     """
 
-    early_updates = True  # see `bidiffsr_arch.models.updating`
+    early_updates = True  # see `bidiffsr_arch.training.early_updates`
 
     def __init__(
         self,
