@@ -31,7 +31,7 @@ import yaml
 from tqdm import tqdm
 
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.saved_file import UNFINISHED, digest
+from bidiffsr_arch.training.checkpoint_file import UNFINISHED, digest
 
 ITERATIONS, SAVE_FREQUENCY = 120, 2
 LOSS = re.compile(r"iter: *([\d,]+),.* l_pix: (\S+)")

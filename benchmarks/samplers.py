@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import load_weights  # isort: split
+
+from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
+
 from bidiffsr_arch.plots.probe import photograph
 from bidiffsr_arch.upscale.plan import pictures_of
 from bidiffsr_arch.upscale.upscaler import Upscaler
-from bidiffsr_arch.upscale.weights import load_weights  # isort: split
-
-from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
 
 SAMPLERS = ("DDIM", "DDPM", "DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "EulerAncestralDiscrete",
             "HeunDiscrete", "DEISMultistep")  # fmt: skip

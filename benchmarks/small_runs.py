@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from bidiffsr_arch.cli import main as basicsr
 from bidiffsr_arch.cli.check import absent_datasets, observed_results
-from bidiffsr_arch.data.files import write_bytes
+from bidiffsr_arch.config.option_file import dump_options, load_options, shipped_path
+from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.metrics.cost import count_cost
-from bidiffsr_arch.models.stepping import Stepping
-from bidiffsr_arch.option_file import dump_options, load_options, shipped_path
-from bidiffsr_arch.upscale.weights import build_network
+from bidiffsr_arch.networks import build_network
+from bidiffsr_arch.training.stepping import Stepping
 
 Results = dict[str, dict[str, float]]
 """{data set: {metric: value}}"""

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bidiffsr_arch.data.files import read_picture
 from bidiffsr_arch.data.resize import imresize
+from bidiffsr_arch.files import read_picture
 from bidiffsr_arch.metrics.lpips import calculate_lpips
+from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.upscale.upscaler import Upscaler
-from bidiffsr_arch.upscale.weights import load_weights
 from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
 
 from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported

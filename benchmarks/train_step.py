@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.bank import TimestepRPReLU
-from bidiffsr_arch.models.stepping import Stepping
+from bidiffsr_arch.training.stepping import Stepping
 
 HERE = Path(__file__).parent
 # What is computed, and the options of `Stepping`.

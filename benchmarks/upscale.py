@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 import bidiffsr_arch  # noqa: F401 (cures BasicSR)
+from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.upscale.photo import Photo, read_photo, write_photo
 from bidiffsr_arch.upscale.tiles import spans
 from bidiffsr_arch.upscale.upscaler import OVERLAP
-from bidiffsr_arch.upscale.weights import load_weights
 
 
 def command(args: argparse.Namespace, source: Path, folder: Path, tile: int) -> tuple[float, float]:

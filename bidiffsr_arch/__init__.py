@@ -27,7 +27,7 @@ def register() -> None:
     from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
     from bidiffsr_arch.data.paired_dataset import MultiPairedImageDataset
     from bidiffsr_arch.metrics import calculate_lpips, calculate_ops, calculate_params
-    from bidiffsr_arch.models import BicubicModel, BIDiffSRModel
+    from bidiffsr_arch.training import BicubicModel, BIDiffSRModel
 
     entries = {
         registry.ARCH_REGISTRY: (BIDiffSRUNet, SR3UNet),

@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_run import basicsr
 
+from bidiffsr_arch.checkpoint import read_checkpoint
 from bidiffsr_arch.cli import main
+from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.models.checkpoint import read_checkpoint
-from bidiffsr_arch.models.super_resolution import SuperResolution
-from bidiffsr_arch.option_check import check_options
-from bidiffsr_arch.option_file import load_options
 from bidiffsr_arch.packed import Description, load_packed, pack, save_packed
+from bidiffsr_arch.training.option_check import check_options
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.cli.check import DIFFERS, NOT_CHECKED, OK, compare, table
+from bidiffsr_arch.config.option_file import dump_options, load_options, shipped_path
 from bidiffsr_arch.data.resize import imresize
-from bidiffsr_arch.option_file import dump_options, load_options, shipped_path
 
 
 def test_verdicts():

@@ -8,10 +8,10 @@ import torch
 from basicsr.data import build_dataset
 from basicsr.data.paired_image_dataset import PairedImageDataset
 
-from bidiffsr_arch.data.files import read_picture, write_picture
 from bidiffsr_arch.data.paired_dataset import MultiPairedImageDataset
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import read_picture, write_picture
 
 
 @pytest.fixture

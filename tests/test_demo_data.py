@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bidiffsr_arch.data.demo import PHOTOGRAPHS, write_demo
-from bidiffsr_arch.data.files import read_picture, write_picture
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.strip import strip
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import read_picture, write_picture
 
 
 @pytest.fixture(scope="module")

@@ -20,14 +20,14 @@ from test_resume import equal
 from bidiffsr_arch.errors import InputError
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["bidiffsr_arch.cli.train", "bidiffsr_arch.models"])
+SERVER.set_forkserver_preload(["bidiffsr_arch.cli.train", "bidiffsr_arch.training"])
 PATIENCE = 120
 
 
 def rank_main(folder: str, environment: dict[str, str], arguments: list[str], output: str) -> None:
     """One process of a run, which notes down its exact losses and metrics."""
     from bidiffsr_arch.cli import main
-    from bidiffsr_arch.models import BIDiffSRModel
+    from bidiffsr_arch.training import BIDiffSRModel
 
     os.chdir(folder)
     os.environ |= environment

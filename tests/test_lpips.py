@@ -15,9 +15,9 @@ import torch
 from basicsr.metrics import calculate_metric
 
 from bidiffsr_arch.data import lpips_weights
-from bidiffsr_arch.data.files import read_picture
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import CheckFailed, InputError
+from bidiffsr_arch.files import read_picture
 from bidiffsr_arch.metrics.lpips import (
     TRUNKS,
     WeightsMissing,

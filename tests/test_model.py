@@ -10,10 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bidiffsr_arch.diffusion.images import enlarge, pad_to_multiple
+from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.models import BIDiffSRModel
-from bidiffsr_arch.models.picture import enlarge, pad_to_multiple
-from bidiffsr_arch.models.super_resolution import SuperResolution
+from bidiffsr_arch.training import BIDiffSRModel
 
 
 def build(options: dict[str, Any], **changes: Any) -> BIDiffSRModel:

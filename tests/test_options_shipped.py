@@ -5,9 +5,9 @@ import torch
 import yaml
 
 from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
+from bidiffsr_arch.config.option_file import dump_options, load_options, read_yaml, shipped, shipped_path
+from bidiffsr_arch.diffusion.schedule import Diffusion
 from bidiffsr_arch.metrics.published import PUBLISHED
-from bidiffsr_arch.models.diffusion import Diffusion
-from bidiffsr_arch.option_file import dump_options, load_options, read_yaml, shipped, shipped_path
 
 FLAT = [f"{kind}_BIDiffSR_x{scale}" for kind in ("train", "test") for scale in (2, 4)] + ["demo_BIDiffSR_x4"]
 SMALL = [f"{kind}_BIDiffSR_small_x{scale}" for kind in ("train", "test") for scale in (2, 4)]

@@ -105,8 +105,8 @@ def test_a_resumed_training_is_one_curve(workplace):
 
 
 def test_the_biases_that_are_drawn_are_the_layers(workplace):
+    from bidiffsr_arch.networks import load_weights
     from bidiffsr_arch.plots.layers import timestep_biases
-    from bidiffsr_arch.upscale.weights import load_weights
 
     network = load_weights("net.pth").network
     layer = network.get_submodule("mid.0.res_block.block1.conv")

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.data.files import read_picture, write_picture
 from bidiffsr_arch.data.lmdb import write_lmdb
 from bidiffsr_arch.data.pairs import write_pairs
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.subimages import Cut, write_subimages
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import read_picture, write_picture
 
 CUT = Cut(scale=2, size=16, step=12)
 

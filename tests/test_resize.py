@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bidiffsr_arch.data.files import read_picture
 from bidiffsr_arch.data.resize import axis_taps, cubic, imresize
+from bidiffsr_arch.files import read_picture
 
 SIDES = st.integers(1, 10)
 PICTURES = arrays(np.uint8, st.tuples(SIDES, SIDES) | st.tuples(SIDES, SIDES, st.integers(1, 4)))

@@ -10,7 +10,7 @@ from basicsr.utils import img2tensor
 
 from bidiffsr_arch.binary import BINARIZERS
 from bidiffsr_arch.data.demo import write_demo
-from bidiffsr_arch.models import BicubicModel, BIDiffSRModel
+from bidiffsr_arch.training import BicubicModel, BIDiffSRModel
 
 BASELINE = dict(rescale="pixelshuffle", fusion="concat", tar=False, taa=False)
 ITERATIONS = 50

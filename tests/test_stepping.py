@@ -19,8 +19,8 @@ from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, held_weights
 from bidiffsr_arch.binary.bank import TimestepRPReLU
 from bidiffsr_arch.binary.conv import Binarized, BinaryWeightConv2d
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.models import BIDiffSRModel, updating
-from bidiffsr_arch.models.stepping import Stepping
+from bidiffsr_arch.training import BIDiffSRModel, early_updates
+from bidiffsr_arch.training.stepping import Stepping
 
 COMPETITOR = dict(rescale="pixelshuffle", fusion="concat", tar=False, taa=False)
 
@@ -142,7 +142,7 @@ def test_weights_are_binarized_once_a_step_however_often_the_network_is_called(o
 def test_updates_during_the_backward_pass_are_those_after_it(train, at_least, options, monkeypatch):
     after, early = build(options, **train), build(options, **train)
     expected = run(after, 1, 3)
-    monkeypatch.setattr(updating, "AT_LEAST", at_least)
+    monkeypatch.setattr(early_updates, "AT_LEAST", at_least)
     assert run(early, 1, 3) == expected
     assert all(torch.equal(a, b) for a, b in zip(weights(after), weights(early), strict=True))
     counts = [sum(p.grad is not None for p in model.net_g.parameters()) for model in (early, after)]
@@ -158,7 +158,7 @@ class OwnAdam(torch.optim.Adam):
     [dict(accumulate=2), dict(grad_clip=1.0), dict(amp="fp16"), dict(compile=True), "optimizer", "network", "wrapped"],
 )
 def test_all_gradients_are_there_where_they_are_needed_together(train, small_graphs, monkeypatch):
-    monkeypatch.setattr(updating, "AT_LEAST", 1)
+    monkeypatch.setattr(early_updates, "AT_LEAST", 1)
     model = build(small_graphs, **train if isinstance(train, dict) else {})
     if train == "optimizer":
         model.optimizer_g = OwnAdam(model.net_g.parameters())

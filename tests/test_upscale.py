@@ -17,8 +17,8 @@ from PIL import Image
 import bidiffsr_arch
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import main
+from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.models.picture import enlarge
 
 WEIGHTS = "experiments/tiny/models/net_g_latest.pth"
 

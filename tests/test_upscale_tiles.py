@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidiffsr_arch.archs import BIDiffSRUNet
+from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.models.picture import enlarge
-from bidiffsr_arch.models.super_resolution import SuperResolution
 from bidiffsr_arch.upscale.tiles import TiledNetwork, spans
 
 

@@ -7,13 +7,13 @@ from PIL import Image
 
 from bidiffsr_arch import Upscaler
 from bidiffsr_arch.cli import main
+from bidiffsr_arch.config.option_file import load_options, shipped_path
 from bidiffsr_arch.data.demo import write_demo
-from bidiffsr_arch.data.files import read_picture
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import read_picture
 from bidiffsr_arch.metrics.cost import count_cost
-from bidiffsr_arch.option_file import load_options, shipped_path
+from bidiffsr_arch.networks import build_network
 from bidiffsr_arch.packed import load_packed
-from bidiffsr_arch.upscale.weights import build_network
 from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
 
 from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported

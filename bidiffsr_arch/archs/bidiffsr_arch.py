@@ -91,7 +91,7 @@ class BIDiffSRUNet(nn.Module):
         InputError: a combination that cannot work, with the reason.
     """
 
-    early_updates = True  # see `bidiffsr_arch.models.updating`
+    early_updates = True  # see `bidiffsr_arch.training.early_updates`
 
     def __init__(
         self,

@@ -79,7 +79,7 @@ class SR3UNet(nn.Module):
         patch_size, input_scale: as in `BIDiffSRUNet`.
     """
 
-    early_updates = True  # see `bidiffsr_arch.models.updating`
+    early_updates = True  # see `bidiffsr_arch.training.early_updates`
 
     def __init__(
         self,

@@ -11,8 +11,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from bidiffsr_arch.cli.pipeline import basicsr_arguments
-from bidiffsr_arch.data.files import write_bytes
 from bidiffsr_arch.errors import CheckFailed, InputError
+from bidiffsr_arch.files import write_bytes
 
 OK, DIFFERS, NOT_CHECKED = "ok", "differs", "not checked"
 

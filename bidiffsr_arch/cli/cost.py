@@ -20,10 +20,10 @@ from torch import nn
 from tqdm import tqdm
 
 from bidiffsr_arch.cli.pipeline import load_plugins
+from bidiffsr_arch.config.option_file import load_options, read_yaml
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.metrics.cost import Cost, count_cost
 from bidiffsr_arch.metrics.published import PUBLISHED, PUBLISHED_SIZE, Published
-from bidiffsr_arch.option_file import load_options, read_yaml
 
 EXAMPLE = "basicsr cost -opt options/test_SR3_x4.yml options/test_BIDiffSR_x4.yml --input-size 256 256"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 
 from bidiffsr_arch.cli import train
+from bidiffsr_arch.config.option_file import load_options, shipped_path
 from bidiffsr_arch.data.demo import write_demo
-from bidiffsr_arch.data.files import read_picture, write_picture
 from bidiffsr_arch.data.strip import strip
 from bidiffsr_arch.errors import CheckFailed
-from bidiffsr_arch.option_file import load_options, shipped_path
+from bidiffsr_arch.files import read_picture, write_picture
 
 EXAMPLE = "basicsr demo"
 OPTION_FILE = "demo_BIDiffSR_x4"

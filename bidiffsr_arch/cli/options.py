@@ -6,9 +6,9 @@ What is shown or written is complete (a file's `base:` is merged into it), so th
 import argparse
 from pathlib import Path
 
-from bidiffsr_arch.data.files import write_bytes
+from bidiffsr_arch.config.option_file import dump_options, merged_options, read_yaml, shipped, shipped_path
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.option_file import dump_options, merged_options, read_yaml, shipped, shipped_path
+from bidiffsr_arch.files import write_bytes
 
 EXAMPLE = "basicsr options train_BIDiffSR_x4 -o my_train.yml"
 

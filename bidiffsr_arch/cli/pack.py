@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from bidiffsr_arch.cli.pipeline import load_plugins
+from bidiffsr_arch.config.option_file import load_options
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.option_file import load_options
 
 EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BIDiffSR_x4.safetensors"
 
@@ -42,11 +42,11 @@ def run(args: argparse.Namespace) -> None:
     load_plugins()
 
     from bidiffsr_arch.archs import BIDiffSRUNet
-    from bidiffsr_arch.models.checkpoint import read_checkpoint
-    from bidiffsr_arch.models.super_resolution import SuperResolution
+    from bidiffsr_arch.checkpoint import read_checkpoint
+    from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.packed import Description, pack, save_packed
     from bidiffsr_arch.packed.file_format import SAMPLING
-    from bidiffsr_arch.saved_file import digest
+    from bidiffsr_arch.training.checkpoint_file import digest
 
     network_g = plain(options["network_g"])
     if network_g["type"] != "BIDiffSRUNet":

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from bidiffsr_arch.config.option_file import dump_options
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.option_file import dump_options
 
 PLUGIN_GROUP = "basicsr.plugins"
 

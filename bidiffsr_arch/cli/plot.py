@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bidiffsr_arch.cli.pipeline import load_plugins
-from bidiffsr_arch.data.files import write_bytes
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,8 +31,8 @@ DPI = 110
 
 
 def probe(args: argparse.Namespace) -> "Probe":
+    from bidiffsr_arch.networks import load_weights
     from bidiffsr_arch.plots.probe import Probe, photograph
-    from bidiffsr_arch.upscale.weights import load_weights
 
     picture = photograph(Path(args.picture), args.crop)
     return Probe(load_weights(args.weights, args.opt, packed=False), picture, args.seed)
@@ -57,8 +57,8 @@ def draw_ranges(args: argparse.Namespace) -> "Figure":
 
 
 def draw_biases(args: argparse.Namespace) -> "Figure":
+    from bidiffsr_arch.networks import load_weights
     from bidiffsr_arch.plots.layers import timestep_biases
-    from bidiffsr_arch.upscale.weights import load_weights
 
     return timestep_biases(load_weights(args.weights, args.opt, packed=False).network, args.layer)
 

@@ -13,10 +13,10 @@ import sys
 from collections import OrderedDict
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
+from bidiffsr_arch.config.option_file import load_options
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
-from bidiffsr_arch.option_check import check_options
-from bidiffsr_arch.option_file import load_options
-from bidiffsr_arch.stopping import saving_on_signals
+from bidiffsr_arch.training.option_check import check_options
+from bidiffsr_arch.training.signals import saving_on_signals
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
 NEEDED = ("train", "logger")

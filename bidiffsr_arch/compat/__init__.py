@@ -22,8 +22,8 @@ BEFORE_BASICSR: tuple[Cure, ...] = (
 # Cures of BasicSR's own modules, which can be imported only after the ones above. Their order is the order in which
 # they wrap: the checks of options come after the option file has been read.
 AFTER_BASICSR = {
-    "registry": ("unknown_names",),
-    "options": (
+    "bidiffsr_arch.compat.registry": ("unknown_names",),
+    "bidiffsr_arch.compat.options": (
         "command_line",
         "own_roots",
         "gpus_without_cuda",
@@ -32,10 +32,8 @@ AFTER_BASICSR = {
         "drawn_seed",
         "archive_names",
     ),
-    "saving": ("whole_checkpoints",),
-    "resume": ("resume_state", "resumed_epochs"),
-    "distributed": ("distributed_start", "distributed_slurm", "distributed_model"),
-    "data": (
+    "bidiffsr_arch.compat.distributed": ("distributed_start", "distributed_slurm", "distributed_model"),
+    "bidiffsr_arch.compat.data": (
         "worker_seeds",
         "prefetch_errors",
         "lazy_prefetcher",
@@ -45,6 +43,8 @@ AFTER_BASICSR = {
         "mismatched_crops",
         "silent_crops",
     ),
+    "bidiffsr_arch.training.saving": ("whole_checkpoints",),
+    "bidiffsr_arch.training.resume": ("resume_state", "resumed_epochs"),
 }
 
 _applied: dict[str, str] = {}
@@ -74,8 +74,8 @@ def apply() -> None:
     for cure in BEFORE_BASICSR:
         _heal(cure)
     importlib.import_module("basicsr")
-    for theme, names in AFTER_BASICSR.items():
-        module = importlib.import_module(f"{__name__}.{theme}")
+    for name_of_module, names in AFTER_BASICSR.items():
+        module = importlib.import_module(name_of_module)
         for name in names:
             _heal(getattr(module, name))
     _done = True

@@ -17,8 +17,8 @@ from basicsr.utils import misc, options
 from torch import distributed
 
 from bidiffsr_arch.compat.patch import contains, replace
+from bidiffsr_arch.config.option_file import dump_options, load_options, read_yaml
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.option_file import dump_options, load_options, read_yaml
 
 # The `path:` keys that are folders of a run, each with its place below the first one.
 TRAIN_FOLDERS = {

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bidiffsr_arch.data.files import read_picture, write_picture
 from bidiffsr_arch.data.pairs import cropped, pair_of
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import read_picture, write_picture
 
 # By skimage.data's docstrings, in the public domain or CC0 (for motorcycle_left, a picture of the Middlebury 2014
 # stereo benchmark, they name no licence). Left out: drawings, gray pictures, medical ones, and motorcycle_right,

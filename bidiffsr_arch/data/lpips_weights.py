@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bidiffsr_arch.data.files import write_bytes
 from bidiffsr_arch.errors import CheckFailed, InputError
+from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.metrics.lpips import WEIGHTS_VARIABLE, cached_weights, load_lpips, untrained_lpips
 
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"

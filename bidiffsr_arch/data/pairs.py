@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bidiffsr_arch.data.files import read_picture, write_picture
 from bidiffsr_arch.data.parallel import in_processes
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.subimages import pictures_in
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import read_picture, write_picture
 
 
 def pair_of(image: np.ndarray, name: str, scales: Sequence[int]) -> Iterator[tuple[Path, np.ndarray]]:

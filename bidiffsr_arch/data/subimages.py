@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from bidiffsr_arch.data.files import read_picture, write_bytes, write_picture
 from bidiffsr_arch.data.parallel import in_processes
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import read_picture, write_bytes, write_picture
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 RECORD = "subimages.json"

@@ -21,8 +21,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bidiffsr_arch.archs.bidiffsr_arch import BIDiffSRUNet
-from bidiffsr_arch.data.files import write_bytes
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.packed.network import PackedUNet
 from bidiffsr_arch.packed.state import expected_shapes
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bidiffsr_arch.data.resize import imresize
-from bidiffsr_arch.models.picture import enlarge
+from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.plots.probe import as_picture, as_tensor
 from bidiffsr_arch.upscale.upscaler import Upscaler
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.data.resize import imresize
+from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.models.picture import enlarge
-from bidiffsr_arch.models.super_resolution import SuperResolution
+from bidiffsr_arch.networks import Weights
 from bidiffsr_arch.upscale.photo import read_photo
-from bidiffsr_arch.upscale.weights import Weights
 
 SIDE = 24  # crops are multiples of it, so that every scale and every network divides them
 

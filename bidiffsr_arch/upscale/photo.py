@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
-from bidiffsr_arch.data.files import write_bytes
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import write_bytes
 
 # Suffix -> Pillow's format and how it is written: as good as it gets where a format loses something.
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from bidiffsr_arch.diffusion.super_resolution import Network
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.models.super_resolution import Network
 
 # Of each overlap the outer quarters are left out, since there a tile's predictions know too little of what lies around.
 UNTRUSTED = 0.25

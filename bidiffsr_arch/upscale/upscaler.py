@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.models.picture import enlarge
-from bidiffsr_arch.models.super_resolution import SuperResolution
+from bidiffsr_arch.networks import Weights, load_weights
 from bidiffsr_arch.upscale.photo import from_pillow, to_pillow
 from bidiffsr_arch.upscale.tiles import TiledNetwork
-from bidiffsr_arch.upscale.weights import Weights, load_weights
 from bidiffsr_arch.weights import shipped_weights
 
 Picture = TypeVar("Picture", np.ndarray, Image.Image)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from bidiffsr_arch.archs import SR3UNet
+from bidiffsr_arch.bench.sr3 import SR3OwnKernels
+from bidiffsr_arch.bench.timing import FLOAT, OWN, PACKED, SR3, Layer, Result, Row
 from bidiffsr_arch.cli import bench
 from bidiffsr_arch.packed import benchmark
-from bidiffsr_arch.packed.benchmark import FLOAT, OWN, PACKED, SR3, Layer, Result, Row
-from bidiffsr_arch.packed.sr3 import SR3OwnKernels
 
 
 @torch.no_grad()

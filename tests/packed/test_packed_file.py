@@ -16,7 +16,7 @@ from bidiffsr_arch.cli import pack as pack_command
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed import Description, PackedUNet, load_packed, pack, save_packed
 from bidiffsr_arch.packed.file_format import sealed
-from bidiffsr_arch.saved_file import digest
+from bidiffsr_arch.training.checkpoint_file import digest
 
 TINY = dict(
     type="BIDiffSRUNet",

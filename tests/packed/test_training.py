@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
-from bidiffsr_arch.models.stepping import Stepping
 from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, train_on_bits
+from bidiffsr_arch.training.stepping import Stepping
 
 pytest.importorskip("numba")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from basicsr.utils import get_root_logger
 
-from bidiffsr_arch.data.files import write_bytes
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import write_bytes
 
 SCORES = "scores.json"
 IS_HIGHER = {"higher": True, "lower": False}

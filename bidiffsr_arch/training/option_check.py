@@ -11,9 +11,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.option_file import KNOWN_KEYS
-from bidiffsr_arch.option_kinds import (
+from bidiffsr_arch.config.option_file import KNOWN_KEYS
+from bidiffsr_arch.config.option_kinds import (
     ANY,
     BACKENDS,
     DATA,
@@ -38,6 +37,7 @@ from bidiffsr_arch.option_kinds import (
     WANDB,
     Kind,
 )  # fmt: skip
+from bidiffsr_arch.errors import InputError
 
 OUR_MODELS = ("BIDiffSRModel", "BicubicModel")
 OUR_NETWORKS = ("BIDiffSRUNet", "SR3UNet")

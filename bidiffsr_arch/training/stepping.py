@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from bidiffsr_arch.archs.blocks import set_checkpointing
 from bidiffsr_arch.binary import held_weights
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.models.updating import can_update_early, early_updates
 from bidiffsr_arch.packed.training import train_on_bits
+from bidiffsr_arch.training.early_updates import can_update_early, early_updates
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPP_COMPILERS = ("g++", "clang++", "c++")

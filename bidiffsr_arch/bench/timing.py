@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
+from bidiffsr_arch.bench.sr3 import SR3OwnKernels
 from bidiffsr_arch.packed.file_format import Description, load_packed, save_packed
 from bidiffsr_arch.packed.network import PackedUNet, pack
-from bidiffsr_arch.packed.sr3 import SR3OwnKernels
 
 SR3, FLOAT, PACKED, OWN = "SR3 float32", "BI-DiffSR float32", "BI-DiffSR packed", "SR3 own kernels"
 

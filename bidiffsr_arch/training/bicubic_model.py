@@ -8,7 +8,7 @@ from basicsr.models.base_model import BaseModel
 
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.models.measured_model import MeasuredSRModel
+from bidiffsr_arch.training.measured_model import MeasuredSRModel
 
 
 class BicubicModel(MeasuredSRModel):

@@ -12,11 +12,11 @@ from basicsr.data import build_dataloader
 from basicsr.utils import check_resume
 from torch import distributed
 
-from bidiffsr_arch import stopping
 from bidiffsr_arch.compat.patch import contains, replace
-from bidiffsr_arch.data.sampling import Place, PlacedDataset, PlacedSampler
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.saved_file import digest
+from bidiffsr_arch.training import signals
+from bidiffsr_arch.training.checkpoint_file import digest
+from bidiffsr_arch.training.sample_order import Place, PlacedDataset, PlacedSampler
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def resumed_epochs() -> bool:
         )
         loader = build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
         loader.generator = torch.Generator()  # else each epoch takes a number from the generator of dropout
-        loader.worker_init_fn = stopping.ignore_signals if stopping.watching() else None
+        loader.worker_init_fn = signals.ignore_signals if signals.watching() else None
         batches = len(loader)
         if not batches:
             raise InputError(

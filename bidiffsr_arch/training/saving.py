@@ -8,7 +8,7 @@ from basicsr.utils.dist_util import master_only
 from torch import nn
 
 from bidiffsr_arch.compat.patch import contains, replace_method
-from bidiffsr_arch.saved_file import save_whole
+from bidiffsr_arch.training.checkpoint_file import save_whole
 
 
 def whole_checkpoints() -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
+from bidiffsr_arch.checkpoint import read_checkpoint
+from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.diffusion.super_resolution import Network
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.models.checkpoint import read_checkpoint
-from bidiffsr_arch.models.super_resolution import Network
-from bidiffsr_arch.option_file import load_options
 
 CHECKPOINT, PACKED = ".pth", ".safetensors"
 

@@ -11,14 +11,14 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
-from bidiffsr_arch.data.sampling import DIFFUSION, Place
+from bidiffsr_arch.checkpoint import read_checkpoint
+from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.schedule import Diffusion
+from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.models.checkpoint import read_checkpoint
-from bidiffsr_arch.models.diffusion import Diffusion
-from bidiffsr_arch.models.picture import enlarge
-from bidiffsr_arch.models.resumable_model import ResumableSRModel
-from bidiffsr_arch.models.stepping import Stepping
-from bidiffsr_arch.models.super_resolution import SuperResolution
+from bidiffsr_arch.training.resumable_model import ResumableSRModel
+from bidiffsr_arch.training.sample_order import DIFFUSION, Place
+from bidiffsr_arch.training.stepping import Stepping
 
 PACKED_SUFFIX = ".safetensors"
 IS_ONE_TIME = {"sample": False, "batch": True}

@@ -7,7 +7,7 @@ import torch
 from torch import distributed
 from torch.utils.data import DataLoader, default_collate
 
-from bidiffsr_arch.models.measured_model import MeasuredSRModel
+from bidiffsr_arch.training.measured_model import MeasuredSRModel
 
 
 class SpreadSRModel(MeasuredSRModel):

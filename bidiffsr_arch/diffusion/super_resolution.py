@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bidiffsr_arch.diffusion.images import pad_to_multiple
+from bidiffsr_arch.diffusion.schedule import Diffusion
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.models.diffusion import Diffusion
-from bidiffsr_arch.models.picture import pad_to_multiple
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 

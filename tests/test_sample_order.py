@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from bidiffsr_arch.data.sampling import DATA, DIFFUSION, Place, PlacedDataset, PlacedIndex, PlacedSampler, places_of
+from bidiffsr_arch.training.sample_order import (
+    DATA,
+    DIFFUSION,
+    Place,
+    PlacedDataset,
+    PlacedIndex,
+    PlacedSampler,
+    places_of,
+)
 
 
 class Draws(Dataset):

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import distributed
 
-from bidiffsr_arch import stopping
-from bidiffsr_arch.data.sampling import Place, places_of
 from bidiffsr_arch.errors import CheckFailed, Stopped
-from bidiffsr_arch.models.random_states import random_states, restore_random_states
-from bidiffsr_arch.models.retention import Retention
-from bidiffsr_arch.models.spread_model import SpreadSRModel
+from bidiffsr_arch.training import signals
+from bidiffsr_arch.training.random_states import random_states, restore_random_states
+from bidiffsr_arch.training.retention import Retention
+from bidiffsr_arch.training.sample_order import Place, places_of
+from bidiffsr_arch.training.spread_model import SpreadSRModel
 
 
 class ResumableSRModel(SpreadSRModel):
@@ -111,7 +111,7 @@ class ResumableSRModel(SpreadSRModel):
     def _leave_if_asked(self) -> None:
         """Save a state and leave if a signal has come to any of the processes."""
         self._refuse_divergence()
-        number = int(self._worst(stopping.asked()))
+        number = int(self._worst(signals.asked()))
         if not number:
             return
         if self.iteration > self.saved_iteration:

@@ -12,9 +12,9 @@ import torch
 import yaml
 from small_run import basicsr
 
-from bidiffsr_arch import saved_file
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.saved_file import UNFINISHED, digest, save_whole
+from bidiffsr_arch.training import checkpoint_file
+from bidiffsr_arch.training.checkpoint_file import UNFINISHED, digest, save_whole
 
 WITH_LITTLE_DISK = """
 import resource, signal, sys
@@ -46,7 +46,7 @@ def test_a_failure_at_any_moment_leaves_the_old_file(tmp_path, monkeypatch, mome
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saved_file.os, moment, full)
+    monkeypatch.setattr(checkpoint_file.os, moment, full)
     with pytest.raises(InputError, match=r"net\.pth cannot be written \(No space left on device\); the last good"):
         save_whole({"a": 2}, file)
     assert file.read_bytes() == before

@@ -1,0 +1,1 @@
+"""Timing of packed inference against float networks on this machine."""

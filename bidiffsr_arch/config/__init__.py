@@ -1,0 +1,1 @@
+"""Option files: their YAML, and what each key may hold."""
