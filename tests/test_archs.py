@@ -140,7 +140,7 @@ def test_patches_are_pixels_moved_into_channels(cls, patch_size, rows, columns):
     """A network on patches is the network whose first and last layers take the patches' pixels as channels."""
     sizes = dict(inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1)
     torch.manual_seed(0)
-    network = cls(**sizes, patch_size=patch_size, input_scale=0.25).eval()
+    network = cls(**sizes, patch_size=patch_size, input_scale=0.25, output_scale=2).eval()
     inside = cls(**sizes, in_channel=6 * patch_size**2, out_channel=3 * patch_size**2).eval()
     inside.load_state_dict(network.state_dict())
     assert network.multiple == 2 * patch_size
@@ -150,7 +150,8 @@ def test_patches_are_pixels_moved_into_channels(cls, patch_size, rows, columns):
     half = patches.shape[1] // 2
     out = network(x_t, condition, time)
     assert out.shape == x_t.shape
-    torch.testing.assert_close(F.pixel_unshuffle(out, patch_size), inside(patches[:, half:], patches[:, :half], time))
+    expected = 2 * inside(patches[:, half:], patches[:, :half], time)
+    torch.testing.assert_close(F.pixel_unshuffle(out, patch_size), expected)
 
 
 def test_size_must_fit_patches_and_levels(tiny_options):
@@ -173,6 +174,7 @@ def test_size_must_fit_patches_and_levels(tiny_options):
         ({"binarizer": "xnor", "tar": False}, "expected taa: false with binarizer xnor"),
         ({"patch_size": 0}, "expected patch_size to be 1 or more, got 0"),
         ({"input_scale": 0}, "expected input_scale above 0, got 0"),
+        ({"output_scale": -1.0}, "expected output_scale above 0, got -1.0"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused_with_the_reason(options, message, tiny_options):

@@ -85,8 +85,10 @@ class BIDiffSRUNet(nn.Module):
             levels make them many.
         patch_size: side P of the squares of pixels that become the channels of one position before the first
             convolution, and pixels again after the last (space-to-depth, as of a vision transformer's patches). All
-            levels work at 1/P of the resolution; `image_size`, `attn_res` and `fp_res` keep counting the image's pixels.
-        input_scale: both inputs are multiplied by it, for values that are far from 1.
+            levels work at 1/P of the resolution; `image_size`, `attn_res` and `fp_res` still count the image's pixels.
+        input_scale: both inputs are multiplied by it, for values that are far from 1 (c_in of Karras et al. 2022).
+        output_scale: the prediction is multiplied by it, for targets that are far from 1 (their c_out): where they are
+            small, an Adam step of the last layer would otherwise jump over them.
     Raises:
         InputError: a combination that cannot work, with the reason.
     """
@@ -117,15 +119,17 @@ class BIDiffSRUNet(nn.Module):
         mid_attn: bool = True,
         patch_size: int = 1,
         input_scale: float = 1.0,
+        output_scale: float = 1.0,
     ) -> None:
         super().__init__()
         method = choose("binarizer", binarizer, BINARIZERS)
         down, up = choose("rescale", rescale, RESCALERS)
         fuse = choose("fusion", fusion, FUSIONS)
         _check(inner_channel, norm_groups, channel_mults, dynamic_group, binarizer, method, tar, taa)
-        check_patches(patch_size, input_scale)
+        check_patches(patch_size, input_scale=input_scale, output_scale=output_scale)
         self.total_step, self.dynamic_group = total_step, dynamic_group
-        self.in_channel, self.patch_size, self.input_scale = in_channel, patch_size, input_scale
+        self.in_channel, self.patch_size = in_channel, patch_size
+        self.input_scale, self.output_scale = input_scale, output_scale
         self.multiple = patch_size * 2 ** (len(channel_mults) - 1)
 
         binary = partial(
@@ -188,7 +192,7 @@ class BIDiffSRUNet(nn.Module):
             x = layer(x, code)
         for layer in self.ups:
             x = layer(x, skips.pop(), code) if isinstance(layer, Fusion) else layer(x, code)
-        return patches_to_image(self.final_conv(x), self.patch_size)
+        return patches_to_image(self.final_conv(x), self.patch_size, self.output_scale)
 
 
 def _check(

@@ -156,22 +156,24 @@ def as_times(time: Tensor, batch: int) -> Tensor:
 
 
 def image_to_patches(x: Tensor, patch_size: int, scale: float = 1.0) -> Tensor:
-    """``scale * x`` with the pixels of each patch as channels (space-to-depth): (B, C, H, W) -> (B, C P^2, H/P, W/P)."""
+    """``scale * x``, each patch's pixels as channels (space-to-depth): (B, C, H, W) -> (B, C P^2, H/P, W/P)."""
     x = x if scale == 1 else x * scale
     return x if patch_size == 1 else F.pixel_unshuffle(x, patch_size)
 
 
-def patches_to_image(x: Tensor, patch_size: int) -> Tensor:
-    """Channels as the pixels of each patch (depth-to-space): (B, C P^2, H, W) -> (B, C, P H, P W)."""
+def patches_to_image(x: Tensor, patch_size: int, scale: float = 1.0) -> Tensor:
+    """``scale * x``, channels as each patch's pixels (depth-to-space): (B, C P^2, H, W) -> (B, C, P H, P W)."""
+    x = x if scale == 1 else x * scale
     return x if patch_size == 1 else F.pixel_shuffle(x, patch_size)
 
 
-def check_patches(patch_size: int, input_scale: float) -> None:
-    """Raise InputError for arguments of `image_to_patches` that no network can have."""
+def check_patches(patch_size: int, **scales: float) -> None:
+    """Raise InputError for a size or scales, given by name, that no network can have."""
     if patch_size < 1:
         raise InputError(f"expected patch_size to be 1 or more, got {patch_size}")
-    if not input_scale > 0:
-        raise InputError(f"expected input_scale above 0, got {input_scale}")
+    for name, scale in scales.items():
+        if not scale > 0:
+            raise InputError(f"expected {name} above 0, got {scale}")
 
 
 def check_size(x: Tensor, multiple: int) -> None:

@@ -76,7 +76,7 @@ class SR3UNet(nn.Module):
     Args:
         zero_init: start with the last convolution at zero, so that an untrained network predicts 0.
         mid_attn: self-attention in the middle.
-        patch_size, input_scale: as in `BIDiffSRUNet`.
+        patch_size, input_scale, output_scale: as in `BIDiffSRUNet`.
     """
 
     early_updates = True  # see `bidiffsr_arch.training.early_updates`
@@ -96,16 +96,18 @@ class SR3UNet(nn.Module):
         mid_attn: bool = True,
         patch_size: int = 1,
         input_scale: float = 1.0,
+        output_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        check_patches(patch_size, input_scale)
+        check_patches(patch_size, input_scale=input_scale, output_scale=output_scale)
         widths = [inner_channel * mult for mult in channel_mults]
         sizes = [image_size // 2**level for level in range(len(widths))]
         if inner_channel % 2 or any(width % norm_groups for width in [inner_channel, *widths]):
             raise InputError(
                 f"expected an even inner_channel and norm_groups that divides the widths {widths}, got {norm_groups}"
             )
-        self.in_channel, self.patch_size, self.input_scale = in_channel, patch_size, input_scale
+        self.in_channel, self.patch_size = in_channel, patch_size
+        self.input_scale, self.output_scale = input_scale, output_scale
         self.multiple = patch_size * 2 ** (len(widths) - 1)
 
         def res_block(in_channels: int, out_channels: int, attention: bool) -> ResBlockAttention:
@@ -150,4 +152,4 @@ class SR3UNet(nn.Module):
             x = layer(x, embedding)
         for layer in self.ups:
             x = layer(torch.cat([x, skips.pop()], dim=1) if isinstance(layer, ResBlockAttention) else x, embedding)
-        return patches_to_image(self.final_conv(x), self.patch_size)
+        return patches_to_image(self.final_conv(x), self.patch_size, self.output_scale)

@@ -109,7 +109,7 @@ class SR3OwnKernels:
         result = torch.from_numpy(out)[..., : self.final_conv.filters].permute(2, 0, 1)[None].contiguous()
         self.workspace.give(x)
         self.workspace.give(out)
-        return patches_to_image(result, self.network.patch_size)
+        return patches_to_image(result, self.network.patch_size, self.network.output_scale)
 
     def _strided(self, module: Down, x: np.ndarray) -> np.ndarray:
         conv = module.conv

@@ -56,7 +56,8 @@ class PackedUNet(nn.Module):
         self.backend = choose_backend(backend)
         self.workspace = Workspace()
         self.multiple, self.total_step, self.dynamic_group = network.multiple, network.total_step, network.dynamic_group
-        self.patch_size, self.input_scale = network.patch_size, network.input_scale
+        self.patch_size = network.patch_size
+        self.input_scale, self.output_scale = network.input_scale, network.output_scale
         self.weight_bytes = sum(tensor.nbytes for tensor in self.state.values())
 
         make = Maker(self.state, self.backend, self.workspace)
@@ -88,7 +89,7 @@ class PackedUNet(nn.Module):
             self.workspace.begin(tuple(x_t.shape[-2:]))
             moments = [Moment(added, group) for added, group in zip(self._time(time), groups, strict=True)]
             results = [self._one(picture, moment) for picture, moment in zip(pictures, moments, strict=True)]
-        return patches_to_image(torch.stack(results), self.patch_size).to(x_t.device)
+        return patches_to_image(torch.stack(results), self.patch_size, self.output_scale).to(x_t.device)
 
     def _one(self, picture: Tensor, moment: Moment) -> Tensor:
         """One sample in patches, (C P^2, H/P, W/P) -> (out_channel P^2, H/P, W/P)."""

@@ -14,7 +14,7 @@ from bidiffsr_arch.packed import benchmark
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, {"attn_res": [16]}, {"patch_size": 2, "input_scale": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"attn_res": [16]}, {"patch_size": 2, "input_scale": 0.5, "output_scale": 2}])
 def test_sr3_with_own_kernels_is_sr3(backend, options):
     torch.manual_seed(0)
     network = SR3UNet(

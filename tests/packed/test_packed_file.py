@@ -67,7 +67,7 @@ def test_round_trip(written):
 
 
 def test_patches_are_in_the_file(tmp_path):
-    options = TINY | {"patch_size": 2, "input_scale": 0.25}
+    options = TINY | {"patch_size": 2, "input_scale": 0.25, "output_scale": 0.5}
     torch.manual_seed(0)
     network = pack(BIDiffSRUNet(**{key: value for key, value in options.items() if key != "type"}).eval(), "torch")
     path = tmp_path / "patches.safetensors"
