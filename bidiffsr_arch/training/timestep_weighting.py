@@ -13,9 +13,9 @@ KINDS = ("uniform", "sampler")
 
 
 class TimestepWeighting:
-    """Draws timesteps of two kinds: ``uniform``, any of 0..T-1, all alike; ``sampler``, those at which the sampler calls
-    the network with ``beta_schedule: num_inference_steps``, all alike. A network that will sample in few steps need not
-    be good at others.
+    """Draws timesteps of two kinds: ``uniform``, any of 0..T-1, all alike; ``sampler``, those at which the sampler of
+    ``beta_schedule: num_inference_steps`` steps calls the network, all alike. A network that will sample in few steps
+    need not be good at others.
 
     Args:
         weights: how often each kind is drawn, ``{uniform: 1, sampler: 3}``; only their ratio matters. None is
