@@ -172,5 +172,5 @@ def test_what_is_no_whole_picture_is_named_in_one_line(tmp_path, name):
 
 def test_more_than_16_bits_are_refused(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(InputError, match="samples of 8 or 16 bits.*32 bits, float"):
+    with pytest.raises(InputError, match=r"samples of 8 or 16 bits.*32 bits, float"):
         read_photo(tmp_path / "float.tif")

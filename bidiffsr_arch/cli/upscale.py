@@ -13,22 +13,12 @@ weights:
 
 import argparse
 import io
-import itertools
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
-from tqdm import tqdm
-
 from bidiffsr_arch.cli.pipeline import load_plugins
-from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.upscale.metadata import MetadataWarning
-from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
-from bidiffsr_arch.upscale.plan import Job, one_of, plan, prepare_folder
-from bidiffsr_arch.upscale.upscaler import OVERLAP, TILE, Upscaler
-from bidiffsr_arch.weights import shipped_weights
+from bidiffsr_arch.errors import InputError, raise_all
+from bidiffsr_arch.upscale.upscaler import OVERLAP, TILE
 
 EXAMPLE = "basicsr upscale photo.jpg holidays/ -o large --scale 2"
 SCALE = 2  # of the package's own weights, where none is asked for
@@ -70,10 +60,7 @@ def run(args: argparse.Namespace) -> None:
     # What others say on the way (Numba's kernels being compiled, Pillow's warnings); errors are printed after this.
     with redirect_stderr(io.StringIO()) if args.quiet else nullcontext():
         failures = upscale(args)
-    if len(failures) > 1:
-        print(*(f"failed: {failure}" for failure in failures), sep="\n", file=sys.stderr)
-    if failures:
-        raise one_of(failures)
+    raise_all(failures)
 
 
 def upscale(args: argparse.Namespace) -> list[InputError]:
@@ -82,6 +69,10 @@ def upscale(args: argparse.Namespace) -> list[InputError]:
     Returns:
         What was wrong with images that could not be upscaled.
     """
+    from bidiffsr_arch.upscale.batch import upscale_all
+    from bidiffsr_arch.upscale.plan import plan, prepare_folder
+    from bidiffsr_arch.upscale.upscaler import Upscaler
+
     planned = plan(args.images, args.output, args.overwrite, args.recursive)
     weights = own_weights(args) if args.weights is None else args.weights
     upscaler = Upscaler.from_file(
@@ -108,6 +99,8 @@ def own_weights(args: argparse.Namespace) -> Path:
     Raises:
         InputError: there are none for the scale, or an option needs a checkpoint.
     """
+    from bidiffsr_arch.weights import shipped_weights
+
     if args.opt is not None or args.packed is False:
         option = "--float" if args.opt is None else "-opt"
         raise InputError(f"expected --weights with {option}, a .pth of training, got none")
@@ -115,60 +108,3 @@ def own_weights(args: argparse.Namespace) -> Path:
     if not args.quiet:
         print(f"with {weights.stem}, which comes with the package; --weights FILE takes others")
     return weights
-
-
-def upscale_all(upscaler: Upscaler, jobs: list[Job], quiet: bool) -> list[InputError]:
-    """Upscale one image after the other, with a progress bar over images, steps and tiles.
-
-    Returns:
-        What was wrong with images that could not be upscaled; each names its file.
-    """
-    calls = [upscaler.calls(job.height, job.width) for job in jobs]
-    failures = []
-    with tqdm(total=sum(calls), unit="tile", disable=quiet or None, dynamic_ncols=True) as bar:
-        for place, (job, count) in enumerate(zip(jobs, calls, strict=True)):
-            bar.set_description(f"{place + 1}/{len(jobs)} {job.source.name}")
-            before = bar.n
-            try:
-                with warnings_about(job.source):
-                    upscale_one(upscaler, job, on_tile(bar, count // upscaler.timesteps, upscaler.timesteps))
-            except Exception as error:  # whatever a decoder, a device or a disk may raise ends one image, not all
-                failures.append(naming(job.source, error))
-                bar.total -= count - (bar.n - before)
-    return failures
-
-
-def upscale_one(upscaler: Upscaler, job: Job, on_tile: Callable[[], None]) -> None:
-    """Read, upscale and write one image."""
-    photo = read_photo(job.source)
-    check_writable(job.target, photo)
-    write_photo(job.target, photo.resized(upscaler(photo.pixels, on_tile)))
-
-
-@contextmanager
-def warnings_about(source: Path) -> Iterator[None]:
-    """Print warnings as lines that name the image."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", MetadataWarning)
-        yield
-    for warning in caught:
-        tqdm.write(f"{source}: {warning.message}", file=sys.stderr)
-
-
-def naming(source: Path, error: Exception) -> InputError:
-    """The error in one line that names the image."""
-    message = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if not isinstance(error, InputError):
-        message = f"cannot be upscaled: {message}"
-    return InputError(message if source.name in message else f"{source}: {message}")
-
-
-def on_tile(bar: tqdm, tiles: int, steps: int) -> Callable[[], None]:
-    """What moves the bar after each tile of an image, of which one step has `tiles`."""
-    count = itertools.count()
-
-    def move() -> None:
-        bar.set_postfix_str(f"step {next(count) // tiles + 1}/{steps}", refresh=False)
-        bar.update()
-
-    return move

@@ -1,10 +1,16 @@
 """The images of a folder, and what else lies there: hidden files are passed over, all others are counted."""
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from PIL import Image
+
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import read_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".avif")
 """Names of image files that OpenCV, and so BasicSR's data sets, decode."""
@@ -61,6 +67,40 @@ def scan(
                 contents.others[suffix or "without suffix"] += 1
     contents.images.sort()
     return contents
+
+
+class LeftOut(UserWarning):
+    """A folder holds more than images."""
+
+
+def images_in(folder: Path) -> dict[str, Path]:
+    """The images of a folder by name without suffix, sorted; a `LeftOut` warning tells what else there is.
+
+    Raises:
+        InputError: there are none, or two of one name.
+    """
+    contents = scan(folder)
+    found = {path.stem: path for path in contents.images}
+    if not found or len(found) < len(contents.images):
+        what = "got none" if not found else "got two of one name"
+        raise InputError(f"expected a folder of images with a name each, {what} in {folder}")
+    if left_out := contents.left_out():
+        warnings.warn(f"left out of {folder}: {left_out}", LeftOut, stacklevel=2)
+    return found
+
+
+def image_shape(path: Path) -> tuple[int, int, int]:
+    """Height, width and number of channels of an image, from its header where Pillow reads it.
+
+    Raises:
+        InputError: no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width, len(image.getbands())
+    except Exception:  # whatever Pillow may raise; metadata can stop it that OpenCV, which decodes, does not read
+        height, width, channels = read_picture(path).shape
+        return height, width, channels
 
 
 def _is_same(one: Path, other: Path) -> bool:

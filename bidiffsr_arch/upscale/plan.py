@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bidiffsr_arch.data.folders import Contents, scan
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, raise_all
 from bidiffsr_arch.upscale.formats import FORMATS, SUFFIXES, check_size, format_of
 from bidiffsr_arch.upscale.photo import photo_size
 
@@ -79,7 +79,7 @@ def plan(inputs: Iterable[str], folder: str, overwrite: bool = False, recursive:
     for source, name in targets.items():
         _add(planned, source, output / name, overwrite)
     if planned.failures and not planned.jobs and not planned.kept:
-        raise one_of(planned.failures)
+        raise_all(planned.failures)
     return planned
 
 
@@ -93,12 +93,6 @@ def _add(planned: Plan, source: Path, target: Path, overwrite: bool) -> None:
         planned.jobs.append(Job(source, target, *photo_size(source)))
     except InputError as error:
         planned.failures.append(error)
-
-
-def one_of(failures: list[InputError]) -> InputError:
-    """One error for all."""
-    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-    return InputError(f"{failures[0]}{more}")
 
 
 def images_of(entry: Path) -> list[Path]:
