@@ -1,5 +1,6 @@
 """Picture files: read strictly, written so that nobody ever meets half of one."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def write_picture(path: Path, image: np.ndarray) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a temporary file beside it, then rename: at any time the old content or all of the new is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    digest = hashlib.sha256(path.name.encode()).hexdigest()[:16]  # the name itself may be as long as names may be
+    temporary = path.with_name(f".unfinished-{digest}-{os.getpid()}")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
