@@ -54,7 +54,7 @@ def decode(path: Path) -> np.ndarray:
         page = _page(path, file)
         try:
             pixels = page.asarray()
-        except ValueError as error:  # a compression for which tifffile needs another package
+        except (ValueError, NotImplementedError) as error:  # a coding for which tifffile needs another package
             if "imagecodecs" not in str(error):
                 raise
             pixels = _decode_by_opencv(path, page)
@@ -64,8 +64,8 @@ def decode(path: Path) -> np.ndarray:
         bits, channels, extra = page.bitspersample, pixels.shape[2:], page.extrasamples
     if channels > (4,):
         raise InputError(f"expected at most 4 channels, got {path} with {channels[0]}; convert it")
-    if bits not in (8, 16):  # stored in the next larger type
-        pixels = np.rint(pixels * (np.iinfo(pixels.dtype).max / (2**bits - 1))).astype(pixels.dtype)
+    if 8 < bits < 16:  # OpenCV shifts them to the left, so that white stays short of 65535
+        pixels = np.rint(pixels * (65535 / ((2**bits - 1) << (16 - bits)))).astype(np.uint16)
     if page.photometric.name == "MINISWHITE":
         pixels = np.iinfo(pixels.dtype).max - pixels
     return unpremultiplied(pixels) if channels in ((2,), (4,)) and ASSOCIATED in extra else pixels
