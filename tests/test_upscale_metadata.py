@@ -18,7 +18,7 @@ from bidiffsr_arch.upscale.metadata import MetadataWarning, orientation_exif, or
 from bidiffsr_arch.upscale.photo import Photo, read_photo, write_photo
 
 PIXELS = np.kron(np.random.default_rng(0).integers(0, 256, (4, 3, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
-MUTATIONS = {"JPEG": 250, "PNG": 250, "WEBP": 250, "TIFF": 60, "AVIF": 60}  # the last two are slow to write
+MUTATIONS = {"JPEG": 270, "PNG": 270, "WEBP": 270, "TIFF": 60, "AVIF": 60}  # the last two are slow to write
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", *["AVIF"] * features.check("avif")]
 SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "AVIF": ".avif", "BMP": ".bmp"}
@@ -130,7 +130,7 @@ def test_broken_exif_never_stops_an_image(tmp_path, kind):
     expected = read_photo(plain).pixels
     exif = UPRIGHT if kind == "AVIF" else EXIF
     cases = {with_exif(kind, mutated(exif, number, keep=8)) for number in range(MUTATIONS[kind])}
-    assert len(cases) > MUTATIONS[kind] * 0.9
+    assert len(cases) > MUTATIONS[kind] * 0.9  # some come out alike
     for content in cases:
         check_pixels(tmp_path / f"a{SUFFIX[kind]}", expected, content)
 
@@ -141,7 +141,7 @@ def test_broken_profiles_never_stop_an_image(tmp_path, kind):
     plain.write_bytes(saved(kind))
     expected = read_photo(plain).pixels
     cases = {with_profile(kind, mutated(SRGB, number, keep=0)) for number in range(MUTATIONS[kind])}
-    assert len(cases) > MUTATIONS[kind] * 0.9
+    assert len(cases) > MUTATIONS[kind] * 0.9  # some come out alike
     for content in cases:
         check_pixels(tmp_path / f"a{SUFFIX[kind]}", expected, content)
 
