@@ -137,7 +137,8 @@ def _inputs(network: nn.Module, height: int, width: int) -> Iterator[list[Tensor
         if parameter.default is parameter.empty and parameter.kind in POSITIONAL
     ]
     if required == DIFFUSION_INPUTS:
-        yield [image(first // 2), image(first // 2), torch.zeros(1, dtype=torch.long, device="meta")]
+        both = getattr(network, "in_channel", first)  # with patches, the first layer has more input channels
+        yield [image(both // 2), image(both // 2), torch.zeros(1, dtype=torch.long, device="meta")]
         return
     for channels in ((3,), (first,), (7, 3), (5, 3)):  # RGB, as many channels as the first layer takes, clips
         yield [image(*channels) for _ in required or ("image",)]
