@@ -76,7 +76,7 @@ def write_demo(args: argparse.Namespace) -> None:
 
 def fetch_lpips_weights(args: argparse.Namespace) -> None:
     """Fetch, check and convert AlexNet's weights."""
-    from bidiffsr_arch.data import lpips_weights
+    from bidiffsr_arch.metrics import lpips_weights
 
     print(f"weights in {lpips_weights.fetch(args.output)}")
 
