@@ -19,7 +19,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
 from bidiffsr_arch.upscale.plan import Job, plan, prepare_folder
@@ -61,7 +60,6 @@ def run(args: argparse.Namespace) -> None:
         InputError: something given is wrong (nothing was written then), or pictures turned out to be damaged (the
             others are done).
     """
-    load_plugins()
     # What others say on the way (Numba's kernels being compiled, Pillow's warnings); errors are printed after this.
     with redirect_stderr(io.StringIO()) if args.quiet else nullcontext():
         enlarge(args)
