@@ -19,6 +19,7 @@ from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
 from bidiffsr_arch.training.resumable_model import ResumableSRModel
 from bidiffsr_arch.training.sample_order import DIFFUSION, Place
 from bidiffsr_arch.training.stepping import Stepping
+from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
 
 IS_ONE_TIME = {"sample": False, "batch": True}
 
@@ -29,8 +30,9 @@ class BIDiffSRModel(ResumableSRModel):
     Options beside SRModel's, at the top level of the option file: those of `SuperResolution` (``beta_schedule``,
     ``diffuse``, ``residual_scale``, ``time_input``, ``data_range``), and ``timestep_sampling``: ``sample``, each
     picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference). Under ``train``: those of
-    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``). With ``val:
-    packed: true``, or a packed file as ``path: pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
+    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``) and
+    ``timestep_weighting`` (see `TimestepWeighting`). With ``val: packed: true``, or a packed file as ``path:
+    pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
@@ -43,6 +45,7 @@ class BIDiffSRModel(ResumableSRModel):
         self.diffusion = self.super_resolution.diffusion
         self.one_time = choose("timestep_sampling", opt.get("timestep_sampling", "sample"), IS_ONE_TIME)
         self.stepping = Stepping(opt.get("train") or {})
+        self.timestep_weighting = TimestepWeighting((opt.get("train") or {}).get("timestep_weighting"), self.diffusion)
         _check(opt, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
@@ -138,7 +141,7 @@ class BIDiffSRModel(ResumableSRModel):
         counted = [Place(0, ((current_iter - 1) * len(x0) + index) * processes + rank) for index in range(len(x0))]
         for place in self.places or counted:
             generator = torch.Generator(x0.device).manual_seed(place.seed(DIFFUSION, self.opt["manual_seed"]))
-            times.append(torch.randint(self.diffusion.total_step, (1,), generator=generator, device=x0.device))
+            times.append(self.timestep_weighting.draw(generator))
             noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
         time = torch.cat(times)
         return (time[:1].expand(len(x0)) if self.one_time else time), torch.stack(noises)
