@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pairs.add_argument("--reduce", type=int, default=1, metavar="N",
                        help="first make them N times smaller, which removes traces of JPEG (%(default)s)")  # fmt: skip
     pairs.add_argument("--jpeg", nargs=2, type=int, metavar=("LOW", "HIGH"),
-                       help="LR_jpeg/ in place of LR_bicubic/: through JPEG of a quality per image")  # fmt: skip
+                       help="LR_jpeg/ in place of LR_bicubic/: JPEG of a quality drawn for each image")  # fmt: skip
     pairs.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     pairs.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True)
     pairs.set_defaults(action=write_pairs)
@@ -78,7 +78,7 @@ def write_demo(args: argparse.Namespace) -> None:
 
 def fetch_lpips_weights(args: argparse.Namespace) -> None:
     """Fetch, check and convert AlexNet's weights."""
-    from bidiffsr_arch.data import lpips_weights
+    from bidiffsr_arch.metrics import lpips_weights
 
     print(f"weights in {lpips_weights.fetch(args.output)}")
 

@@ -16,7 +16,6 @@ import io
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
-from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.errors import InputError, raise_all
 from bidiffsr_arch.upscale.upscaler import OVERLAP, TILE
 
@@ -56,7 +55,6 @@ def run(args: argparse.Namespace) -> None:
         InputError: something given is wrong (nothing was written then), or images could not be upscaled (the others
             are done).
     """
-    load_plugins()
     # What others say on the way (Numba's kernels being compiled, Pillow's warnings); errors are printed after this.
     with redirect_stderr(io.StringIO()) if args.quiet else nullcontext():
         failures = upscale(args)
