@@ -297,3 +297,19 @@ def test_messages_are_one_line(folder, capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("failed: ") for line in lines) == 2
     assert re.search(r"^basicsr: in/a.png: cannot be upscaled: division by zero \(and 1 more\)$", lines[-1])
+
+
+def test_what_could_not_be_kept_is_said_with_the_name(folder, capsys):
+    """On stderr, unless --quiet."""
+    import struct
+    import zlib
+
+    content = (folder / "a.png").read_bytes()
+    data = b"zTXtk\0\0" + zlib.compress(bytes(2**21))
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    (folder / "a.png").write_bytes(content[:33] + chunk + content[33:])
+    assert upscale("in") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("in/")]
+    assert len(lines) == 1 and lines[0].startswith("in/a.png: its PNG chunks zTXt")
+    assert upscale("in", "--overwrite", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")

@@ -361,17 +361,20 @@ def test_exif_is_kept_to_the_byte_but_for_the_size(tmp_path):
     assert len(exif) == len(EXIF) and sum(a != b for a, b in zip(exif, EXIF, strict=True)) <= 8
 
 
-def test_texts_and_iptc_of_a_tiff_are_kept_and_exif_is_said(tmp_path):
+def test_texts_and_iptc_of_a_tiff_are_kept_and_others_are_said(tmp_path):
     path = tmp_path / "a.tif"
     extra = [(33432, 2, 3, b"me\0", True), (33723, 7, 5, b"\x1c\x02\x69\0\0", True)]
     tifffile.imwrite(path, PIXELS, extratags=extra, description="what is shown", software="a camera", metadata=None,
                      resolution=(118.11, 118.11), resolutionunit="CENTIMETER")  # fmt: skip
-    with Image.open(large(path)) as image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        large(path)
+    with Image.open(path) as image:
         tags = image.tag_v2
         assert (tags[270], tags[305], tags[33432]) == ("what is shown", "a camera", "me")
         assert tags[33723] == b"\x1c\x02\x69\0\0" and image.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
     Image.fromarray(PIXELS).save(path, exif=EXIF)
-    with pytest.warns(MetadataWarning, match="EXIF cannot be written to a TIFF"):
+    with pytest.warns(MetadataWarning, match="TIFF tags ExifTag, GPSTag were dropped"):
         read_photo(path)
 
 
