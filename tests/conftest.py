@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bidiffsr_arch  # noqa: F401  # isort: skip
+import basicsr  # noqa: F401  # isort: skip  (patched now, and torchvision with it, which lpips imports)
 import cv2
 import numpy as np
 import pytest
