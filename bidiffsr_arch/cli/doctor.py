@@ -1,10 +1,16 @@
-"""Print what a report of a problem should hold: versions, device, cures for BasicSR, and what is registered."""
+"""Print what a report of a problem should hold.
+
+Versions, the device, how threads wait for each other, patches of BasicSR, and what is registered with it.
+"""
 
 import argparse
 import os
 import platform
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr doctor"
 PACKAGES = (
@@ -26,20 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the report; a plugin that cannot be imported is part of it."""
-    from bidiffsr_arch.cli.pipeline import load_plugins
+    """Print the report; a BasicSR or a plugin that cannot be imported is part of it."""
     from bidiffsr_arch.compat import applied
-    from bidiffsr_arch.errors import InputError
 
-    try:
-        load_plugins()
-        plugins = []
-    except InputError as error:
-        plugins = [("plugins", str(error))]
     section("versions", [("python", platform.python_version()), *((name, installed(name)) for name in PACKAGES)])
     section("device", devices())
-    section("cures applied to BasicSR and torchvision", applied())
-    section("registered", [*registered(), *plugins])
+    section("threads", threads())
+    entries = registered()
+    section("patches of BasicSR and torchvision", applied())
+    section("registered", entries)
     section("LPIPS", [("alex", lpips_weights())])
 
 
@@ -66,8 +67,27 @@ def devices() -> list[tuple[str, str]]:
     return [*rows, ("cpu", cpu)]
 
 
+def threads() -> list[tuple[str, str]]:
+    """How the threads of torch, and of Numba where it is installed, wait for each other."""
+    from bidiffsr_arch.threads import policies
+
+    if find_spec("numba"):
+        import numba
+
+        numba.get_num_threads()  # loads Numba's threads
+    return policies()
+
+
 def registered() -> list[tuple[str, str]]:
     """For each registry and package, the names that it holds; of BasicSR's own, the number."""
+    from bidiffsr_arch.cli.pipeline import load_plugins
+    from bidiffsr_arch.compat import require_basicsr
+
+    try:
+        require_basicsr("training")
+        load_plugins()
+    except InputError as error:
+        return [("nothing", str(error))]
     from basicsr.utils import registry
 
     rows = []

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from bidiffsr_arch.config.option_file import dump_options
 from bidiffsr_arch.errors import InputError
 
 PLUGIN_GROUP = "basicsr.plugins"
@@ -58,6 +57,8 @@ def basicsr_arguments(args: argparse.Namespace, options: OrderedDict | None = No
     argv += ["--auto_resume"] * args.auto_resume + ["--debug"] * args.debug
     with tempfile.TemporaryDirectory(prefix="basicsr_") as folder:
         if options is not None:
+            from bidiffsr_arch.config.option_file import dump_options
+
             argv[2] = str(Path(folder, Path(args.opt).name))
             Path(argv[2]).write_text(dump_options(options), encoding="utf-8")
         elif args.force_yml:

@@ -16,15 +16,16 @@ import itertools
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
-from bidiffsr_arch.upscale.plan import Job, plan, prepare_folder
-from bidiffsr_arch.upscale.upscaler import OVERLAP, TILE, Upscaler
-from bidiffsr_arch.weights import shipped_weights
+from bidiffsr_arch.upscale import OVERLAP, TILE
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from bidiffsr_arch.upscale import Upscaler
+    from bidiffsr_arch.upscale.plan import Job
 
 EXAMPLE = "basicsr upscale photo.jpg holidays/ -o large --scale 2"
 SCALE = 2  # of the package's own weights, where none is asked for
@@ -61,7 +62,6 @@ def run(args: argparse.Namespace) -> None:
         InputError: something given is wrong (nothing was written then), or pictures turned out to be damaged (the
             others are done).
     """
-    load_plugins()
     # What others say on the way (Numba's kernels being compiled, Pillow's warnings); errors are printed after this.
     with redirect_stderr(io.StringIO()) if args.quiet else nullcontext():
         enlarge(args)
@@ -69,8 +69,12 @@ def run(args: argparse.Namespace) -> None:
 
 def enlarge(args: argparse.Namespace) -> None:
     """As `run`."""
+    from bidiffsr_arch.upscale.plan import plan, prepare_folder
+
     jobs, kept = plan(args.pictures, args.output, args.overwrite)
     weights = own_weights(args) if args.weights is None else args.weights
+    from bidiffsr_arch.upscale import Upscaler
+
     upscaler = Upscaler.from_file(
         weights, args.opt, packed=args.packed, device=args.device, sampler=args.sampler, steps=args.steps,
         seed=args.seed, tile=args.tile or None, overlap=args.overlap,
@@ -94,6 +98,8 @@ def own_weights(args: argparse.Namespace) -> Path:
     Raises:
         InputError: there are none for the scale, or an option needs a checkpoint.
     """
+    from bidiffsr_arch.weights import shipped_weights
+
     if args.opt is not None or args.packed is False:
         option = "--float" if args.opt is None else "-opt"
         raise InputError(f"expected --weights with {option}, a .pth of training, got none")
@@ -103,12 +109,16 @@ def own_weights(args: argparse.Namespace) -> Path:
     return weights
 
 
-def enlarge_all(upscaler: Upscaler, jobs: list[Job], quiet: bool) -> list[InputError]:
+def enlarge_all(upscaler: "Upscaler", jobs: list["Job"], quiet: bool) -> list[InputError]:
     """Enlarge one picture after the other, with a progress bar over pictures, steps and tiles.
 
     Returns:
         What was wrong with pictures that could not be enlarged.
     """
+    from tqdm import tqdm
+
+    from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
+
     calls = [upscaler.calls(job.height, job.width) for job in jobs]
     failures = []
     with tqdm(total=sum(calls), unit="tile", disable=quiet or None, dynamic_ncols=True) as bar:
@@ -126,7 +136,7 @@ def enlarge_all(upscaler: Upscaler, jobs: list[Job], quiet: bool) -> list[InputE
     return failures
 
 
-def on_tile(bar: tqdm, tiles: int, steps: int) -> Callable[[], None]:
+def on_tile(bar: "tqdm", tiles: int, steps: int) -> Callable[[], None]:
     """What moves the bar after each tile of a picture, of which one step has `tiles`."""
     count = itertools.count()
 
