@@ -15,8 +15,8 @@ class ImportHooks(MetaPathFinder):
     """A finder that finds nothing itself: it lets the other finders find a module, and wraps the module's loader.
 
     Args:
-        hooks: module name -> context manager that is entered before the module is loaded and left after its code ran. A hook
-            runs again where the import failed, and not after the first import that succeeded.
+        hooks: module name -> context manager that is entered before the module is loaded and left after its code ran.
+            A hook runs again where the import failed, and not after the first import that succeeded.
         prerequisites: module name -> module with a hook that is imported before it. A module of this package that
             imports such a module, and that the hook imports in turn, is thus never met half-initialized.
     """

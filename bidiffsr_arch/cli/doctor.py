@@ -80,17 +80,17 @@ def threads() -> list[tuple[str, str]]:
 
 def registered() -> list[tuple[str, str]]:
     """For each registry and package, the names that it holds; of BasicSR's own, the number."""
-    from bidiffsr_arch.cli.pipeline import load_plugins
     from bidiffsr_arch.compat import require_basicsr
+    from bidiffsr_arch.plugins import failed_plugins, load_plugins
 
     try:
         require_basicsr("training")
-        load_plugins()
     except InputError as error:
         return [("nothing", str(error))]
     from basicsr.utils import registry
 
-    rows = []
+    load_plugins()
+    rows = [(f"plugin {name} cannot be imported", reason) for name, reason in failed_plugins().items()]
     for label in ("ARCH", "MODEL", "DATASET", "METRIC", "LOSS"):
         by_package = defaultdict(list)
         for name, entry in getattr(registry, f"{label}_REGISTRY"):

@@ -12,7 +12,7 @@ import os
 import sys
 from collections import OrderedDict
 
-from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
+from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments
 from bidiffsr_arch.compat import require_basicsr
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
 
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """
     require_basicsr("`basicsr train`")
     from bidiffsr_arch.config.option_file import load_options
+    from bidiffsr_arch.plugins import load_plugins
     from bidiffsr_arch.training.option_check import check_options
 
     options = load_options(args.opt, args.force_yml)
