@@ -56,8 +56,9 @@ def __dir__() -> list[str]:
 
 
 _hooks = {"basicsr": patched_and_registered}
-if "torch" in sys.modules:
-    threads.loaded_before("torch")
-else:
-    _hooks["torch"] = partial(threads.waiting_policy, "torch")
+for _module, _library in threads.LIBRARIES.items():
+    if _module in sys.modules:
+        threads.loaded_before(_library)
+    else:
+        _hooks[_module] = partial(threads.waiting_policy, _library)
 ImportHooks(_hooks, prerequisites=dict.fromkeys(NEED_BASICSR, "basicsr")).install()

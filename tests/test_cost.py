@@ -20,6 +20,7 @@ from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet, norm_swish
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, convolve, rprelu
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.cli import cost as command
+from bidiffsr_arch.cli import cost_table
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics import cost as cost_module
 from bidiffsr_arch.metrics.cost import Cost, calculate_ops, calculate_params, count_cost, measured_network
@@ -442,8 +443,8 @@ def test_markdown_is_a_page_with_every_row(tiny_options: dict, option_file, caps
     lines = capsys.readouterr().out.splitlines()
     table = [line.split(" | ") for line in lines if line.startswith("|")]
     assert [line[0] for line in table[2:]] == ["| BI-DiffSR", "| table1_fusion/Add"]  # in the paper's order
-    assert {len(line) for line in table} == {len(command.COLUMNS)}
-    assert [line for line in lines if line.startswith("- ")] == ["- " + command.NOTES["table1_fusion/Add"]]
+    assert {len(line) for line in table} == {len(cost_table.COLUMNS)}
+    assert [line for line in lines if line.startswith("- ")] == ["- " + cost_table.NOTES["table1_fusion/Add"]]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,6 @@ import sys
 from datetime import date
 from typing import Any
 
-import torch
-
 from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr bench --size 256"
@@ -51,10 +49,12 @@ def run(args: argparse.Namespace) -> None:
     height, width = args.size[0], args.size[-1]
     if args.clock == "cpu" and args.threads not in (None, 1):
         raise InputError(f"expected --threads 1 with --clock cpu, got {args.threads}; waiting threads take time, too")
-    if args.threads or args.clock == "cpu":
-        torch.set_num_threads(args.threads or 1)
+    import torch
 
     from bidiffsr_arch.bench import timing
+
+    if args.threads or args.clock == "cpu":
+        torch.set_num_threads(args.threads or 1)
 
     clock = timing.CLOCKS[args.clock]
     result = timing.measure(height, width, args.rounds, args.backend, clock, memory=not args.no_memory)

@@ -13,6 +13,7 @@ from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.upscale import OVERLAP, TILE
 from bidiffsr_arch.upscale.alpha import fill_hidden
 from bidiffsr_arch.upscale.photo import from_pillow, to_pillow
 from bidiffsr_arch.upscale.tiles import TiledNetwork
@@ -20,7 +21,6 @@ from bidiffsr_arch.weights import shipped_weights
 
 AnyImage = TypeVar("AnyImage", np.ndarray, Image.Image)
 
-TILE, OVERLAP = 256, 32  # result pixels
 CPU_OUT_OF_MEMORY = "can't allocate memory"  # torch has an exception of its own for it on GPUs only
 LAYOUTS = "(H, W), (H, W, 2), (H, W, 3) or (H, W, 4)"
 
