@@ -213,7 +213,7 @@ def _check(
     widths = [inner_channel * mult for mult in channel_mults]
     if not widths or any(width != widths[0] << level for level, width in enumerate(widths)):
         raise InputError(
-            f"expected channel_mults to double from level to level, as CP-Down doubles widths, got {list(channel_mults)}"
+            f"expected channel_mults to double from level to level, as widths do in CP-Down, got {list(channel_mults)}"
         )
     if any(width % norm_groups for width in widths):
         raise InputError(f"expected norm_groups to divide the widths {widths}, got {norm_groups}")
