@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--seeds", nargs="+", type=int, default=[10, 11])
     parser.add_argument(
-        "--all-1-bit", action="store_true", help="also binarize the outermost decoder level, which is full precision in the small network"
+        "--all-1-bit", action="store_true", help="also binarize the outermost decoder level, here full precision"
     )
     parser.add_argument("--jobs", type=int, default=2, help="number of networks trained in parallel, one thread each")
     parser.add_argument("-o", "--output", type=Path, help="also write the table to this file")

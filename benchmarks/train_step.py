@@ -89,7 +89,7 @@ class Trainer:
 
 
 def work(row: str, args: argparse.Namespace, orders: Connection) -> None:
-    """A row's process: for each seed that it receives it runs a step and sends wall seconds, CPU seconds, peak memory."""
+    """A row's process: for each seed received, run a step and send wall seconds, CPU seconds and peak memory."""
     torch.set_num_threads(args.threads)
     trainer = Trainer(row, args.device, args.batch, args.size)
     while (seed := orders.recv()) is not None:
@@ -124,7 +124,7 @@ def measure(args: argparse.Namespace) -> dict[str, Steps]:
 
 
 def median_ratio(first: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Compares steps that are neighbours in time, since load on the machine changes less between them than over a run."""
+    """Compare steps that are neighbours in time: the load on the machine changes less between them than over a run."""
     return statistics.median(a / b for a, b in zip(first, other, strict=True))
 
 
@@ -165,7 +165,7 @@ def table(args: argparse.Namespace, results: dict[str, Steps]) -> str:
 
 
 def losses(steps: int = 200, tail: int = 50) -> str:
-    """Compare the losses of a small network that both implementations train from the same weights on the same images."""
+    """Compare the losses of a small network, trained by both implementations from the same weights and images."""
     ours, composition = (Trainer(row, "cpu", 2, 32, SMALL) for row in ("ours", "composition"))
     # With zero biases PReLU gets exact zeros, where rounding alone decides which side's gradient is used.
     torch.manual_seed(1)
