@@ -3,8 +3,8 @@
 python benchmarks/upscale.py PHOTOGRAPH --weights FILE [-opt FILE] [--sizes 1024 2048] [--tiles 256 0]
 
 For each size of the result (a square of the photograph, repeated) and each tile size (0: no tiles): seconds, peak
-memory of the process, PSNR against the result without tiles, and visibility of seams: the mean absolute gradient across tile
-borders divided by that elsewhere, relative to the same ratio without tiles (1: no seam).
+memory of the process, PSNR against the result without tiles, and visibility of seams, which is the mean absolute
+gradient across tile borders divided by that elsewhere, relative to the same ratio without tiles (1: no seam).
 """
 
 import argparse
