@@ -1,4 +1,8 @@
-"""Networks: functions (x_t, condition, time) -> prediction. They know nothing of noise schedules."""
+"""Networks as functions (x_t, condition, time) -> prediction, independent of noise schedules and of BasicSR.
+
+Files with networks end in `_arch.py`, as BasicSR's do; `blocks`, `fusion`, `norm_swish`, `recompute` and `rescale` hold
+their parts.
+"""
 
 from bidiffsr_arch.archs.bidiffsr_arch import BIDiffSRUNet
 from bidiffsr_arch.archs.sr3_arch import SR3UNet

@@ -7,7 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.alpha import unpremultiplied
@@ -163,6 +163,7 @@ def is_deep(image: Image.Image, path: Path) -> bool:
     Raises:
         InputError: of more than 16 bits, or signed or float ones.
     """
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
     bits = max(image.tag_v2.get(258, (1,)))
     check(path, bits, next(iter(image.tag_v2.get(339, (1,)))))
     return bits > 8

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class Upscaler:
 
     @classmethod
     def from_file(
-        cls, weights: str | Path, options: str | Path | None = None, *, packed: bool | None = None, **settings
+        cls, weights: str | Path, options: str | Path | None = None, *, packed: bool | None = None, **settings: Any
     ) -> "Upscaler":
         """An upscaler from a file of weights.
 
@@ -85,7 +85,7 @@ class Upscaler:
         return cls(load_weights(weights, options, packed), **settings)
 
     @classmethod
-    def shipped(cls, scale: int = 2, **settings) -> "Upscaler":
+    def shipped(cls, scale: int = 2, **settings: Any) -> "Upscaler":
         """An upscaler with the small network that comes with the package.
 
         Args:
