@@ -24,13 +24,13 @@ def register() -> None:
     """
     from basicsr.utils import registry
 
-    from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
+    from bidiffsr_arch.archs import BBCUNet, BIDiffSRUNet, SR3UNet
     from bidiffsr_arch.data.paired_dataset import MultiPairedImageDataset
     from bidiffsr_arch.metrics import calculate_lpips, calculate_ops, calculate_params
     from bidiffsr_arch.training import BicubicModel, BIDiffSRModel
 
     entries = {
-        registry.ARCH_REGISTRY: (BIDiffSRUNet, SR3UNet),
+        registry.ARCH_REGISTRY: (BBCUNet, BIDiffSRUNet, SR3UNet),
         registry.MODEL_REGISTRY: (BIDiffSRModel, BicubicModel),
         registry.DATASET_REGISTRY: (MultiPairedImageDataset,),
         registry.METRIC_REGISTRY: (calculate_lpips, calculate_params, calculate_ops),

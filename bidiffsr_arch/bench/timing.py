@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
-from bidiffsr_arch.bench.sr3 import SR3OwnKernels
 from bidiffsr_arch.packed.file_format import Description, load_packed, save_packed
-from bidiffsr_arch.packed.network import PackedUNet, pack
+from bidiffsr_arch.packed.network import PackedNetwork
+from bidiffsr_arch.packed.registry import pack
 
 SR3, FLOAT, PACKED, OWN = "SR3 float32", "BI-DiffSR float32", "BI-DiffSR packed", "SR3 own kernels"
 
@@ -112,7 +112,7 @@ def measure(height: int, width: int, rounds: int, backend: str | None, clock: Cl
     last = "channels_last"
     sr3_last = SR3UNet().eval().to(memory_format=torch.channels_last)
     args_last = [arg.contiguous(memory_format=torch.channels_last) if arg.dim() == 4 else arg for arg in args]
-    own = SR3OwnKernels(sr3, backend)
+    own = pack(sr3, backend)
     seconds = _interleaved(
         {
             SR3: lambda: sr3(*args),
@@ -161,7 +161,7 @@ def _peak(name: str, height: int, width: int, backend: str | None, path: Path, t
     if name == PACKED:
         network, _ = load_packed(path, backend)
     elif name == OWN:
-        network = SR3OwnKernels(SR3UNet().eval(), backend)
+        network = pack(SR3UNet().eval(), backend)
     else:
         network = (SR3UNet() if name == SR3 else BIDiffSRUNet()).eval()
     with torch.inference_mode():
@@ -191,7 +191,7 @@ def by_layer(height: int, width: int, rounds: int, backend: str | None, clock: C
 
 
 @contextmanager
-def _watched(packed: PackedUNet, clock: Clock):
+def _watched(packed: PackedNetwork, clock: Clock):
     """Seconds of each convolution of the backend, by kind and shape."""
     calls: dict[tuple, list[float]] = {}
     backend = packed.backend
