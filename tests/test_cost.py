@@ -140,9 +140,9 @@ def fvcore_count(network: nn.Module, *inputs: torch.Tensor) -> tuple[int, int]:
 )
 def test_agrees_with_fvcore(unet: type[nn.Module], options: dict, open_functions: None) -> None:
     network = unet(**options)
-    picture = torch.zeros(1, 3, 32, 64)
+    image = torch.zeros(1, 3, 32, 64)
     cost = count_cost(network, (32, 64))
-    assert (cost.ops_fp, cost.ops_binary) == fvcore_count(network, picture, picture, torch.zeros(1))
+    assert (cost.ops_fp, cost.ops_binary) == fvcore_count(network, image, image, torch.zeros(1))
 
 
 def tiny_swinir() -> nn.Module:
@@ -227,6 +227,21 @@ def test_counts_each_binarizer_by_hand(binarizer: str, params_fp: int, ops_fp: i
     assert cost.uncounted == {}
 
 
+@pytest.mark.parametrize("unet", [BIDiffSRUNet, SR3UNet])
+def test_counts_a_network_on_patches_by_hand(unet: type[nn.Module]) -> None:
+    """Its inputs are images; its first layer sees 6 * 2² channels on a quarter of the pixels, its last gives 3 * 2²."""
+    sizes = dict(inner_channel=8, norm_groups=4, channel_mults=[1], res_blocks=1, mid_attn=False)
+    cost = count_cost(unet(**sizes, patch_size=2, input_scale=0.5), (12, 20))
+    assert cost.inputs == ((1, 3, 12, 20), (1, 3, 12, 20), (1,))
+    ops = {module.name: module.ops_fp for module in cost.modules}
+    pixels = 6 * 10
+    assert ops["downs.0"] == 24 * 8 * 9 * pixels
+    assert ops["final_conv"] == (8 * 12 * 9 + 5 * 8) * pixels
+    whole, quarter = count_cost(unet(**sizes), (6, 10)), cost
+    assert (whole.ops_binary, whole.uncounted) == (quarter.ops_binary, quarter.uncounted)
+    assert quarter.ops_fp - whole.ops_fp == (18 * 8 * 9 + 8 * 9 * 9) * pixels
+
+
 def test_shared_module_has_its_parameters_once_and_its_operations_each_time() -> None:
     linear = nn.Linear(4, 4)
     cost = count_cost(nn.Sequential(linear, linear), inputs=torch.zeros(1, 4))
@@ -291,7 +306,7 @@ def test_counts_the_same_in_any_state(tiny_network: BIDiffSRUNet) -> None:
     assert count_cost(torch.compile(tiny_network, backend="eager"), (16, 16)) == expected
 
 
-def test_a_picture_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUNet) -> None:
+def test_an_image_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUNet) -> None:
     small, large = count_cost(tiny_network, (64, 64)), count_cost(tiny_network, (65536, 65536))
     assert large.ops_binary == small.ops_binary * 1024**2
 
@@ -299,11 +314,11 @@ def test_a_picture_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUN
 def test_inputs_that_do_not_suit_are_named(tiny_network: BIDiffSRUNet) -> None:
     with pytest.raises(InputError, match="multiples of 2, got 15x16"):
         count_cost(tiny_network, (15, 16))
-    with pytest.raises(InputError, match="two whole numbers"):
+    with pytest.raises(InputError, match="two positive integers"):
         count_cost(tiny_network, (256, 0))
-    with pytest.raises(InputError, match="two whole numbers"):
+    with pytest.raises(InputError, match="two positive integers"):
         count_cost(tiny_network, 256)
-    with pytest.raises(InputError, match=r"expected Linear to run on a picture of 8x8.*inputs="):
+    with pytest.raises(InputError, match=r"expected Linear to run on an image of 8x8.*inputs="):
         count_cost(nn.Linear(3, 3), (8, 8))
 
 
@@ -322,7 +337,7 @@ def test_metrics_speak_of_the_measured_network(tiny_network: BIDiffSRUNet, tiny_
         assert calculate_params(None, None) == cost.params / 1e6
 
 
-def test_metrics_count_once_for_all_pictures(tiny_network: BIDiffSRUNet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_count_once_for_all_images(tiny_network: BIDiffSRUNet, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     count = cost_module.count_cost
     monkeypatch.setattr(cost_module, "count_cost", lambda network, size: sizes.append(size) or count(network, size))

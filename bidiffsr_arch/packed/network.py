@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from bidiffsr_arch.archs.blocks import as_times, check_size
+from bidiffsr_arch.archs.blocks import as_times, check_size, image_to_patches, patches_to_image
 from bidiffsr_arch.packed.arena import Arena
 from bidiffsr_arch.packed.backends import Map, choose_backend
 from bidiffsr_arch.packed.layers import LayerBuilder, StepContext
@@ -82,10 +82,7 @@ class PackedNetwork(nn.Module, ABC):
             time: (B,), see `step_contexts`.
         Returns:
             float32 (B, out_channels, enlargement * H, enlargement * W), on the device of the images.
-        Raises:
-            InputError: a height or width that is no multiple of `multiple`.
         """
-        check_size(images, self.multiple)
         on_cpu, time = images.float().cpu(), time.cpu()
         if torch.compiler.is_compiling():
             return torch.ops.bidiffsr_arch.run_packed(on_cpu, time, self.handle).to(images.device)
@@ -124,9 +121,15 @@ class PackedNetwork(nn.Module, ABC):
 class PackedDenoiser(PackedNetwork):
     """A packed diffusion network: (x_t, condition, time) -> prediction."""
 
+    def __init__(self, network: nn.Module, state: Mapping[str, Tensor], backend: str | None = None) -> None:
+        super().__init__(network, state, backend)
+        self.patch_size, self.scales = network.patch_size, (network.input_scale, network.output_scale)
+
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
-        """As `BIDiffSRUNet.forward`: (B, 3, H, W) twice and (B,) or (B, 1) -> (B, out_channels, H, W), float32."""
-        return self.run(torch.cat([condition, x_t], dim=1), as_times(time, len(x_t)))
+        """As `BIDiffSRUNet.forward`: (B, 3, H, W) twice and (B,) or (B, 1) -> (B, out_channel, H, W), float32."""
+        check_size(x_t, self.multiple)
+        patches = image_to_patches(torch.cat([condition, x_t], dim=1).float(), self.patch_size, self.scales[0])
+        return patches_to_image(self.run(patches, as_times(time, len(x_t))), self.patch_size, self.scales[1])
 
 
 @torch.library.custom_op("bidiffsr_arch::run_packed", mutates_args=(), device_types="cpu")

@@ -11,16 +11,16 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
-from bidiffsr_arch.checkpoint import read_checkpoint
 from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.schedule import Diffusion
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
 from bidiffsr_arch.training.resumable_model import ResumableSRModel
 from bidiffsr_arch.training.sample_order import DIFFUSION, Place
 from bidiffsr_arch.training.stepping import Stepping
+from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
 
-PACKED_SUFFIX = ".safetensors"
 IS_ONE_TIME = {"sample": False, "batch": True}
 
 
@@ -30,8 +30,9 @@ class BIDiffSRModel(ResumableSRModel):
     Options beside SRModel's, at the top level of the option file: those of `SuperResolution` (``beta_schedule``,
     ``diffuse``, ``residual_scale``, ``time_input``, ``data_range``), and ``timestep_sampling``: ``sample``, each
     picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference). Under ``train``: those of
-    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``). With ``val:
-    packed: true``, or a packed file as ``path: pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
+    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``) and
+    ``timestep_weighting`` (see `TimestepWeighting`). With ``val: packed: true``, or a packed file as ``path:
+    pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
@@ -44,6 +45,7 @@ class BIDiffSRModel(ResumableSRModel):
         self.diffusion = self.super_resolution.diffusion
         self.one_time = choose("timestep_sampling", opt.get("timestep_sampling", "sample"), IS_ONE_TIME)
         self.stepping = Stepping(opt.get("train") or {})
+        self.timestep_weighting = TimestepWeighting((opt.get("train") or {}).get("timestep_weighting"), self.diffusion)
         _check(opt, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
@@ -53,26 +55,19 @@ class BIDiffSRModel(ResumableSRModel):
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
-        """As BasicSR's, for every spelling that `read_checkpoint` knows.
+        """As BasicSR's, for every spelling that `read_parameters` knows.
 
         Raises:
             InputError: the file does not load, or is of another network; the first difference is named.
         """
-        if str(load_path).endswith(PACKED_SUFFIX):
+        if is_packed(load_path):
             self._load_packed(load_path)
             return
-        parameters, found = read_checkpoint(load_path, param_key)
+        parameters, found = read_parameters(load_path, param_key)
         net = self.get_bare_model(net)
         get_root_logger().info(f"Loading {net.__class__.__name__} model from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(net, parameters, strict)
-        try:
-            net.load_state_dict(parameters, strict=strict)
-        except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-            raise InputError(
-                f"expected a checkpoint of the network in network_g, got {load_path}, which differs in {len(lines)} "
-                f"places; first: {lines[0][:200]}"
-            ) from error
+        set_parameters(net, parameters, load_path, strict=strict)
 
     def _load_packed(self, path: str) -> None:
         from bidiffsr_arch.packed import load_packed
@@ -146,7 +141,7 @@ class BIDiffSRModel(ResumableSRModel):
         counted = [Place(0, ((current_iter - 1) * len(x0) + index) * processes + rank) for index in range(len(x0))]
         for place in self.places or counted:
             generator = torch.Generator(x0.device).manual_seed(place.seed(DIFFUSION, self.opt["manual_seed"]))
-            times.append(torch.randint(self.diffusion.total_step, (1,), generator=generator, device=x0.device))
+            times.append(self.timestep_weighting.draw(generator))
             noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
         time = torch.cat(times)
         return (time[:1].expand(len(x0)) if self.one_time else time), torch.stack(noises)

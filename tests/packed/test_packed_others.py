@@ -16,7 +16,9 @@ BBCU = dict(num_feat=20, num_block=2, upscale=4)
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "options", [{}, {"attn_res": [16]}, {"inner_channel": 12}], ids=["plain", "attention", "odd width"]
+    "options",
+    [{}, {"attn_res": [16]}, {"inner_channel": 12}, {"patch_size": 2, "input_scale": 0.5, "output_scale": 2}],
+    ids=["plain", "attention", "odd width", "patches"],
 )
 def test_sr3_with_own_kernels_is_sr3(backend, options):
     torch.manual_seed(0)
