@@ -1,7 +1,7 @@
 """Which class packs which architecture: ``@packs(BIDiffSRUNet)`` above a subclass of `PackedNetwork`."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -29,7 +29,7 @@ def packed_architectures() -> dict[str, type[nn.Module]]:
     return {architecture.__name__: architecture for architecture in _PACKERS}
 
 
-def architecture_named(name: object) -> type[nn.Module]:
+def architecture_named(name: Any) -> type[nn.Module]:
     """The architecture of an option file's ``network_g: type``.
 
     Raises:

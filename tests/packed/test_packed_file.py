@@ -225,8 +225,8 @@ def test_command(command, tmp_path, capsys):
 
 
 def test_command_refuses(command, tmp_path):
-    with pytest.raises(InputError, match="only 1-bit networks"):
-        command(network_g={"type": "SR3UNet"})
+    with pytest.raises(InputError, match="one of BBCUNet, BIDiffSRUNet, SR3UNet, got 'MSRResNet'"):
+        command(network_g={"type": "MSRResNet"})
     with pytest.raises(InputError, match="differs in"):
         command(network_g=TINY | {"res_blocks": 2})
     with pytest.raises(InputError, match="options of BIDiffSRUNet"):
