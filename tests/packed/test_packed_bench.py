@@ -4,13 +4,13 @@ import argparse
 import json
 
 import pytest
-import yaml
 
 from bidiffsr_arch.bench import timing
 from bidiffsr_arch.bench.layers import Layer
 from bidiffsr_arch.bench.machine import machine, without_avx512
 from bidiffsr_arch.bench.timing import FLOAT, OWN, PACKED, SR3, Result, Row, Settings, Subject, measure
 from bidiffsr_arch.cli import bench
+from bidiffsr_arch.config.option_file import dump_options, load_options, shipped_path
 from bidiffsr_arch.errors import InputError
 
 
@@ -70,10 +70,16 @@ def test_the_network_of_an_option_file(run, tmp_path, monkeypatch):
     monkeypatch.setattr(
         timing, "measure", lambda s: seen.append(s) or Result([Row("p", 1.0, None, 1)], "p", machine("torch"), [])
     )
-    (tmp_path / "direct.yml").write_text(yaml.safe_dump({"name": "direct", "network_g": DIRECT}))
-    run("-opt", str(tmp_path / "direct.yml"))
-    assert seen[0].subjects == (Subject("BBCUNet float32", DIRECT), Subject("BBCUNet packed", DIRECT, packed=True))
-    (tmp_path / "other.yml").write_text(yaml.safe_dump({"name": "other", "network_g": {"type": "MSRResNet"}}))
+    run("-opt", str(shipped_path("test_BBCUNet_x4")))
+    assert [(subject.name, subject.packed) for subject in seen[0].subjects] == [
+        ("BBCUNet float32", False),
+        ("BBCUNet packed", True),
+    ]
+    assert seen[0].subjects[0].network_g["upscale"] == 4
+    with pytest.raises(InputError, match="expected a `network_g:` block"):
+        run("-opt", str(shipped_path("test_Bicubic_x4")))
+    options = load_options(shipped_path("test_BBCUNet_x4")) | {"network_g": {"type": "MSRResNet"}}
+    (tmp_path / "other.yml").write_text(dump_options(options))
     with pytest.raises(InputError, match="one of BBCUNet, BIDiffSRUNet, SR3UNet, got 'MSRResNet'"):
         run("-opt", str(tmp_path / "other.yml"))
 
