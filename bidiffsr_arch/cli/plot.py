@@ -78,9 +78,9 @@ def draw_curves(args: argparse.Namespace) -> "Figure":
 def draw_strip(args: argparse.Namespace) -> "Figure":
     from bidiffsr_arch.plots.pictures import comparison
     from bidiffsr_arch.plots.probe import photograph
-    from bidiffsr_arch.upscale.plan import pictures_of
+    from bidiffsr_arch.upscale.plan import images_of
 
-    paths = pictures_of(Path(args.picture))
+    paths = images_of(Path(args.picture))
     return comparison(upscaler(args), {path.stem: photograph(path, args.crop) for path in paths})
 
 
