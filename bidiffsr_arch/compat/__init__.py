@@ -29,7 +29,6 @@ AFTER_BASICSR = {
         "gpus_without_cuda",
         "missing_data",
         "stray_folders",
-        "drawn_seed",
         "archive_names",
     ),
     "bidiffsr_arch.compat.distributed": ("distributed_start", "distributed_slurm", "distributed_model"),
@@ -44,7 +43,8 @@ AFTER_BASICSR = {
         "silent_crops",
     ),
     "bidiffsr_arch.training.saving": ("whole_checkpoints",),
-    "bidiffsr_arch.training.resume": ("resume_state", "resumed_epochs"),
+    "bidiffsr_arch.training.resume": ("drawn_seed", "resume_state", "resumed_epochs", "resumed_models"),
+    "bidiffsr_arch.training.leaving": ("stopping_between_iterations", "validation_apart"),
 }
 
 _applied: dict[str, str] = {}
