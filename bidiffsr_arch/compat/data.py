@@ -3,6 +3,7 @@
 import itertools
 import random
 from os import path as osp
+from typing import Any
 
 import basicsr.data
 import cv2
@@ -61,7 +62,7 @@ def prefetch_errors() -> bool:
         except Exception as error:
             self.queue.put(error)
 
-    def __next__(self: PrefetchGenerator):
+    def __next__(self: PrefetchGenerator) -> Any:
         item = self.queue.get()
         if item is not None and not isinstance(item, Exception):
             return item
@@ -155,7 +156,9 @@ def mismatched_crops() -> bool:
     if not contains(stock, "Scale mismatches"):
         return False
 
-    def paired_random_crop(img_gts, img_lqs, gt_patch_size: int, scale: int, gt_path: str | None = None):
+    def paired_random_crop(
+        img_gts: Any, img_lqs: Any, gt_patch_size: int, scale: int, gt_path: str | None = None
+    ) -> tuple[Any, Any]:
         try:
             return stock(img_gts, img_lqs, gt_patch_size, scale, gt_path)
         except ValueError as error:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
@@ -17,7 +18,7 @@ CPU_BACKEND, ALL_BACKENDS = "gloo", "cpu:gloo,cuda:nccl"
 DEFAULT_PORT = 29500
 
 
-def _join(local_rank: int, **kwargs) -> None:
+def _join(local_rank: int, **kwargs: Any) -> None:
     """Meet the other processes; where there are GPUs, this one takes that of its rank on this machine."""
     gpus = torch.cuda.device_count()
     if gpus:
@@ -45,7 +46,7 @@ def distributed_start() -> bool:
     if not contains(stock, "rank % num_gpus"):
         return False
 
-    def init_dist_pytorch(backend: str, **kwargs) -> None:
+    def init_dist_pytorch(backend: str, **kwargs: Any) -> None:
         rank = _number("RANK", "pytorch")
         _join(int(os.environ.get("LOCAL_RANK", rank)), **kwargs)
 

@@ -41,7 +41,7 @@ def distutils_version() -> bool:
         return False
     except ImportError:
         module = ModuleType("distutils.version")
-    module.LooseVersion = importlib.import_module("packaging.version").Version
+    vars(module)["LooseVersion"] = importlib.import_module("packaging.version").Version
     sys.modules.setdefault("distutils", ModuleType("distutils"))
     sys.modules["distutils.version"] = module
     return True

@@ -16,7 +16,7 @@ def replace(original: Callable, patched: Callable) -> None:
     `patched` keeps its own __module__: a spawned worker that unpickles it imports this package, which patches BasicSR
     there, too.
     """
-    patched.__wrapped__ = original
+    patched.__dict__["__wrapped__"] = original
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] == "basicsr":
             for name, value in list(vars(module).items()):
@@ -26,5 +26,5 @@ def replace(original: Callable, patched: Callable) -> None:
 
 def replace_method(owner: type, name: str, patched: Callable) -> None:
     """Put `patched` in the place of a class's own method."""
-    patched.__wrapped__ = vars(owner)[name]
+    patched.__dict__["__wrapped__"] = vars(owner)[name]
     setattr(owner, name, patched)

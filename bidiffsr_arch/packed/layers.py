@@ -36,8 +36,9 @@ class LayerBuilder:
         """A packed tensor."""
         return self.state[name].numpy()
 
-    def group_norm(self, name: str, module: nn.GroupNorm) -> GroupNorm:
+    def group_norm(self, name: str, module: nn.Module) -> GroupNorm:
         """Parameters of the GroupNorm `name`."""
+        assert isinstance(module, nn.GroupNorm)
         return GroupNorm(module.num_groups, module.eps, self.array(f"{name}.weight"), self.array(f"{name}.bias"))
 
 

@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import count
 from threading import Lock
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
+from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
 from bidiffsr_arch.archs.blocks import as_times, check_size, image_to_patches, patches_to_image
 from bidiffsr_arch.packed.arena import Arena
 from bidiffsr_arch.packed.backends import Map, choose_backend
@@ -53,8 +55,8 @@ class PackedNetwork(nn.Module, ABC):
         self._register()
 
     @abstractmethod
-    def build(self, builder: LayerBuilder, network: nn.Module) -> None:
-        """Make the packed layers from those of the training network.
+    def build(self, builder: LayerBuilder, network: Any) -> None:
+        """Make the packed layers from those of the training network, of the architecture that this class packs.
 
         Raises:
             InputError: a layer that cannot be packed; it is named.
@@ -121,7 +123,9 @@ class PackedNetwork(nn.Module, ABC):
 class PackedDenoiser(PackedNetwork):
     """A packed diffusion network: (x_t, condition, time) -> prediction."""
 
-    def __init__(self, network: nn.Module, state: Mapping[str, Tensor], backend: str | None = None) -> None:
+    def __init__(
+        self, network: BIDiffSRUNet | SR3UNet, state: Mapping[str, Tensor], backend: str | None = None
+    ) -> None:
         super().__init__(network, state, backend)
         self.patch_size, self.scales = network.patch_size, (network.input_scale, network.output_scale)
 

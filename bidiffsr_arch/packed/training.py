@@ -7,6 +7,7 @@ into Numba's kernels.
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -162,5 +163,5 @@ def _new_result(packed: Tensor, words: Tensor, sums: Tensor) -> Tensor:
     return packed.new_empty(shape, dtype=torch.float32)
 
 
-def _array(tensor: Tensor):
+def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()

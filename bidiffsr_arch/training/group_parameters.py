@@ -22,7 +22,7 @@ class GroupParameters:
     """
 
     def __init__(self, network: nn.Module | None = None) -> None:
-        self.network = network
+        self.network: Any = network
         self.rows: dict[Tensor, list[nn.Parameter]] = {
             bank: [nn.Parameter(row) for row in bank.data]
             for module in (network.modules() if network is not None else ())

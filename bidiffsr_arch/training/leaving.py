@@ -142,4 +142,5 @@ def of_all_processes(model: BaseModel, value: Any) -> list[Any]:
 def _is_first(opt: dict[str, Any], dataloader: DataLoader) -> bool:
     """Whether it loads the first validation set of the option file, whose scores choose the best checkpoint."""
     first = next(data for phase, data in opt["datasets"].items() if phase.split("_")[0] == "val")
-    return dataloader.dataset.opt["name"] == first["name"]
+    dataset: Any = dataloader.dataset
+    return dataset.opt["name"] == first["name"]

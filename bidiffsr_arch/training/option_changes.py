@@ -74,7 +74,7 @@ def _belongs_to_state(key: str, ignored: tuple[str, ...]) -> bool:
 
 
 def _network_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = {}
+    defaults: dict[str, Any] = {}
     for block in {key.split(SEPARATOR)[0] for key in options if key.startswith(NETWORK)}:
         try:
             architecture = find_architecture(options.get(f"{block}{SEPARATOR}type"))
@@ -87,7 +87,7 @@ def _network_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in block.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}{SEPARATOR}")

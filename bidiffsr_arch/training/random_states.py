@@ -11,7 +11,8 @@ import torch
 
 def random_states() -> dict[str, Any]:
     """The states of this process: torch's on the CPU and on each GPU, Python's and numpy's."""
-    name, words, *rest = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, words, *rest = state
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

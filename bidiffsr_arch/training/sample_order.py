@@ -43,7 +43,7 @@ class Request(NamedTuple):
     """What the sampler asks the data set for: an item, for a sample index."""
 
     item: int
-    index: SampleIndex
+    sample: SampleIndex
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class SeededDataset(Dataset):
     """
 
     def __init__(self, dataset: Dataset, manual_seed: int) -> None:
-        self.dataset = dataset
+        self.dataset: Any = dataset
         self.opt = getattr(dataset, "opt", None)
         self.manual_seed = manual_seed
 
@@ -135,7 +135,7 @@ class SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, wanted: Request) -> Any:
-        seed = wanted.index.seed(DATA, self.manual_seed)
+        seed = wanted.sample.seed(DATA, self.manual_seed)
         with _drawing:
             random.seed(seed)
             np.random.seed(seed % 2**32)
@@ -144,7 +144,7 @@ class SeededDataset(Dataset):
             sample = self.dataset[wanted.item]
         if not isinstance(sample, Mapping):
             return sample
-        return {**sample, KEY: f"{wanted.index.epoch}:{wanted.index.position}"}
+        return {**sample, KEY: f"{wanted.sample.epoch}:{wanted.sample.position}"}
 
 
 def sample_indices(batch: Mapping[str, Any]) -> list[SampleIndex]:

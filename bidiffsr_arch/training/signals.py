@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -29,7 +30,7 @@ def watching() -> bool:
 @contextmanager
 def saving_on_signals() -> Iterator[None]:
     """Inside, a signal asks training to stop; a second one ends the process at once, as every signal did before."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
         _asked.append(number)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
@@ -47,7 +47,7 @@ class ValidatedSRModel(SRModel):
         """As BasicSR's, which leaves all of it to the first process."""
         batches = DistributedBatches(self, dataloader)
         if self.opt["rank"] == 0:
-            self.nondist_validation(batches, current_iter, tb_logger, save_img)
+            self.nondist_validation(cast(DataLoader, batches), current_iter, tb_logger, save_img)
         else:
             for _ in batches:
                 pass
@@ -74,7 +74,8 @@ class DistributedBatches:
     """
 
     def __init__(self, model: ValidatedSRModel, dataloader: DataLoader) -> None:
-        self.model, self.dataset = model, dataloader.dataset
+        self.model = model
+        self.dataset: Any = dataloader.dataset
         self.rank, self.processes = model.opt["rank"], model.opt["world_size"]
 
     def __len__(self) -> int:
@@ -100,6 +101,6 @@ class DistributedBatches:
             self.model.feed_data(self._batch(index))
             self.model.test()
             mine = self.model.output.cpu()
-        results = [None] * self.processes if self.rank == 0 else None
+        results: list[Tensor | None] | None = [None] * self.processes if self.rank == 0 else None
         distributed.gather_object(mine, results)
         return results or []

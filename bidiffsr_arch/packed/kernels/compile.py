@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numba
 import torch
 from numba import njit
 from numba.core import event
 
-OPTIONS = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
+OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
 
 
 def _sources() -> str:
@@ -73,6 +74,6 @@ def as_many_threads_as_torch() -> None:
     Numba's first use of its threads sets OpenMP's number, which is torch's, too, to that of all cores: it is put back.
     """
     threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, vars(numba.config)["NUMBA_NUM_THREADS"]))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
