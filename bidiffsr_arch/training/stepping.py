@@ -116,7 +116,7 @@ class Stepping:
                     with early_updates(optimizer, groups) if early else nullcontext():
                         self.scaler.scale(part_loss).backward()
                 total += part_loss.detach()
-        groups.hand_gradients()
+        groups.split_gradients()
         if self.grad_clip:
             self.scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip)
