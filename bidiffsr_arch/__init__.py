@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bidiffsr_arch import threads
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.import_hooks import ImportHooks
+from bidiffsr_arch.moved import MovedModules
 from bidiffsr_arch.registration import NEED_BASICSR, patched_and_registered, register
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+sys.meta_path.insert(0, MovedModules())
 _hooks = {"basicsr": patched_and_registered}
-if "torch" in sys.modules:
-    threads.loaded_before("torch")
-else:
-    _hooks["torch"] = partial(threads.waiting_policy, "torch")
+for _module, _library in threads.LIBRARIES.items():
+    if _module in sys.modules:
+        threads.loaded_before(_library)
+    else:
+        _hooks[_module] = partial(threads.waiting_policy, _library)
 ImportHooks(_hooks, prerequisites=dict.fromkeys(NEED_BASICSR, "basicsr")).install()

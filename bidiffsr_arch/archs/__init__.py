@@ -1,5 +1,8 @@
-"""Networks. Those for diffusion are functions (x_t, condition, time) -> prediction and know nothing of noise schedules;
-`BBCUNet` is a function of the image alone."""
+"""Networks, independent of noise schedules and of BasicSR.
+
+Those for diffusion are functions (x_t, condition, time) -> prediction; `BBCUNet` is a function of the image alone.
+Files with networks end in `_arch.py`, as BasicSR's do; the others hold their parts.
+"""
 
 from bidiffsr_arch.archs.bbcu_arch import BBCUNet
 from bidiffsr_arch.archs.bidiffsr_arch import BIDiffSRUNet

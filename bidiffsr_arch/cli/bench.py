@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from bidiffsr_arch.config.option_file import load_options
 from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr bench --size 256"
@@ -110,6 +109,7 @@ def network_of(option_file: str) -> Mapping[str, Any]:
     Raises:
         InputError: there is none, or it cannot be packed.
     """
+    from bidiffsr_arch.config.option_file import load_options
     from bidiffsr_arch.packed.registry import architecture_named
 
     network_g = load_options(option_file).get("network_g")

@@ -9,7 +9,6 @@ for testing. The averaged network (`params_ema`) is taken where the checkpoint h
 import argparse
 from pathlib import Path
 
-from bidiffsr_arch.config.option_file import load_options
 from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BIDiffSR_x4.safetensors"
@@ -37,8 +36,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"expected an output that ends in .safetensors, got {args.output}")
     if output.exists() and not args.overwrite:
         raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
-    options = load_options(args.opt)
-
+    from bidiffsr_arch.config.option_file import load_options
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.files import digest
     from bidiffsr_arch.networks import build_network, is_direct, load_parameters
@@ -46,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from bidiffsr_arch.packed.file_format import SAMPLING
     from bidiffsr_arch.packed.registry import architecture_named
 
+    options = load_options(args.opt)
     network_g = plain(options["network_g"])
     architecture_named(network_g["type"])
     network = build_network(network_g)

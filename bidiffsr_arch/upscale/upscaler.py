@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.upscale import OVERLAP, TILE
 from bidiffsr_arch.upscale.alpha import fill_hidden
 from bidiffsr_arch.upscale.direct import DirectNetwork
 from bidiffsr_arch.upscale.photo import from_pillow, to_pillow
@@ -21,7 +22,6 @@ from bidiffsr_arch.weights import shipped_weights
 
 AnyImage = TypeVar("AnyImage", np.ndarray, Image.Image)
 
-TILE, OVERLAP = 256, 32  # result pixels
 CPU_OUT_OF_MEMORY = "can't allocate memory"  # torch has an exception of its own for it on GPUs only
 LAYOUTS = "(H, W), (H, W, 2), (H, W, 3) or (H, W, 4)"
 
@@ -80,7 +80,7 @@ class Upscaler:
 
     @classmethod
     def from_file(
-        cls, weights: str | Path, options: str | Path | None = None, *, packed: bool | None = None, **settings
+        cls, weights: str | Path, options: str | Path | None = None, *, packed: bool | None = None, **settings: Any
     ) -> "Upscaler":
         """An upscaler from a file of weights.
 
@@ -95,7 +95,7 @@ class Upscaler:
         return cls(load_weights(weights, options, packed), **settings)
 
     @classmethod
-    def shipped(cls, scale: int = 2, **settings) -> "Upscaler":
+    def shipped(cls, scale: int = 2, **settings: Any) -> "Upscaler":
         """An upscaler with the small network that comes with the package.
 
         Args:
