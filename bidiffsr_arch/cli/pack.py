@@ -8,6 +8,7 @@ for testing. The averaged network (`params_ema`) is taken where the checkpoint h
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from bidiffsr_arch.errors import InputError
 
@@ -15,6 +16,7 @@ EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BI
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what training saved (.pth)")
     parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML) of this network")
     parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="the packed network")
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"wrote {output}: {size / 1e6:.2f} MB, {before / size:.1f} times less than {args.checkpoint} ({found})")
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Options as dictionaries and lists, for JSON."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}

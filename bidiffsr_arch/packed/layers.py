@@ -5,7 +5,7 @@ A layer that a GroupNorm may follow returns its map's sums, which saves a pass o
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,8 +36,8 @@ class LayerBuilder:
         """A packed tensor."""
         return self.state[name].numpy()
 
-    def group_norm(self, name: str, module: nn.GroupNorm) -> GroupNorm:
-        """Parameters of the GroupNorm `name`."""
+    def group_norm(self, name: str, module: Any) -> GroupNorm:
+        """Parameters of the `nn.GroupNorm` of this name."""
         return GroupNorm(module.num_groups, module.eps, self.array(f"{name}.weight"), self.array(f"{name}.bias"))
 
 

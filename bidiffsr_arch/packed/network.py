@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import count
 from threading import Lock
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -60,7 +61,7 @@ class PackedNetwork(nn.Module, ABC):
         return super().__call__(*args, **kwargs)
 
     @abstractmethod
-    def build(self, builder: LayerBuilder, network: nn.Module) -> None:
+    def build(self, builder: LayerBuilder, network: Any) -> None:
         """Make the packed layers from those of the training network.
 
         Raises:
@@ -128,7 +129,7 @@ class PackedNetwork(nn.Module, ABC):
 class PackedDenoiser(PackedNetwork):
     """A packed diffusion network: (x_t, condition, time) -> prediction."""
 
-    def __init__(self, network: nn.Module, state: Mapping[str, Tensor], backend: str | None = None) -> None:
+    def __init__(self, network: Any, state: Mapping[str, Tensor], backend: str | None = None) -> None:
         super().__init__(network, state, backend)
         self.patch_size, self.scales = network.patch_size, (network.input_scale, network.output_scale)
 

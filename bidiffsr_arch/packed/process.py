@@ -49,7 +49,7 @@ def _threads_are_gnus() -> bool:
     import numba
 
     try:
-        from numba.np.ufunc import omppool
+        from numba.np.ufunc import omppool  # type: ignore[attr-defined]
 
         return numba.threading_layer() == "omp" and omppool.openmp_vendor == "GNU"
     except (ImportError, ValueError):  # without that layer; before any thread was started

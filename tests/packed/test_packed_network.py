@@ -302,7 +302,7 @@ class Doubled(BIDiffSRUNet):
 
 
 def test_refusals():
-    with pytest.raises(InputError, match="one of BBCUNet, BIDiffSRUNet, SR3UNet.*got Linear"):
+    with pytest.raises(InputError, match=r"one of BBCUNet, BIDiffSRUNet, SR3UNet.*got Linear"):
         pack(nn.Linear(2, 2))
     with pytest.raises(InputError, match="forward of its own"):
         pack(Doubled(**BASE))

@@ -19,7 +19,7 @@ def packed_layers(**options) -> PackedNetwork:
 
 def test_the_operator_keeps_what_it_promises():
     packed = packed_layers(backend="torch")
-    arguments = (torch.rand(2, 3, 5, 7), torch.zeros(2), packed.handle)
+    arguments = (torch.rand(2, 3, 5, 7), torch.zeros(2, dtype=torch.long), packed.handle)
     torch.library.opcheck(torch.ops.bidiffsr_arch.run_packed.default, arguments)
     assert torch.ops.bidiffsr_arch.run_packed(*arguments).shape == (2, 5, 10, 14)
 
@@ -47,6 +47,6 @@ def test_a_copy_is_a_network_of_its_own():
     for layer in other.layers:
         if hasattr(layer, "conv") and hasattr(layer.conv, "bias"):
             layer.conv.bias += 1
-    x, time = torch.rand(1, 3, 4, 4), torch.zeros(1)
+    x, time = torch.rand(1, 3, 4, 4), torch.zeros(1, dtype=torch.long)
     ours, theirs = (torch.ops.bidiffsr_arch.run_packed(x, time, network.handle) for network in (packed, other))
     assert not torch.equal(ours, theirs)
