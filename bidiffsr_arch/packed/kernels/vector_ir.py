@@ -132,6 +132,11 @@ def repeat(
     return results
 
 
+def _untyped(typing: Callable) -> Callable[..., Any]:
+    """`numba.extending.intrinsic` as a type checker should see its result: called with the kernel's arguments."""
+    return intrinsic(typing)
+
+
 def procedure(emit: Callable | None = None, *, returns: types.Type = types.void) -> Callable:
     """Decorator: `emit(b, *operands)`, which writes instructions, becomes a function for Numba kernels.
 
@@ -149,12 +154,13 @@ def procedure(emit: Callable | None = None, *, returns: types.Type = types.void)
         integers = [kind if isinstance(kind, types.BaseNamedTuple) else types.int64 for kind in arguments]
         return returns(*integers), generate
 
-    return intrinsic(update_wrapper(typing, emit, assigned=("__name__", "__doc__"), updated=()))
+    return _untyped(update_wrapper(typing, emit, assigned=("__name__", "__doc__"), updated=()))
 
 
 def _operand(target: Any, b: IRBuilder, kind: Any, value: Value) -> Any:
     """An argument as `emit` gets it."""
-    if not isinstance(kind, types.BaseNamedTuple):
+    is_struct = isinstance(kind, types.BaseNamedTuple)
+    if not is_struct:
         return value
     fields = zip(cgutils.unpack_tuple(b, value, len(kind)), kind.types, strict=True)
     return kind.instance_class(*(target.cast(b, field, field_kind, types.int64) for field, field_kind in fields))
@@ -170,7 +176,7 @@ def _address(context: Any, array: types.Type) -> tuple[Any, Callable]:
     return types.int64(array), generate
 
 
-address: Callable[..., Any] = intrinsic(_address)
+address = _untyped(_address)
 
 
 @procedure
