@@ -6,13 +6,9 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from bidiffsr_arch.config.option_file import dump_options
-from bidiffsr_arch.errors import InputError
-
-PLUGIN_GROUP = "basicsr.plugins"
 
 
 def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,23 +21,6 @@ def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force_yml", nargs="+", metavar="KEY:KEY=VALUE", help="override options, as in train:ema_decay=0.999"
     )
-
-
-def load_plugins() -> None:
-    """Import every package that lists itself in the entry-point group `basicsr.plugins`; importing registers.
-
-    Raises:
-        InputError: a plugin cannot be imported; it is named.
-    """
-    for plugin in entry_points(group=PLUGIN_GROUP):
-        try:
-            plugin.load()
-        except Exception as error:  # whatever another package's import may raise
-            package = f" of package {plugin.dist.name}" if plugin.dist else ""
-            raise InputError(
-                f"plugin {plugin.name!r}{package} cannot be imported ({type(error).__name__}: {error}); "
-                "repair or uninstall it"
-            ) from error
 
 
 @contextmanager

@@ -12,9 +12,10 @@ import os
 import sys
 from collections import OrderedDict
 
-from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
+from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments
 from bidiffsr_arch.config.option_file import load_options
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
+from bidiffsr_arch.plugins import load_plugins
 from bidiffsr_arch.training.option_check import check_options
 from bidiffsr_arch.training.signals import saving_on_signals
 
