@@ -1,4 +1,4 @@
-"""One peer in an environment of its own, run by `peers.py`: arrays in, larger arrays out. Imports nothing of this package.
+"""One peer in an environment of its own, run by `peers.py`: arrays in, larger arrays out. Needs nothing of this package.
 
     python peer.py NAME --scale 2 --threads 2 [--model FILE]
 
