@@ -1,4 +1,4 @@
-"""One peer in an environment of its own, run by `peers.py`: arrays in, larger arrays out. Needs nothing of this package.
+"""One peer in an environment of its own, run by `peers.py`: arrays in, larger arrays out. Imports nothing of ours.
 
     python peer.py NAME --scale 2 --threads 2 [--model FILE]
 
@@ -21,7 +21,7 @@ def opencv(name, scale, threads, model):
 
     if not hasattr(cv2, "dnn_superres"):
         raise ImportError("cv2 has no dnn_superres; pip install 'opencv-contrib-python-headless<5'")
-    if not Path(model).is_file():
+    if model is None or not Path(model).is_file():
         raise ImportError(f"no model file {model}")
     cv2.setNumThreads(threads)
     network = cv2.dnn_superres.DnnSuperResImpl_create()

