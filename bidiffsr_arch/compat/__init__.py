@@ -31,7 +31,6 @@ AFTER_BASICSR: Patches = {
         "gpus_without_cuda",
         "missing_data",
         "stray_folders",
-        "drawn_seed",
         "archive_names",
     ),
     "bidiffsr_arch.compat.distributed": ("distributed_start", "distributed_slurm", "distributed_model"),

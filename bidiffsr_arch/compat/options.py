@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 import yaml
 from basicsr.utils import misc, options
-from torch import distributed
 
 from bidiffsr_arch.compat.patch import contains, replace
 from bidiffsr_arch.config.option_file import dump_options, load_options, read_yaml
@@ -85,7 +84,7 @@ def command_line() -> bool:
     return True
 
 
-def _after_parsing(check: Callable[[dict, argparse.Namespace], None]) -> None:
+def after_parsing(check: Callable[[dict, argparse.Namespace], None]) -> None:
     """Let `check` see, and mend, what parse_options returns."""
     inner = options.parse_options
 
@@ -109,7 +108,7 @@ def own_roots() -> bool:
             for key, place in folders.items():
                 opt["path"][key] = osp.normpath(osp.join(osp.expanduser(str(root)), place))
 
-    _after_parsing(keep)
+    after_parsing(keep)
     return True
 
 
@@ -122,7 +121,7 @@ def gpus_without_cuda() -> bool:
         if opt["num_gpu"] != 0 and not torch.cuda.is_available():
             raise InputError(f"num_gpu: {opt['num_gpu']} needs CUDA, which torch does not find; set it to 0 or auto")
 
-    _after_parsing(refuse)
+    after_parsing(refuse)
     return True
 
 
@@ -138,25 +137,7 @@ def missing_data() -> bool:
                 if is_place and isinstance(place, str) and not osp.exists(place):
                     raise InputError(f"datasets: {name}: {key}: {place} does not exist (looked in {os.getcwd()})")
 
-    _after_parsing(look)
-    return True
-
-
-def drawn_seed() -> bool:
-    """Without manual_seed each process draws its own, which no resume knows: one is drawn, and noted as drawn."""
-    if contains(options.parse_options, "broadcast"):
-        return False
-
-    def share(opt: dict, args: argparse.Namespace) -> None:
-        if read_yaml(args.opt).get("manual_seed") is not None:
-            return
-        opt["seed_is_drawn"] = True
-        if opt["dist"]:
-            seed = [opt["manual_seed"]]
-            distributed.broadcast_object_list(seed)
-            opt["manual_seed"] = seed[0]
-
-    _after_parsing(share)
+    after_parsing(look)
     return True
 
 
