@@ -8,7 +8,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -164,7 +164,8 @@ def _step_seconds(
         network, args = networks[subject.name], inputs[subject.name]
         steps[subject.name, "contiguous"] = partial(network, *args)
         if not subject.packed:
-            last = cast(Any, build_network(subject.network_g).eval()).to(memory_format=torch.channels_last)
+            last: Any = build_network(subject.network_g).eval()
+            last.to(memory_format=torch.channels_last)
             args = tuple(
                 arg.contiguous(memory_format=torch.channels_last) if arg.dim() == 4 else arg for arg in args
             )

@@ -15,8 +15,8 @@ EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BI
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Checkpoint, option file, output, and what is packed."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint of training (.pth)")
+    """The command's own arguments."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what training saved (.pth)")
     parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML) of this network")
     parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="the packed network")
     parser.add_argument(
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Options as plain dictionaries and lists, for JSON."""
+    """Options as dictionaries and lists, for JSON."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value

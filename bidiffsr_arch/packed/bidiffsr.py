@@ -24,7 +24,7 @@ from bidiffsr_arch.packed.network import PackedDenoiser
 from bidiffsr_arch.packed.registry import packs
 from bidiffsr_arch.packed.time_table import TimeTable
 
-LAYERS: list[tuple[Any, Callable[..., Any]]] = [
+LAYERS: list[tuple[Any, Callable]] = [
     (ResBlockAttention, ResBlock),
     ((CPDown, PixelDown), Down),
     ((CPUp, PixelUp), Up),

@@ -64,7 +64,7 @@ class Attention:
         self.bias = builder.state[f"{name}.out.bias"]
 
     def __call__(self, x: Map, sums: np.ndarray) -> None:
-        """Apply attention to x, whose sums are given."""
+        """Sums: those of x."""
         height, width, channels = x.shape
         with self.arena.maps((height, width, self.channels)) as (n,):
             self.backend.normalise(x, self.backend.group_norm(self.norm, sums, height * width), n, swish=False)

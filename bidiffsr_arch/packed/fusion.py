@@ -68,7 +68,7 @@ class Addition:
     """``x + skip``, in place of x."""
 
     def __call__(self, x: Map, skip: Map, step: StepContext) -> None:
-        """Add skip to x; the sums of the new x are not known."""
+        """Nothing sums the new x."""
         torch.from_numpy(x).add_(torch.from_numpy(skip))
 
 

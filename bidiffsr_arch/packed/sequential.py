@@ -35,7 +35,7 @@ class Convolution:
         self.arena, self.conv, self.filters = builder.arena, conv, conv.filters
 
     def __call__(self, x: Map, step: StepContext) -> Map:
-        """Run the layer on a map (H, W, padded C); returns a new map, or x changed in place."""
+        """Returns the new map."""
         out = self.arena.allocate((*x.shape[:2], self.filters))
         self.conv(x, step, out)
         return out
@@ -52,7 +52,7 @@ class BatchNorm:
         self.affine = Affine(pad_last(gain.astype("float32")), pad_last(bias.astype("float32")))
 
     def __call__(self, x: Map, step: StepContext) -> Map:
-        """Run the layer on a map (H, W, padded C); returns a new map, or x changed in place."""
+        """Returns x."""
         self.backend.normalise(x, self.affine, x, swish=False)
         return x
 
@@ -74,7 +74,7 @@ class RPReLU:
             self.groups = list(zip(*banks, strict=True))
 
     def __call__(self, x: Map, step: StepContext) -> Map:
-        """Run the layer on a map (H, W, padded C); returns a new map, or x changed in place."""
+        """Returns x."""
         before, slope, after = self.groups[min(step.group, len(self.groups) - 1)]
         values = planes(x, self.filters)
         values.copy_(F.prelu(values + before[:, None, None], slope).add_(after[:, None, None]))
@@ -90,7 +90,7 @@ class Shuffle:
         self.filters = channels // self.enlargement**2
 
     def __call__(self, x: Map, step: StepContext) -> Map:
-        """Run the layer on a map (H, W, padded C); returns a new map, or x changed in place."""
+        """Returns the new map."""
         height, width, _ = x.shape
         out = self.arena.allocate((self.enlargement * height, self.enlargement * width, self.filters))
         if self.enlargement == 2:

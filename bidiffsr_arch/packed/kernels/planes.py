@@ -1,7 +1,7 @@
-"""The 1-bit convolution for training: batches of maps in PyTorch's layout in and out.
+"""The 1-bit convolution for training, on batches of maps in PyTorch's layout.
 
-Bits are set side by side along a row of the image, so that one vector holds a word of neighbouring pixels: reading
-channel by channel and writing channel by channel, as PyTorch's maps lie, are then runs of memory.
+Words of bits lie side by side along a row of the image, so that one vector holds a word of each of 8 neighbouring
+pixels. PyTorch's maps lie channel by channel: reading and writing them are then runs of memory.
 """
 
 from collections.abc import Callable

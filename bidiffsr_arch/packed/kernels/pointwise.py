@@ -1,6 +1,4 @@
-"""Full-precision 1x1 convolution of one map, or of two maps that are never joined in memory, and small passes over
-maps.
-"""
+"""Full-precision 1x1 convolution of one map, or of two maps that are never joined in memory."""
 
 import numpy as np
 from numba import prange

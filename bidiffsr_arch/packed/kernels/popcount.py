@@ -1,5 +1,5 @@
-"""1-bit dot products by XOR and popcount, one 64-bit lane an output channel: portable, and the fastest where AVX-512
-counts bits by itself.
+"""1-bit dot products by XOR and popcount, one 64-bit lane for each output channel: portable, and the fastest where
+AVX-512 counts bits.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Moves of channels: PixelShuffle(2), PixelUnshuffle(2), every second channel of two maps."""
+"""Permutations of channels: PixelShuffle(2), PixelUnshuffle(2), and the channel shuffle of two maps."""
 
 from llvmlite import ir
 from llvmlite.ir import Value

@@ -22,10 +22,10 @@ from numba.extending import intrinsic
 
 def _features() -> frozenset[str]:
     """Instruction sets that Numba may use here, LLVM's names."""
-    config = vars(numba.config)  # its attributes are set when it is imported, unseen by type checkers
-    if config["CPU_FEATURES"] is not None:
-        return frozenset(name[1:] for name in config["CPU_FEATURES"].split(",") if name.startswith("+"))
-    if config["CPU_NAME"] is not None:
+    config: Any = numba.config
+    if config.CPU_FEATURES is not None:
+        return frozenset(name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+"))
+    if config.CPU_NAME is not None:
         return frozenset()
     return frozenset(name for name, present in llvmlite.binding.get_host_cpu_features().items() if present)
 
@@ -145,8 +145,8 @@ def procedure(emit: Callable | None = None, *, returns: types.Type = types.void)
     if emit is None:
         return partial(procedure, returns=returns)
 
-    def typing(context: Any, *arguments: Any) -> tuple[Any, Callable]:
-        def generate(target: Any, b: IRBuilder, signature: Any, values: Any) -> Any:
+    def typing(context: Any, *arguments: types.Type) -> tuple[Any, Callable]:
+        def generate(target: Any, b: IRBuilder, signature: Any, values: Any) -> Value:
             operands = [_operand(target, b, *pair) for pair in zip(signature.args, values, strict=True)]
             result = emit(b, *operands)
             return target.get_dummy_value() if result is None else result
@@ -166,15 +166,17 @@ def _operand(target: Any, b: IRBuilder, kind: Any, value: Value) -> Any:
     return kind.instance_class(*(target.cast(b, field, field_kind, types.int64) for field, field_kind in fields))
 
 
-@_untyped
-def address(context, array) -> tuple[Any, Callable]:
+def _address(context: Any, array: types.Type) -> tuple[Any, Callable]:
     """Where the data of an array starts, int64."""
 
-    def generate(target, b, signature, values) -> Any:
+    def generate(target: Any, b: IRBuilder, signature: Any, values: Any) -> Value:
         (kind,) = signature.args
         return b.ptrtoint(target.make_array(kind)(target, b, values[0]).data, I64)
 
     return types.int64(array), generate
+
+
+address = _untyped(_address)
 
 
 @procedure
