@@ -46,7 +46,7 @@ AFTER_BASICSR: Patches = {
     ),
 }
 
-INSTALL = "pip install --no-build-isolation basicsr"
+INSTALL = "python -m bidiffsr_arch.compat.install"
 
 _applied: dict[str, str] = {}
 
