@@ -109,7 +109,7 @@ def test_skips_that_are_recomputed_change_nothing(variant, monkeypatch):
 
 @pytest.mark.parametrize("variant", ["paper", "all binary", "odd widths", "xnor", "reactnet", "concat"])
 def test_every_layer_on_the_same_input(variant, backend):
-    """Given the same input, a packed layer and the float layer have the same integers; the numbers differ by rounding."""
+    """With the same input a packed layer has the same integers as the float one; the numbers differ by rounding."""
     network = network_of(variant)
     seen = []
 
