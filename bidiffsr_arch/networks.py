@@ -61,7 +61,8 @@ def is_direct(network: Callable) -> bool:
     """Whether a network is a function of the image alone, not one of (x_t, condition, time)."""
     function = network.forward if isinstance(network, nn.Module) else network
     parameters = inspect.signature(function).parameters.values()
-    return sum(parameter.default is parameter.empty for parameter in parameters) == 1
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return sum(parameter.default is parameter.empty for parameter in positional) == 1
 
 
 def find_architecture(name: Any) -> type[nn.Module]:
