@@ -1,6 +1,7 @@
 """How kernels are compiled: in parallel, for this CPU, once a machine."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +11,8 @@ import numba
 import torch
 from numba import njit
 from numba.core import event
+
+from bidiffsr_arch.errors import InputError
 
 OPTIONS = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
 
@@ -71,8 +74,32 @@ def as_many_threads_as_torch() -> None:
     """Let kernels run on as many threads as torch's operations.
 
     Numba's first use of its threads sets OpenMP's number, which is torch's, too, to that of all cores: it is put back.
+
+    Raises:
+        InputError: this process was forked from one that has run kernels.
     """
+    _refuse_fork()
     threads = torch.get_num_threads()
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+_first_process: int | None = None
+
+
+def _refuse_fork() -> None:
+    """Threads of GNU's OpenMP do not survive a fork: torch would wait for them for ever, and Numba ends the process.
+
+    In a child torch is limited to one thread, which needs no others; Numba asks for them whatever their number.
+    """
+    global _first_process
+    if _first_process is None:
+        _first_process = os.getpid()
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+    pool = sys.modules.get("numba.np.ufunc.omppool")
+    if _first_process != os.getpid() and getattr(pool, "openmp_vendor", None) == "GNU":
+        raise InputError(
+            "expected a packed network to run in a process of its own threads, got one forked from a process that has "
+            "run one; start processes by multiprocessing's spawn or forkserver"
+        )
