@@ -39,7 +39,7 @@ AFTER_BASICSR: Patches = {
         "prefetch_errors",
         "lazy_prefetcher",
         "named_content",
-        "broken_pictures",
+        "broken_images",
         "unpaired_folders",
         "mismatched_crops",
         "silent_crops",
