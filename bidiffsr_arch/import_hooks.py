@@ -35,6 +35,7 @@ class ImportHooks(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """The spec of a module with a hook, with a loader that runs the hook; None for all other modules."""
         if self.prerequisites.get(fullname) in self.hooks:
             import_module(self.prerequisites[fullname])
         if fullname not in self.hooks:
@@ -59,6 +60,7 @@ class HookedLoader(Loader):
         self.loader, self.owner = loader, owner
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Enter the hook and let the module's own loader create the module."""
         with ExitStack() as stack:
             stack.enter_context(self.owner.hooks[spec.name]())
             module = self.loader.create_module(spec)  # here the libraries of extension modules are loaded
@@ -66,6 +68,8 @@ class HookedLoader(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
+        """Run the module's code by its own loader, then leave the hook."""
+        assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self.loader
         with self.context:
             self.loader.exec_module(module)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from bidiffsr_arch import archs, description, hub
 from bidiffsr_arch.config.option_file import load_options
-from bidiffsr_arch.diffusion.super_resolution import Network
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.plugins import failed_plugins, load_plugins
 
@@ -43,7 +42,7 @@ class Weights:
         multiple: the network takes images whose height and width are multiples of it.
     """
 
-    network: Network
+    network: nn.Module
     options: Mapping[str, Any]
     multiple: int
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from bidiffsr_arch import compat
 
 # Registry of BasicSR -> module -> what it enters.
-ENTRIES = {
+ENTRIES: dict[str, dict[str, tuple[str, ...]]] = {
     "ARCH_REGISTRY": {"bidiffsr_arch.archs": ("BBCUNet", "BIDiffSRUNet", "SR3UNet")},
     "MODEL_REGISTRY": {"bidiffsr_arch.training": ("BIDiffSRModel", "BicubicModel")},
     "DATASET_REGISTRY": {"bidiffsr_arch.data.paired_dataset": ("MultiPairedImageDataset",)},

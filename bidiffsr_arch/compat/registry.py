@@ -1,6 +1,7 @@
 """Names in option files that nobody has registered."""
 
 import difflib
+from typing import Any
 
 from basicsr.utils.registry import Registry
 
@@ -13,7 +14,7 @@ def unknown_names() -> bool:
     if not contains(Registry.get, "is not found, use name"):
         return False
 
-    def get(self: Registry, name: str, suffix: str = "basicsr"):
+    def get(self: Registry, name: str, suffix: str = "basicsr") -> Any:
         found = self._obj_map.get(str(name)) or self._obj_map.get(f"{name}_{suffix}")
         if found is not None:
             return found

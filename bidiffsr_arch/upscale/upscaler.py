@@ -62,14 +62,14 @@ class Upscaler:
             raise InputError(f"expected a seed from 0 on, got {seed}")
         self.scale, self.steps, self.seed = weights.scale, steps, seed
         self.device = _device(device)
-        network = weights.network
-        network = network.to(self.device) if isinstance(network, torch.nn.Module) else network
+        network = weights.network.to(self.device)
         self.network: TiledNetwork | DirectNetwork
+        self.super_resolution: SuperResolution | None = None
         if weights.is_direct:
             if sampler is not None or steps is not None:
                 given = f"steps {steps}" if sampler is None else f"sampler {sampler}"
                 raise InputError(f"expected no sampler and no steps for a network without diffusion, got {given}")
-            self.super_resolution, self.timesteps = None, 1
+            self.timesteps = 1
             self.network = DirectNetwork(network, self.scale, tile, overlap, weights.multiple)
         else:
             if sampler is not None:
@@ -173,6 +173,7 @@ class Upscaler:
         """(1, 3, h, w) -> (1, 3, H, W), both in [0, 1]."""
         if isinstance(self.network, DirectNetwork):
             return self.network(image)
+        assert self.super_resolution is not None
         return self.super_resolution.sample(
             self.network, enlarge(image, self.scale), [self.seed], multiple=self.network.multiple, steps=self.steps
         )

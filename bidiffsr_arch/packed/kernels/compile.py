@@ -1,17 +1,18 @@
-"""How kernels are compiled: in parallel, for this CPU, once a machine."""
+"""How kernels are compiled: for Numba's threads, for this CPU, once on a machine."""
 
 import hashlib
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numba
 import torch
 from numba import njit
 from numba.core import event
 
-OPTIONS = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
+OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
 
 
 def _sources() -> str:
@@ -27,7 +28,7 @@ _SOURCES = _sources()
 
 
 class _Notice(event.Listener):
-    """Says once, on stderr, that a kernel is being compiled; one that is read from disk is not."""
+    """Prints once, on stderr, that kernels are being compiled; those that are read from disk are not."""
 
     def __init__(self) -> None:
         self.kernels: set = set()
@@ -38,7 +39,7 @@ class _Notice(event.Listener):
             print("Compiling 1-bit kernels, once on this machine ...", file=sys.stderr, flush=True)
 
     def on_end(self, happening: event.Event) -> None:
-        """Nothing to say."""
+        """Nothing is printed."""
 
 
 _notice = _Notice()
@@ -53,9 +54,8 @@ def helper(function: Callable) -> Callable:
 def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callable:
     """A function that Python calls: its `prange` loops run on Numba's threads and its machine code is kept on disk.
 
-    It must be no closure: Numba finds a closure's machine code on disk only by chance. Numba throws cached code away
-    when the kernel's own file changes, but not when a helper's does: the digest of all of them is added to what it
-    compares.
+    It must not be a closure, whose machine code Numba does not reliably find on disk. Numba discards cached code when
+    the kernel's own file changes, but not when a helper's does: the digest of all of them is added to what it compares.
     """
     if function is None:
         return partial(kernel, parallel=parallel)
@@ -70,9 +70,11 @@ def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callab
 def as_many_threads_as_torch() -> None:
     """Let kernels run on as many threads as torch's operations.
 
-    Numba's first use of its threads sets OpenMP's number, which is torch's, too, to that of all cores: it is put back.
+    Numba's first use of its threads sets OpenMP's number of threads, which torch shares, to that of all cores: torch's
+    number is restored.
     """
     threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    config: Any = numba.config
+    numba.set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
