@@ -22,7 +22,7 @@ BEFORE_BASICSR: tuple[Cure, ...] = (
 # Cures of BasicSR's own modules, which can be imported only after the ones above. Their order is the order in which
 # they wrap: the checks of options come after the option file has been read.
 AFTER_BASICSR = {
-    "bidiffsr_arch.compat.registry": ("unknown_names",),
+    "bidiffsr_arch.compat.registry": ("unknown_names", "names_of_others"),
     "bidiffsr_arch.compat.options": (
         "command_line",
         "own_roots",

@@ -129,8 +129,7 @@ def resumed_epochs() -> bool:
 
 
 def resumed_models() -> bool:
-    """A resumed model went on with other random states, and with the old learning rate whatever the options say: with
-    the saved states, and with what the options say now."""
+    """A resumed model had new random states and the old learning rate: saved states are restored, new options count."""
     stock = BaseModel.resume_training
     if not contains(stock, "Wrong lengths of optimizers"):
         return False
