@@ -228,7 +228,7 @@ def test_doctor(capsys, monkeypatch):
     monkeypatch.setenv("BIDIFFSR_LPIPS_WEIGHTS", "/no/such/file")
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
-    for heading in ("versions:", "device:", "cures applied to BasicSR and torchvision:", "registered:", "LPIPS:"):
+    for heading in ("versions:", "device:", "threads:", "patches of BasicSR and torchvision:", "registered:", "LPIPS:"):
         assert f"{heading}\n" in shown
     assert "BIDiffSRUNet, SR3UNet" in shown
     assert "no such file" in shown

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bidiffsr_arch.diffusion.schedule import Diffusion, known_samplers
+from bidiffsr_arch.diffusion.samplers import known_samplers
+from bidiffsr_arch.diffusion.schedule import Diffusion
 from bidiffsr_arch.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -119,7 +120,7 @@ def test_other_options_reach_the_scheduler():
         ({"scheduler_type": "DIM"}, "scheduler_type to be one of .*DDIM"),
         ({"scheduler_type": "FlowMatchEulerDiscrete"}, "scheduler_type to be one of"),
         ({"shedule": "linear"}, "did you mean schedule"),
-        ({"schedule": "quadratic"}, "expected a beta_schedule that diffusers' DDPMScheduler takes"),
+        ({"schedule": "quadratic"}, "expected a beta_schedule that diffusers' DDIMScheduler takes"),
         ({"prediction_type": "noise"}, "prediction_type to be one of epsilon"),
         ({"num_inference_steps": 0}, "num_inference_steps to be a whole number"),
         ({"n_timestep": 1.5}, "n_timestep to be a whole number"),
@@ -131,3 +132,9 @@ def test_wrong_options_are_named(change, message):
         Diffusion(REFERENCE | change)
     named = {"DDIM", "DDPM", "DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "HeunDiscrete"}
     assert named <= set(known_samplers()) and "DDIMInverse" not in known_samplers()
+
+
+@pytest.mark.parametrize("name", sorted(known_samplers()))
+def test_every_sampler_has_the_noise_levels_of_training(name):
+    diffusion = Diffusion(REFERENCE | {"scheduler_type": name})
+    torch.testing.assert_close(diffusion.alphas_cumprod, diffusion.training.alphas_cumprod, rtol=0, atol=0)

@@ -6,9 +6,7 @@ What is shown or written is complete (a file's `base:` is merged into it), so th
 import argparse
 from pathlib import Path
 
-from bidiffsr_arch.config.option_file import dump_options, merged_options, read_yaml, shipped, shipped_path
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import write_bytes
 
 EXAMPLE = "basicsr options train_BIDiffSR_x4 -o my_train.yml"
 
@@ -28,6 +26,8 @@ def comments_at_top(text: str) -> str:
 
 def complete_text(path: Path) -> str:
     """An option file's text without `base:`; a file without one as it is, comments included."""
+    from bidiffsr_arch.config.option_file import dump_options, merged_options, read_yaml
+
     text = path.read_text(encoding="utf-8")
     if "base" not in read_yaml(path):
         return text
@@ -40,6 +40,9 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: no such option file, or the output exists.
     """
+    from bidiffsr_arch.config.option_file import shipped, shipped_path
+    from bidiffsr_arch.files import write_bytes
+
     if args.name is None:
         if args.output:
             raise InputError("expected the NAME of the option file to write with -o; `basicsr options` lists them")

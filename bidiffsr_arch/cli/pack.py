@@ -1,15 +1,14 @@
-"""Pack a trained network for 1-bit inference: 1 bit a binary weight, and all that using it needs, in one file.
+"""Pack a trained network for 1-bit inference: 1 bit for each binary weight, and all that is needed to run it, in one
+file.
 
 The file runs without an option file: it holds the architecture, the scale, the noise schedule and what is diffused. Use
-it as
-`path: pretrain_network_g:` of a file for testing. The averaged network (`params_ema`) is taken where the checkpoint has
-one.
+it as `--weights` of `basicsr upscale`, or, for a diffusion network, as `path: pretrain_network_g:` of an option file
+for testing. The averaged network (`params_ema`) is taken where the checkpoint has one.
 """
 
 import argparse
 from pathlib import Path
 
-from bidiffsr_arch.config.option_file import load_options
 from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BIDiffSR_x4.safetensors"
@@ -37,37 +36,35 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"expected an output that ends in .safetensors, got {args.output}")
     if output.exists() and not args.overwrite:
         raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
-    options = load_options(args.opt)
-
+    from bidiffsr_arch.config.option_file import load_options
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.files import digest
-    from bidiffsr_arch.networks import build_network, load_parameters
+    from bidiffsr_arch.networks import build_network, is_direct, load_parameters
     from bidiffsr_arch.packed import Description, pack, save_packed
     from bidiffsr_arch.packed.file_format import SAMPLING
+    from bidiffsr_arch.packed.registry import architecture_named
 
+    options = load_options(args.opt)
     network_g = plain(options["network_g"])
-    if network_g["type"] != "BIDiffSRUNet":
-        raise InputError(
-            f"expected network_g: type: BIDiffSRUNet in {args.opt}, got {network_g['type']}; "
-            "only 1-bit networks can be packed"
-        )
+    architecture_named(network_g["type"])
     network = build_network(network_g)
     found = load_parameters(network, args.checkpoint, args.params or "params_ema", args.opt)
     if args.params and found != args.params:
         raise InputError(
             f"expected {args.params} in {args.checkpoint}, it has {found}; leave --params out to take that"
         )
-    sampling = SuperResolution(options)  # refuses options that do not fit together
+    packed = pack(network, "torch")
     given = {name: plain(options[name]) for name in SAMPLING if options.get(name) is not None}
+    if not is_direct(network):
+        given["steps"] = SuperResolution(options).diffusion.num_inference_steps  # refuses options that do not fit
     description = Description(
         network_g=network_g,
         **given,
-        steps=sampling.diffusion.num_inference_steps,
         source=Path(args.checkpoint).name,
         source_sha256=digest(args.checkpoint),
         params=found,
     )
-    size = save_packed(pack(network, "torch"), output, description, half=args.half, overwrite=args.overwrite)
+    size = save_packed(packed, output, description, half=args.half, overwrite=args.overwrite)
     before = Path(args.checkpoint).stat().st_size
     print(f"wrote {output}: {size / 1e6:.2f} MB, {before / size:.1f} times less than {args.checkpoint} ({found})")
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bidiffsr_arch.config.option_file import dump_options
-
 
 def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
     """BasicSR's arguments, with both spellings of the rank that launchers use."""
@@ -37,6 +35,8 @@ def basicsr_arguments(args: argparse.Namespace, options: OrderedDict | None = No
     argv += ["--auto_resume"] * args.auto_resume + ["--debug"] * args.debug
     with tempfile.TemporaryDirectory(prefix="basicsr_") as folder:
         if options is not None:
+            from bidiffsr_arch.config.option_file import dump_options
+
             argv[2] = str(Path(folder, Path(args.opt).name))
             Path(argv[2]).write_text(dump_options(options), encoding="utf-8")
         elif args.force_yml:

@@ -13,11 +13,8 @@ import sys
 from collections import OrderedDict
 
 from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments
-from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.compat import require_basicsr
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
-from bidiffsr_arch.plugins import load_plugins
-from bidiffsr_arch.training.option_check import check_options
-from bidiffsr_arch.training.signals import saving_on_signals
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
 NEEDED = ("train", "logger")
@@ -37,8 +34,13 @@ def run(args: argparse.Namespace) -> int:
         0, or 128 + the number of the signal that training was stopped by.
     Raises:
         CheckFailed: a loss is lost, or another process of the run, or the disk is too small for a dry run.
-        InputError: the option file is not one for training, or wrong.
+        InputError: the option file is not one for training, or wrong; or there is no BasicSR.
     """
+    require_basicsr("`basicsr train`")
+    from bidiffsr_arch.config.option_file import load_options
+    from bidiffsr_arch.plugins import load_plugins
+    from bidiffsr_arch.training.option_check import check_options
+
     options = load_options(args.opt, args.force_yml)
     missing = [f"`{key}:`" for key in NEEDED if not options.get(key)]
     if "train" not in options["datasets"]:
@@ -79,6 +81,8 @@ def train(args: argparse.Namespace, options: OrderedDict | None = None) -> None:
     """
     from basicsr.train import train_pipeline
     from torch import distributed
+
+    from bidiffsr_arch.training.signals import saving_on_signals
 
     with basicsr_arguments(args, options), saving_on_signals():
         try:

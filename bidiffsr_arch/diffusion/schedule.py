@@ -4,15 +4,16 @@ The option block is the reference's ``beta_schedule``; every other key in it goe
 This file knows nothing of pictures' ranges, of networks' insides or of BasicSR.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bidiffsr_arch.diffusion.samplers import arguments, diffusers_class, sampler_class
 from bidiffsr_arch.errors import InputError, choose
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -36,29 +37,8 @@ DEFAULTS = {
     "timestep_spacing": "leading",
     "clip_sample": True,
 }
-# In diffusers, too, and no samplers for such networks: the way from pictures to noise, and other models' own.
-NOT_SAMPLERS = ("DDIMInverse", "DPMSolverMultistepInverse", "CogVideoXDDIM", "CogVideoXDPM", "LCM", "TCD", "UnCLIP")
+TRAINING_SCHEDULER = "DDPMScheduler"
 TIME_INPUTS = ("timestep", "noise_level")
-
-
-def known_samplers() -> dict[str, type]:
-    """diffusers' schedulers that work on a discrete schedule of betas, by name without "Scheduler"."""
-    import diffusers
-
-    classes = {
-        name.removesuffix("Scheduler"): getattr(diffusers, name)
-        for name in dir(diffusers)
-        if name.endswith("Scheduler")
-    }
-    return {
-        name: cls
-        for name, cls in classes.items()
-        if {"num_train_timesteps", "beta_schedule", "prediction_type"} <= _arguments(cls) and name not in NOT_SAMPLERS
-    }
-
-
-def _arguments(function: Callable) -> set[str]:
-    return set(inspect.signature(function).parameters)
 
 
 class Diffusion:
@@ -77,8 +57,6 @@ class Diffusion:
     """
 
     def __init__(self, beta_schedule: Mapping[str, Any], time_input: str = "timestep") -> None:
-        from diffusers import DDPMScheduler
-
         options = dict(beta_schedule)
         if options.pop("is_guidance", False):
             raise InputError(
@@ -88,23 +66,28 @@ class Diffusion:
         options.pop("guidance_scale", None)
         self.time_input = choose("time_input", time_input, {name: name for name in TIME_INPUTS})
         self.num_inference_steps = _positive("num_inference_steps", options.pop("num_inference_steps", 50))
-        name = str(options.pop("scheduler_type", "DDIM"))
-        sampler_class = choose("beta_schedule: scheduler_type", name.removesuffix("Scheduler"), known_samplers())
+        self.sampler_class = sampler_class(str(options.pop("scheduler_type", "DDIM")))
 
         options = DEFAULTS | {REFERENCE_KEYS.get(key, key): value for key, value in options.items()}
         options["num_train_timesteps"] = _positive("n_timestep", options["num_train_timesteps"])
         options["beta_schedule"] = SCHEDULE_NAMES.get(options["beta_schedule"], options["beta_schedule"])
-        _refuse_unknown(options, _arguments(sampler_class) | _arguments(DDPMScheduler))
+        known = arguments(self.sampler_class)
+        if not options.keys() <= known:
+            known |= arguments(diffusers_class(TRAINING_SCHEDULER))
+        _refuse_unknown(options, known)
         self.prediction_type = choose("prediction_type", options["prediction_type"], PREDICTIONS)
-        self.options, self.sampler_class = options, sampler_class
+        self.options = options
 
-        self.training = self._build(DDPMScheduler)
-        self.alphas_cumprod: Tensor = self.training.alphas_cumprod
-        self.sampler_clips = "clip_sample" in _arguments(sampler_class)
-        self._build(sampler_class)
+        self.sampler_clips = "clip_sample" in arguments(self.sampler_class)
+        self.alphas_cumprod: Tensor = self._build(self.sampler_class).alphas_cumprod
+
+    @cached_property
+    def training(self) -> Any:
+        """The scheduler that adds noise; sampling needs none but its own."""
+        return self._build(diffusers_class(TRAINING_SCHEDULER))
 
     def _build(self, cls: type, **changes: Any) -> Any:
-        options = {key: value for key, value in (self.options | changes).items() if key in _arguments(cls)}
+        options = {key: value for key, value in (self.options | changes).items() if key in arguments(cls)}
         try:
             return cls(**options)
         except (NotImplementedError, TypeError, ValueError) as error:
@@ -176,7 +159,7 @@ class Diffusion:
             The predicted x0, (B, C, H, W).
         """
         sampler = self.sampler(steps, noise.device)
-        extra = {"generator": generators} if "generator" in _arguments(sampler.step) else {}
+        extra = {"generator": generators} if "generator" in arguments(sampler.step) else {}
         x = noise * sampler.init_noise_sigma
         for t in progress(sampler.timesteps):
             time = t.expand(len(x))

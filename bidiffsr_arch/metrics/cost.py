@@ -8,6 +8,7 @@ parameters.
 
 import copy
 import inspect
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -26,6 +26,8 @@ from torch.utils._pytree import tree_map_only
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.cost_rules import aten, price
+
+logger = logging.getLogger("basicsr")  # BasicSR's own, which writes to the log file of a run
 
 BINARY_WEIGHTS_PER_PARAMETER = 32
 BINARY_OPS_PER_OPERATION = 64
@@ -273,5 +275,5 @@ def _measured_cost(metric: str, input_size: Sequence[int] = (256, 256)) -> Cost:
         sizes[size] = count_cost(network, size)
         if sizes[size].uncounted:
             names = ", ".join(sizes[size].uncounted)
-            get_root_logger().warning(f"{type(network).__name__}: not counted in params and OPs: {names}")
+            logger.warning(f"{type(network).__name__}: not counted in params and OPs: {names}")
     return sizes[size]

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from basicsr.metrics.metric_util import reorder_image
 
 from bidiffsr_arch.errors import InputError
 
@@ -70,7 +69,7 @@ def calculate_lpips(
     network = load_lpips(net, weights, device)
     if img.shape != img2.shape:
         raise InputError(f"expected two images of one shape for LPIPS, got {img.shape} and {img2.shape}")
-    images = [_network_input(reorder_image(image, input_order), crop_border) for image in (img, img2)]
+    images = [_network_input(_height_width_channels(image, input_order), crop_border) for image in (img, img2)]
     min_side, size = BACKBONES[net].min_side, tuple(images[0].shape[2:])
     if min(size) < min_side:
         warnings.warn(f"LPIPS ({net}) needs images of at least {min_side}x{min_side}, got {size}: nan", stacklevel=2)
@@ -149,6 +148,15 @@ def _load(net: str, path: Path, device: str) -> torch.nn.Module:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsMissing(f"{unfit} something else ({reason})") from error
     return network.to(device)
+
+
+def _height_width_channels(image: np.ndarray, input_order: str) -> np.ndarray:
+    """(H, W), (H, W, C) or, by `input_order`, (C, H, W) -> (H, W, C)."""
+    if input_order not in ("HWC", "CHW"):
+        raise InputError(f"expected input_order to be HWC or CHW, got {input_order!r}")
+    if image.ndim == 2:
+        return image[..., None]
+    return image.transpose(1, 2, 0) if input_order == "CHW" else image
 
 
 def _network_input(image: np.ndarray, crop_border: int) -> torch.Tensor:

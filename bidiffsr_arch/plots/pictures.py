@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 import torch
-from basicsr.metrics import calculate_psnr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.metrics.psnr import psnr_y
 from bidiffsr_arch.plots.probe import as_image, as_tensor
 from bidiffsr_arch.upscale.upscaler import Upscaler
 
@@ -65,17 +65,13 @@ def comparison(upscaler: Upscaler, photographs: Mapping[str, np.ndarray]) -> Fig
         result = upscaler(low)
         rows.append({
             f"{name}: LR": cv2.resize(low, high.shape[1::-1], interpolation=cv2.INTER_NEAREST),
-            f"bicubic, {_psnr(bicubic, high, upscaler.scale):.2f} dB": bicubic,
-            f"result, {_psnr(result, high, upscaler.scale):.2f} dB": result,
+            f"bicubic, {psnr_y(bicubic, high, upscaler.scale):.2f} dB": bicubic,
+            f"result, {psnr_y(result, high, upscaler.scale):.2f} dB": result,
             "HR": high,
         })  # fmt: skip
     figure = grid(rows, next(iter(photographs.values())).shape)
     figure.suptitle(f"x{upscaler.scale}, PSNR on Y in dB, border of {upscaler.scale} pixels excluded")
     return figure
-
-
-def _psnr(image: np.ndarray, high: np.ndarray, border: int) -> float:
-    return calculate_psnr(image[..., ::-1], high[..., ::-1], crop_border=border, test_y_channel=True)
 
 
 def grid(rows: Sequence[Mapping[str, np.ndarray]], shape: tuple[int, ...]) -> Figure:

@@ -40,7 +40,7 @@ from bidiffsr_arch.config.option_kinds import (
 from bidiffsr_arch.errors import InputError
 
 OUR_MODELS = ("BIDiffSRModel", "BicubicModel")
-OUR_NETWORKS = ("BIDiffSRUNet", "SR3UNet")
+OUR_NETWORKS = ("BBCUNet", "BIDiffSRUNet", "SR3UNet")
 CHECKED_MODELS = (*OUR_MODELS, "SRModel")
 PAIRED_DATA_SETS = ("MultiPairedImageDataset", "PairedImageDataset")
 PHASES = {True: ("train", "val"), False: ("val", "test")}
