@@ -11,6 +11,7 @@ import sys
 from contextlib import redirect_stdout
 
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.plugins import add_plugin_argument, import_plugins
 
 EXAMPLE = "basicsr cost -opt options/test_SR3_x4.yml options/test_BIDiffSR_x4.yml --input-size 256 256"
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input-size", nargs=2, type=int, default=[256, 256], metavar=("H", "W"),
         help="size of the pictures that the network is given (default 256 256); where it enlarges them, before",
     )  # fmt: skip
+    add_plugin_argument(parser)
     parser.add_argument("--by-module", action="store_true", help="also every module, with what is in it")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON and nothing else")
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
 
     from bidiffsr_arch.cli.cost_table import as_json, as_page, as_text, count_file, remarks
 
+    import_plugins(args.plugin, {})
     with redirect_stdout(sys.stderr):  # for networks that print
         rows = [count_file(file, args.input_size) for file in tqdm(args.opt, unit="network", leave=False, disable=None)]
     if args.json:

@@ -1,4 +1,4 @@
-"""Cures of reading pictures."""
+"""Patches of reading images."""
 
 import itertools
 import random

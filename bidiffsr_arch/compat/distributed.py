@@ -1,7 +1,8 @@
-"""Cures of several processes: on machines without a GPU, and on machines with other numbers of GPUs."""
+"""Patches of several processes: on machines without a GPU, and on machines with other numbers of GPUs."""
 
 import os
 import subprocess
+import sys
 
 import torch
 from basicsr.models.base_model import BaseModel
@@ -15,6 +16,18 @@ from bidiffsr_arch.errors import InputError
 # gloo serves tensors on CPUs, nccl those on GPUs; which is used is decided tensor by tensor.
 CPU_BACKEND, ALL_BACKENDS = "gloo", "cpu:gloo,cuda:nccl"
 DEFAULT_PORT = 29500
+
+
+def chosen_launcher(given: str) -> str:
+    """The launcher: ``pytorch`` where torchrun started this process and none was given, which the first process says.
+
+    Else each process would train alone, and archive the folder of the others.
+    """
+    if given != "none" or not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return given
+    if os.environ["RANK"] == "0":
+        print(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: --launcher pytorch is assumed", file=sys.stderr, flush=True)
+    return "pytorch"
 
 
 def _join(local_rank: int, **kwargs) -> None:
