@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bidiffsr_arch import archs, description, hub
 from bidiffsr_arch.config.option_file import load_options
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.plugins import failed_plugins, load_plugins
+from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
 
 CHECKPOINT, SAFETENSORS = ".pth", ".safetensors"
 # Where a checkpoint may keep its parameters, in order of preference.
@@ -298,6 +298,7 @@ def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | 
         raise InputError(f"{chosen}: expected `network_g:` and `scale:`, as a network is trained with, found none")
     if option_file is not None:
         _refuse_other_scale(path, option_file, options["scale"])
+    import_plugins((), options)
     network = build_network(options["network_g"])
     load_parameters(network, path, options=chosen)
     multiple = getattr(network.eval(), "multiple", 1)
