@@ -1,7 +1,7 @@
 """From a file of weights to a network that can be sampled: what it was trained to do is found with it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from bidiffsr_arch.checkpoint import read_checkpoint
-from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.diffusion.super_resolution import Network
 from bidiffsr_arch.errors import InputError, choose
 
@@ -142,7 +142,7 @@ def _read_packed(path: Path, option_file: str | Path | None, packed: bool | None
     if option_file is not None:
         raise InputError(f"expected no -opt with {path}: a packed network brings its own options")
     network, description = load_packed(path)
-    options = {name: value for name, value in asdict(description).items() if value is not None}
+    options = {name: value for name, value in description.model_dump().items() if value is not None}
     if "scale" not in options:
         raise InputError(f"expected {path} to say its scale, it does not; pack it again with `basicsr pack`")
     if "steps" in options:

@@ -11,7 +11,9 @@ import pytest
 
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.cli.check import DIFFERS, NOT_CHECKED, OK, compare, table
-from bidiffsr_arch.config.option_file import dump_options, load_options, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
+from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.data.resize import imresize
 
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import enlarge, pad_to_multiple
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -258,7 +259,7 @@ def test_options_that_do_not_fit_are_refused(changes, message, options):
 
 @pytest.mark.parametrize("diffuse", ["image", "residual"])
 def test_what_is_diffused_leads_back_to_the_picture(options, diffuse):
-    task = SuperResolution(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1]))
+    task = SuperResolution(Trained.part_of(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])))
     assert task.inward(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
     gt, condition = torch.rand(2, 1, 3, 4, 4)
     x0 = task.clean(task.inward(gt), task.inward(condition))

@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidiffsr_arch.config.option_file import dump_options, load_options, merged_options, read_yaml
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.yaml import dump_options, merged_options, read_yaml
 from bidiffsr_arch.errors import InputError
 
 SMALL = """\
@@ -197,9 +198,9 @@ def test_every_float_survives_writing_and_reading(value):
 
 
 def load_text(text: str):
-    from bidiffsr_arch.config.option_file import _parse
+    from bidiffsr_arch.config.yaml import parse
 
-    return _parse(text, "text")
+    return parse(text, "text")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from torch import nn
 from tqdm import tqdm
 
 from bidiffsr_arch.cli.pipeline import load_plugins
-from bidiffsr_arch.config.option_file import load_options, read_yaml
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.yaml import read_yaml
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.metrics.cost import Cost, count_cost
 from bidiffsr_arch.metrics.published import PUBLISHED, PUBLISHED_SIZE, Published

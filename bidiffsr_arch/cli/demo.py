@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 
 from bidiffsr_arch.cli import train
-from bidiffsr_arch.config.option_file import load_options, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.data.demo import write_demo
 from bidiffsr_arch.data.strip import strip
 from bidiffsr_arch.errors import CheckFailed

@@ -6,7 +6,8 @@ What is shown or written is complete (a file's `base:` is merged into it), so th
 import argparse
 from pathlib import Path
 
-from bidiffsr_arch.config.option_file import dump_options, merged_options, read_yaml, shipped, shipped_path
+from bidiffsr_arch.config.shipped import shipped, shipped_path
+from bidiffsr_arch.config.yaml import dump_options, merged_options, read_yaml
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from bidiffsr_arch.cli.pipeline import load_plugins
-from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BIDiffSR_x4.safetensors"
@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> None:
 
     from bidiffsr_arch.archs import BIDiffSRUNet
     from bidiffsr_arch.checkpoint import read_checkpoint
+    from bidiffsr_arch.config.diffusion import Trained
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.packed import Description, pack, save_packed
-    from bidiffsr_arch.packed.file_format import SAMPLING
     from bidiffsr_arch.training.checkpoint_file import digest
 
     network_g = plain(options["network_g"])
@@ -72,12 +72,12 @@ def run(args: argparse.Namespace) -> None:
             f"places; first: {lines[0][:200]}"
         ) from error
 
-    sampling = SuperResolution(options)  # refuses options that do not fit together
-    given = {name: plain(options[name]) for name in SAMPLING if options.get(name) is not None}
+    trained = Trained.part_of(options, args.opt)
+    SuperResolution(trained)  # refuses a schedule that diffusers does not take
     description = Description(
         network_g=network_g,
-        **given,
-        steps=sampling.diffusion.num_inference_steps,
+        **trained.model_dump(),
+        steps=trained.beta_schedule.num_inference_steps,
         source=Path(args.checkpoint).name,
         source_sha256=digest(args.checkpoint),
         params=found,

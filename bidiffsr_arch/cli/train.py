@@ -12,14 +12,14 @@ import os
 import sys
 from collections import OrderedDict
 
-from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
-from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.cli.pipeline import load_plugins
+from bidiffsr_arch.config.command_line import add_basicsr_arguments
+from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
 from bidiffsr_arch.training.option_check import check_options
 from bidiffsr_arch.training.signals import saving_on_signals
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
-NEEDED = ("train", "logger")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,19 +39,12 @@ def run(args: argparse.Namespace) -> int:
         InputError: the option file is not one for training, or wrong.
     """
     options = load_options(args.opt, args.force_yml)
-    missing = [f"`{key}:`" for key in NEEDED if not options.get(key)]
-    if "train" not in options["datasets"]:
-        missing.append("`datasets: train:`")
-    if missing:
-        raise InputError(
-            f"{args.opt}: expected {', '.join(missing)} to train by, found none; `basicsr test` needs none"
-        )
     load_plugins()
     check_options(options, args.opt, is_train=True)
     if args.dry_run:
         return check_training(args, options)
     try:
-        train(args)
+        train(args, options)
     except Stopped as stop:
         print(f"basicsr: {stop}", file=sys.stderr)
         return stop.exit_status
@@ -69,8 +62,8 @@ def check_training(args: argparse.Namespace, options: OrderedDict) -> int:
     return 0
 
 
-def train(args: argparse.Namespace, options: OrderedDict | None = None) -> None:
-    """Train by BasicSR, with `options` in place of the option file's where they are given.
+def train(args: argparse.Namespace, options: OrderedDict) -> None:
+    """Train by BasicSR.
 
     Raises:
         Stopped: a signal asked to; a state is saved.
@@ -79,7 +72,9 @@ def train(args: argparse.Namespace, options: OrderedDict | None = None) -> None:
     from basicsr.train import train_pipeline
     from torch import distributed
 
-    with basicsr_arguments(args, options), saving_on_signals():
+    from bidiffsr_arch.compat.options import handed_over
+
+    with handed_over(args, options), saving_on_signals():
         try:
             train_pipeline(os.getcwd())
         except RuntimeError as error:

@@ -28,10 +28,13 @@ AFTER_BASICSR = {
         "own_roots",
         "gpus_without_cuda",
         "missing_data",
+        "missing_suffix",
+        "impossible_loading",
         "stray_folders",
         "drawn_seed",
         "archive_names",
     ),
+    "bidiffsr_arch.compat.optimization": ("more_optimizers", "more_schedulers", "reached_rate"),
     "bidiffsr_arch.compat.distributed": ("distributed_start", "distributed_slurm", "distributed_model"),
     "bidiffsr_arch.compat.data": (
         "worker_seeds",

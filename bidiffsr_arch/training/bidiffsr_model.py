@@ -3,7 +3,6 @@
 import inspect
 import json
 from collections import OrderedDict
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,26 +11,23 @@ from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
 from bidiffsr_arch.checkpoint import read_checkpoint
+from bidiffsr_arch.config.file import DiffusionOptions
+from bidiffsr_arch.config.training import Step, Train
 from bidiffsr_arch.diffusion.images import enlarge
-from bidiffsr_arch.diffusion.schedule import Diffusion
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
-from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training.resumable_model import ResumableSRModel
 from bidiffsr_arch.training.sample_order import DIFFUSION, Place
 from bidiffsr_arch.training.stepping import Stepping
 
 PACKED_SUFFIX = ".safetensors"
-IS_ONE_TIME = {"sample": False, "batch": True}
 
 
 class BIDiffSRModel(ResumableSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
-    Options beside SRModel's, at the top level of the option file: those of `SuperResolution` (``beta_schedule``,
-    ``diffuse``, ``residual_scale``, ``time_input``, ``data_range``), and ``timestep_sampling``: ``sample``, each
-    picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference). Under ``train``: those of
-    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``). With ``val:
-    packed: true``, or a packed file as ``path: pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
+    Its options beside SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Step`. With ``val: packed:
+    true``, or a packed file as ``path: pretrain_network_g``, inference is packed (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
@@ -40,11 +36,11 @@ class BIDiffSRModel(ResumableSRModel):
     packed: nn.Module | None = None
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.super_resolution = SuperResolution(opt)
+        options = _checked(opt)
+        self.super_resolution = SuperResolution(options)
         self.diffusion = self.super_resolution.diffusion
-        self.one_time = choose("timestep_sampling", opt.get("timestep_sampling", "sample"), IS_ONE_TIME)
-        self.stepping = Stepping(opt.get("train") or {})
-        _check(opt, self.diffusion)
+        self.one_time = options.timestep_sampling == "batch"
+        self.stepping = Stepping(options.train or Step())
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
@@ -81,9 +77,8 @@ class BIDiffSRModel(ResumableSRModel):
             raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
         self.packed, description = load_packed(path)
         defaults = {name: entry.default for name, entry in inspect.signature(type(self.net_g)).parameters.items()}
-        given, wanted = (
-            defaults | source["network_g"] | {"scale": source["scale"]} for source in (asdict(description), self.opt)
-        )
+        given = defaults | description.network_g | {"scale": description.scale}
+        wanted = defaults | self.opt["network_g"] | {"scale": self.opt["scale"]}
         for key in given.keys() & wanted.keys():
             if json.dumps(given[key]) != json.dumps(wanted[key]):  # which does not tell lists from tuples
                 raise InputError(f"expected {key}: {given[key]}, as {path} was packed, got {wanted[key]}")
@@ -185,16 +180,9 @@ class BIDiffSRModel(ResumableSRModel):
         return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
 
 
-def _check(opt: dict[str, Any], diffusion: Diffusion) -> None:
-    """Refuse options that cannot work together, before anything is built."""
-    steps = opt["network_g"].get("total_step")
-    if steps is not None and steps != diffusion.total_step:
-        raise InputError(
-            "expected network_g: total_step and beta_schedule: n_timestep to be equal, "
-            f"got {steps} and {diffusion.total_step}"
-        )
+def _checked(opt: dict[str, Any]) -> DiffusionOptions:
+    """Those of BasicSR's options that the model itself reads; a test does not look at ``train``."""
+    own = {key: value for key, value in opt.items() if key != "train"}
     if opt["is_train"]:
-        if opt["train"].get("perceptual_opt"):
-            raise InputError("expected train: pixel_opt alone, got perceptual_opt: the prediction is no picture")
-        if not opt["train"].get("pixel_opt"):
-            raise InputError("expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}")
+        own["train"] = {key: value for key, value in opt["train"].items() if key in Train.names()}
+    return DiffusionOptions.part_of(own)

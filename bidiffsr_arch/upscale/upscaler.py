@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -53,10 +54,10 @@ class Upscaler:
         tile: int | None = TILE,
         overlap: int = OVERLAP,
     ) -> None:
-        options = dict(weights.options)
+        trained = Trained.part_of(weights.options)
         if sampler is not None:
-            options["beta_schedule"] = (options.get("beta_schedule") or {}) | {"scheduler_type": sampler}
-        self.super_resolution = SuperResolution(options)
+            trained = trained.sampled_by(scheduler_type=sampler)
+        self.super_resolution = SuperResolution(trained)
         if not 0 <= seed < 2**63:
             raise InputError(f"expected a seed from 0 on, got {seed}")
         self.scale, self.steps, self.seed = weights.scale, steps, seed
