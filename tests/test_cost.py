@@ -227,6 +227,21 @@ def test_counts_each_binarizer_by_hand(binarizer: str, params_fp: int, ops_fp: i
     assert cost.uncounted == {}
 
 
+@pytest.mark.parametrize("unet", [BIDiffSRUNet, SR3UNet])
+def test_counts_a_network_on_patches_by_hand(unet: type[nn.Module]) -> None:
+    """Its inputs are images; its first layer sees 6 * 2² channels on a quarter of the pixels, its last gives 3 * 2²."""
+    sizes = dict(inner_channel=8, norm_groups=4, channel_mults=[1], res_blocks=1, mid_attn=False)
+    cost = count_cost(unet(**sizes, patch_size=2, input_scale=0.5), (12, 20))
+    assert cost.inputs == ((1, 3, 12, 20), (1, 3, 12, 20), (1,))
+    ops = {module.name: module.ops_fp for module in cost.modules}
+    pixels = 6 * 10
+    assert ops["downs.0"] == 24 * 8 * 9 * pixels
+    assert ops["final_conv"] == (8 * 12 * 9 + 5 * 8) * pixels
+    whole, quarter = count_cost(unet(**sizes), (6, 10)), cost
+    assert (whole.ops_binary, whole.uncounted) == (quarter.ops_binary, quarter.uncounted)
+    assert quarter.ops_fp - whole.ops_fp == (18 * 8 * 9 + 8 * 9 * 9) * pixels
+
+
 def test_shared_module_has_its_parameters_once_and_its_operations_each_time() -> None:
     linear = nn.Linear(4, 4)
     cost = count_cost(nn.Sequential(linear, linear), inputs=torch.zeros(1, 4))

@@ -35,9 +35,12 @@ def test_ddim_follows_the_references_trajectory():
     seen, times = [], []
 
     def predict(x_t: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        # The reference's own x_t is what the network sees: this network doubles a rounding error at each step, so that
+        # its own trajectory differs between CPUs from the tenth step on.
+        reference_x_t = golden["traj"][len(seen)]
         seen.append(x_t)
         times.append(int(time))
-        return torch.sin(3 * x_t + time / 500)
+        return torch.sin(3 * reference_x_t + time / 500)
 
     seen.append(diffusion.sample(predict, golden["traj"][0]))
     assert times == golden["timesteps"].tolist()

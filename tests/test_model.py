@@ -128,6 +128,19 @@ def test_each_sample_draws_its_own_timestep_unless_told_otherwise(options):
     assert one.shape == (16,) and one.unique().tolist() == [time[0].item()]
 
 
+def test_timesteps_are_drawn_by_weight(options):
+    visited = build(options).diffusion.sampler().timesteps.tolist()  # 4 of 100
+
+    def drawn(weights: dict[str, float] | None) -> list[int]:
+        options["train"]["timestep_weighting"] = weights
+        return build(options)._draw(torch.zeros(400, 1, 1, 1), 5)[0].tolist()
+
+    assert set(drawn({"sampler": 1})) == set(visited)
+    assert drawn({"uniform": 2, "sampler": 0}) == drawn({"uniform": 1}) == drawn(None)
+    share = sum(time in visited for time in drawn({"uniform": 1, "sampler": 3})) / 400
+    assert abs(share - (0.75 + 0.25 * 4 / 100)) < 4 * (0.25 * 0.75 / 400) ** 0.5  # four standard deviations
+
+
 def test_draws_depend_on_seed_iteration_and_place_not_on_the_number_of_processes(options):
     whole_time, whole_noise = build(options)._draw(torch.zeros(4, 3, 2, 2), 5)
     for rank in range(2):
@@ -249,6 +262,10 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
         ({"residual_scale": 0}, "residual_scale other than 0"),
         ({"data_range": 1}, "data_range to be two numbers"),
         ({"beta_schedule": {"n_timestep": 50}}, "total_step and beta_schedule: n_timestep to be equal, got 100 and 50"),
+        ({"train": {"timestep_weighting": {"late": 1}}}, "to be one of uniform, sampler, got 'late'"),
+        ({"train": {"timestep_weighting": {"uniform": 0}}}, "a weight above 0 in train: timestep_weighting"),
+        ({"train": {"timestep_weighting": {"sampler": "all"}}}, "sampler to be a number from 0 on, got 'all'"),
+        ({"train": {"timestep_weighting": 3}}, "kinds with weights, got 3"),
         ({"train": {"perceptual_opt": {}, "pixel_opt": None}}, "expected a loss in train: pixel_opt"),
     ],
 )

@@ -1,15 +1,18 @@
 """Pictures made ready to load fast: squares, and an LMDB that BasicSR reads."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from basicsr.data import build_dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.data.lmdb import write_lmdb
-from bidiffsr_arch.data.pairs import write_pairs
+from bidiffsr_arch.data.pairs import Making, quality_of, write_pairs
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.subimages import Cut, write_subimages
 from bidiffsr_arch.errors import InputError
@@ -159,7 +162,7 @@ def photographs(tmp_path):
 @pytest.mark.parametrize("reduce", [1, 2])
 def test_photographs_become_pairs(photographs, tmp_path, reduce):
     out = tmp_path / "out"
-    assert write_pairs(photographs, out, [2, 4], reduce) == 2
+    assert write_pairs(photographs, out, Making([2, 4], reduce)) == 2
     original = read_picture(tmp_path / "b.png")
     reduced = original if reduce == 1 else imresize(original[:, :32], 1 / 2)
     high = read_picture(out / "HR" / "b.png")
@@ -170,13 +173,38 @@ def test_photographs_become_pairs(photographs, tmp_path, reduce):
         np.testing.assert_array_equal(low, imresize(high, 1 / scale))
 
 
+def test_low_resolution_through_jpeg(photographs, tmp_path):
+    """Quality is drawn for each picture by its name, so that a second run makes the same; HR has no JPEG in it."""
+    out = tmp_path / "out"
+    write_pairs(photographs, out, Making([2]))
+    high = (out / "HR" / "b.png").read_bytes()
+    assert write_pairs(photographs, out, Making([2], jpeg=(40, 60))) == 2
+    assert (out / "HR" / "b.png").read_bytes() == high
+    low = Image.fromarray(read_picture(out / "LR_bicubic" / "X2" / "bx2.png")[..., ::-1])
+    content = io.BytesIO()
+    low.save(content, "JPEG", quality=quality_of("bx2.png", 40, 60), subsampling="4:2:0")
+    expected = np.asarray(Image.open(content))[..., ::-1]
+    made = out / "LR_jpeg" / "X2" / "bx2.png"
+    np.testing.assert_allclose(read_picture(made).astype(int), expected.astype(int), atol=3)  # decoders round
+    before = made.stat().st_mtime_ns
+    write_pairs(photographs, out, Making([2], jpeg=(40, 60)))
+    assert made.stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="move it away"):
+        write_pairs(photographs, out, Making([2], jpeg=(5, 6)))
+
+
+def test_qualities_lie_between_the_two_and_differ():
+    drawn = {quality_of(f"{index}.png", 60, 69) for index in range(200)}
+    assert drawn == set(range(60, 70))
+
+
 def test_pairs_that_are_there_are_kept_and_missing_ones_made(photographs, tmp_path):
     out = tmp_path / "out"
-    write_pairs(photographs, out, [2])
+    write_pairs(photographs, out, Making([2]))
     lost = out / "LR_bicubic" / "X2" / "ax2.png"
     lost.unlink()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("b*.png")}
-    assert write_pairs(photographs, out, [2], workers=2) == 2
+    assert write_pairs(photographs, out, Making([2]), workers=2) == 2
     assert lost.exists()
     assert {path: path.stat().st_mtime_ns for path in out.rglob("b*.png")} == before
 
@@ -188,17 +216,19 @@ def test_pairs_that_are_there_are_kept_and_missing_ones_made(photographs, tmp_pa
         ({"scales": [64]}, "at least 64 x 64"),
         ({"reduce": 0}, "reduce from 1 on"),
         ({"reduce": 2}, "move it away"),
+        ({"jpeg": (80, 70)}, "the lower one first, got \\[80, 70\\]"),
+        ({"jpeg": (0, 70)}, "qualities from 1 to 100"),
         ({"sources": ["b.png", "b.png"]}, "1 names twice"),
         ({"sources": ["c.png"]}, "expected a picture at"),
     ],
 )
 def test_impossible_pairs_are_refused_before_anything_is_written(photographs, tmp_path, change, message):
     out = tmp_path / "out"
-    write_pairs(photographs, out, [2])
+    write_pairs(photographs, out, Making([2]))
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     sources = [tmp_path / name for name in change.pop("sources", [])] or photographs
     with pytest.raises(InputError, match=message):
-        write_pairs(sources, out, **{"scales": [2], **change})
+        write_pairs(sources, out, Making(**{"scales": [2], **change}))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
 
 

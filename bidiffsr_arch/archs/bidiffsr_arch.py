@@ -13,8 +13,11 @@ from bidiffsr_arch.archs.blocks import (
     ResBlockAttention,
     TimeCode,
     as_times,
+    check_patches,
     check_size,
+    image_to_patches,
     norm_swish,
+    patches_to_image,
     time_embedding,
 )
 from bidiffsr_arch.archs.feed import feed
@@ -80,6 +83,12 @@ class BIDiffSRUNet(nn.Module):
         zero_init: start with the last convolution at zero, so that an untrained network predicts 0.
         mid_attn: self-attention in the middle, whose cost grows with the square of its pixels: leave it out where few
             levels make them many.
+        patch_size: side P of the squares of pixels that become the channels of one position before the first
+            convolution, and pixels again after the last (space-to-depth, as of a vision transformer's patches). All
+            levels work at 1/P of the resolution; `image_size`, `attn_res` and `fp_res` still count the image's pixels.
+        input_scale: both inputs are multiplied by it, for values that are far from 1 (c_in of Karras et al. 2022).
+        output_scale: the prediction is multiplied by it, for targets that are far from 1 (their c_out): where they are
+            small, an Adam step of the last layer would otherwise jump over them.
     Raises:
         InputError: a combination that cannot work, with the reason.
     """
@@ -108,14 +117,20 @@ class BIDiffSRUNet(nn.Module):
         taa: bool = True,
         zero_init: bool = False,
         mid_attn: bool = True,
+        patch_size: int = 1,
+        input_scale: float = 1.0,
+        output_scale: float = 1.0,
     ) -> None:
         super().__init__()
         method = choose("binarizer", binarizer, BINARIZERS)
         down, up = choose("rescale", rescale, RESCALERS)
         fuse = choose("fusion", fusion, FUSIONS)
         _check(inner_channel, norm_groups, channel_mults, dynamic_group, binarizer, method, tar, taa)
+        check_patches(patch_size, input_scale=input_scale, output_scale=output_scale)
         self.total_step, self.dynamic_group = total_step, dynamic_group
-        self.multiple = 2 ** (len(channel_mults) - 1)
+        self.in_channel, self.patch_size = in_channel, patch_size
+        self.input_scale, self.output_scale = input_scale, output_scale
+        self.multiple = patch_size * 2 ** (len(channel_mults) - 1)
 
         binary = partial(
             BinaryConv2d,
@@ -133,7 +148,7 @@ class BIDiffSRUNet(nn.Module):
 
         self.timestep_level_mlp = time_embedding(inner_channel)
 
-        self.downs = nn.ModuleList([PlainConv2d(in_channel, inner_channel, 3)])
+        self.downs = nn.ModuleList([PlainConv2d(in_channel * patch_size**2, inner_channel, 3)])
         for level, (width, size) in enumerate(zip(widths, sizes, strict=True)):
             self.downs.extend(res_block(width, binary, size in attn_res) for _ in range(res_blocks))
             if level < len(widths) - 1:
@@ -149,13 +164,13 @@ class BIDiffSRUNet(nn.Module):
             if level > 0:
                 self.ups.append(up(width, binary))
 
-        self.final_conv = NormSwishConv(inner_channel, out_channel, norm_groups, zero_init=zero_init)
+        self.final_conv = NormSwishConv(inner_channel, out_channel * patch_size**2, norm_groups, zero_init=zero_init)
 
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """Predict what the noise schedule asks for (noise, clean picture or velocity).
 
         Args:
-            x_t: noisy picture, (B, 3, H, W); H and W multiples of ``2^(levels - 1)``.
+            x_t: noisy picture, (B, 3, H, W); H and W multiples of ``patch_size 2^(levels - 1)``.
             condition: enlarged low-resolution picture, same shape.
             time: timesteps in 0..T-1, (B,) or (B, 1), integer or float; each sample has its own.
         Returns:
@@ -168,7 +183,7 @@ class BIDiffSRUNet(nn.Module):
         code = TimeCode(
             self.timestep_level_mlp(time.to(x_t.dtype)), timestep_group(time, self.total_step, self.dynamic_group)
         )
-        x = torch.cat([condition, x_t], dim=1)
+        x = image_to_patches(torch.cat([condition, x_t], dim=1), self.patch_size, self.input_scale)
         skips = []
         for layer in self.downs:
             x = layer(x, code)
@@ -177,7 +192,7 @@ class BIDiffSRUNet(nn.Module):
             x = layer(x, code)
         for layer in self.ups:
             x = layer(x, skips.pop(), code) if isinstance(layer, Fusion) else layer(x, code)
-        return self.final_conv(x)
+        return patches_to_image(self.final_conv(x), self.patch_size, self.output_scale)
 
 
 def _check(

@@ -155,6 +155,27 @@ def as_times(time: Tensor, batch: int) -> Tensor:
     return time.reshape(batch)
 
 
+def image_to_patches(x: Tensor, patch_size: int, scale: float = 1.0) -> Tensor:
+    """``scale * x``, each patch's pixels as channels (space-to-depth): (B, C, H, W) -> (B, C P^2, H/P, W/P)."""
+    x = x if scale == 1 else x * scale
+    return x if patch_size == 1 else F.pixel_unshuffle(x, patch_size)
+
+
+def patches_to_image(x: Tensor, patch_size: int, scale: float = 1.0) -> Tensor:
+    """``scale * x``, channels as each patch's pixels (depth-to-space): (B, C P^2, H, W) -> (B, C, P H, P W)."""
+    x = x if scale == 1 else x * scale
+    return x if patch_size == 1 else F.pixel_shuffle(x, patch_size)
+
+
+def check_patches(patch_size: int, **scales: float) -> None:
+    """Raise InputError for a size or scales, given by name, that no network can have."""
+    if patch_size < 1:
+        raise InputError(f"expected patch_size to be 1 or more, got {patch_size}")
+    for name, scale in scales.items():
+        if not scale > 0:
+            raise InputError(f"expected {name} above 0, got {scale}")
+
+
 def check_size(x: Tensor, multiple: int) -> None:
     """Raise InputError unless height and width of x (B, C, H, W) are multiples of `multiple`."""
     height, width = x.shape[-2:]

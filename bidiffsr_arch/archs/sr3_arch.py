@@ -11,7 +11,10 @@ from bidiffsr_arch.archs.blocks import (
     PlainConv2d,
     ResBlockAttention,
     as_times,
+    check_patches,
     check_size,
+    image_to_patches,
+    patches_to_image,
     time_embedding,
 )
 from bidiffsr_arch.errors import InputError
@@ -73,6 +76,7 @@ class SR3UNet(nn.Module):
     Args:
         zero_init: start with the last convolution at zero, so that an untrained network predicts 0.
         mid_attn: self-attention in the middle.
+        patch_size, input_scale, output_scale: as in `BIDiffSRUNet`.
     """
 
     early_updates = True  # see `bidiffsr_arch.training.early_updates`
@@ -90,15 +94,21 @@ class SR3UNet(nn.Module):
         image_size: int = 256,
         zero_init: bool = False,
         mid_attn: bool = True,
+        patch_size: int = 1,
+        input_scale: float = 1.0,
+        output_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        check_patches(patch_size, input_scale=input_scale, output_scale=output_scale)
         widths = [inner_channel * mult for mult in channel_mults]
         sizes = [image_size // 2**level for level in range(len(widths))]
         if inner_channel % 2 or any(width % norm_groups for width in [inner_channel, *widths]):
             raise InputError(
                 f"expected an even inner_channel and norm_groups that divides the widths {widths}, got {norm_groups}"
             )
-        self.multiple = 2 ** (len(widths) - 1)
+        self.in_channel, self.patch_size = in_channel, patch_size
+        self.input_scale, self.output_scale = input_scale, output_scale
+        self.multiple = patch_size * 2 ** (len(widths) - 1)
 
         def res_block(in_channels: int, out_channels: int, attention: bool) -> ResBlockAttention:
             block = ResBlock(in_channels, out_channels, inner_channel, norm_groups, dropout)
@@ -106,7 +116,7 @@ class SR3UNet(nn.Module):
 
         self.noise_level_mlp = time_embedding(inner_channel)
 
-        self.downs = nn.ModuleList([PlainConv2d(in_channel, inner_channel, 3)])
+        self.downs = nn.ModuleList([PlainConv2d(in_channel * patch_size**2, inner_channel, 3)])
         skips, channels = [inner_channel], inner_channel
         for level, (width, size) in enumerate(zip(widths, sizes, strict=True)):
             for _ in range(res_blocks):
@@ -127,13 +137,13 @@ class SR3UNet(nn.Module):
             if level > 0:
                 self.ups.append(Up(channels))
 
-        self.final_conv = NormSwishConv(channels, out_channel, norm_groups, zero_init=zero_init)
+        self.final_conv = NormSwishConv(channels, out_channel * patch_size**2, norm_groups, zero_init=zero_init)
 
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """As `BIDiffSRUNet.forward`; `time` may also be SR3's own noise level, sqrt(alpha_bar)."""
         check_size(x_t, self.multiple)
         embedding = self.noise_level_mlp(as_times(time, len(x_t)).to(x_t.dtype))
-        x = torch.cat([condition, x_t], dim=1)
+        x = image_to_patches(torch.cat([condition, x_t], dim=1), self.patch_size, self.input_scale)
         skips = []
         for layer in self.downs:
             x = layer(x, embedding)
@@ -142,4 +152,4 @@ class SR3UNet(nn.Module):
             x = layer(x, embedding)
         for layer in self.ups:
             x = layer(torch.cat([x, skips.pop()], dim=1) if isinstance(layer, ResBlockAttention) else x, embedding)
-        return self.final_conv(x)
+        return patches_to_image(self.final_conv(x), self.patch_size, self.output_scale)

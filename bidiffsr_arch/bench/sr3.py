@@ -5,7 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bidiffsr_arch.archs.blocks import ResBlockAttention, SelfAttention
+from bidiffsr_arch.archs.blocks import (
+    ResBlockAttention,
+    SelfAttention,
+    image_to_patches,
+    patches_to_image,
+)
 from bidiffsr_arch.archs.sr3_arch import Down, SR3UNet
 from bidiffsr_arch.packed.backends import choose_backend
 from bidiffsr_arch.packed.layers import Attention, Maker, PlainConv3x3
@@ -71,7 +76,10 @@ class SR3OwnKernels:
         self.backend.begin()
         self.workspace.begin(tuple(x_t.shape[-2:]))
         embedding = self.network.noise_level_mlp(time.float())
-        pixels = pad_last(torch.cat([condition, x_t], 1)[0].permute(1, 2, 0).contiguous().numpy())
+        patches = image_to_patches(
+            torch.cat([condition, x_t], 1), self.network.patch_size, self.network.input_scale
+        )
+        pixels = pad_last(patches[0].permute(1, 2, 0).contiguous().numpy())
         x = self.workspace.take((*pixels.shape[:2], padded(self.first.filters)))
         self.first(pixels, None, x)
         skips = [x]
@@ -101,7 +109,7 @@ class SR3OwnKernels:
         result = torch.from_numpy(out)[..., : self.final_conv.filters].permute(2, 0, 1)[None].contiguous()
         self.workspace.give(x)
         self.workspace.give(out)
-        return result
+        return patches_to_image(result, self.network.patch_size, self.network.output_scale)
 
     def _strided(self, module: Down, x: np.ndarray) -> np.ndarray:
         conv = module.conv

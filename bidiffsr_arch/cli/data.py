@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pairs.add_argument("--scale", nargs="+", type=int, default=[2, 4], help="HR's sides in units of LR's (%(default)s)")
     pairs.add_argument("--reduce", type=int, default=1, metavar="N",
                        help="first make them N times smaller, which removes traces of JPEG (%(default)s)")  # fmt: skip
+    pairs.add_argument("--jpeg", nargs=2, type=int, metavar=("LOW", "HIGH"),
+                       help="LR_jpeg/ in place of LR_bicubic/: through JPEG of a quality drawn for each picture")  # fmt: skip
     pairs.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     pairs.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True)
     pairs.set_defaults(action=write_pairs)
@@ -85,7 +87,8 @@ def write_pairs(args: argparse.Namespace) -> None:
 
     if args.workers < 1:
         raise InputError(f"expected --workers of at least 1, got {args.workers}")
-    count = pairs.write_pairs(args.photographs, args.output, args.scale, args.reduce, args.workers)
+    making = pairs.Making(args.scale, args.reduce, None if args.jpeg is None else tuple(args.jpeg))
+    count = pairs.write_pairs(args.photographs, args.output, making, args.workers)
     print(f"{count} pairs of pictures in {args.output}")
 
 

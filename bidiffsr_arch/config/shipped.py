@@ -19,7 +19,8 @@ def place_benchmarks(options: OrderedDict) -> None:
     for dataset in options["datasets"].values() if root else ():
         for key, value in dataset.items():
             if key.startswith("dataroot_"):
-                dataset[key] = [_moved(folder, root) for folder in value] if isinstance(value, list) else _moved(value, root)
+                is_list = isinstance(value, list)
+                dataset[key] = [_moved(folder, root) for folder in value] if is_list else _moved(value, root)
 
 
 def _moved(folder: str, root: str) -> str:

@@ -31,10 +31,10 @@ def wrong_arguments(
         own: keys of the block that are no arguments.
         ignores_others: the target has ``**kwargs`` only to ignore them.
     """
-    parameters = dict(inspect.signature(target).parameters)
-    is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()) and not ignores_others
-    takes = {name: parameter for name, parameter in parameters.items()
-             if name not in given and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)}  # fmt: skip
+    parameters = inspect.signature(target).parameters
+    is_open = any(entry.kind is entry.VAR_KEYWORD for entry in parameters.values()) and not ignores_others
+    takes = {name: entry for name, entry in parameters.items()
+             if name not in given and entry.kind not in (entry.VAR_KEYWORD, entry.VAR_POSITIONAL)}  # fmt: skip
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     known = [*own, *takes]
     meant = set()

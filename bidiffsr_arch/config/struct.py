@@ -88,7 +88,7 @@ def mistakes(schema: Schema, errors: list[ErrorDetails], place: str) -> list[tup
         block = _shown(place, parents)
         where = f"in {block}:" if block else "at the top level"
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        found[*parents, key] = f"unknown key {key!r} {where}{hint} Known: {', '.join(sorted(known))}"
+        found[(*parents, key)] = f"unknown key {key!r} {where}{hint} Known: {', '.join(sorted(known))}"
     for error in (error for error in errors if error["type"] != "extra_forbidden"):
         path = _path(error)
         if error["type"] == "missing" and path in meant:

@@ -64,6 +64,17 @@ class Scheduler(Struct, extra="allow"):
             )
 
 
+class TimestepWeights(Struct):
+    """How often timesteps of each kind are drawn in training; only the ratio matters."""
+
+    uniform: FromZero = Field(0, description="weight of any timestep, all alike")
+    sampler: FromZero = Field(0, description="weight of those at which the sampler calls the network, all alike")
+
+    def relations(self) -> Iterator[str]:
+        if not self.uniform + self.sampler:
+            yield "expected a weight above 0 in train: timestep_weighting, got none"
+
+
 class Train(Step):
     """How a network is trained."""
 
@@ -73,6 +84,9 @@ class Train(Step):
     warmup_iter: Whole = Field(-1, description="iterations in which the rate rises from 0; -1: none")
     ema_decay: Share = Field(
         0, description="average of parameters and buffers, for validation and tests, saved as `params_ema`; 0: none"
+    )
+    timestep_weighting: TimestepWeights | None = Field(
+        None, description="how often timesteps are drawn, as in `{uniform: 1, sampler: 3}`; `~`: all alike"
     )
     pixel_opt: dict[str, Any] | None = Field(None, description="the loss, such as `{type: L1Loss}`")
     perceptual_opt: dict[str, Any] | None = Field(None, description="BasicSR's perceptual loss, for models of images")

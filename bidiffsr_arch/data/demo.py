@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bidiffsr_arch.data.pairs import cropped, pair_of
+from bidiffsr_arch.data.pairs import Making, cropped, pair_of
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import read_picture, write_picture
 
@@ -61,7 +61,7 @@ def _pictures(root: Path, scales: Sequence[int]) -> Iterator[tuple[Path, np.ndar
         for name in names:
             # Read as a file: skimage.data's own functions would download what is missing.
             image = cropped(read_picture(Path(str(files("skimage") / "data" / name))), CROP)
-            for path, picture in pair_of(image, Path(name).stem, scales):
+            for path, picture in pair_of(image, Path(name).stem, Making(scales)):
                 yield root / split / path, picture
 
 

@@ -132,7 +132,8 @@ def _inputs(network: nn.Module, height: int, width: int) -> Iterator[list[Tensor
         if parameter.default is parameter.empty and parameter.kind in POSITIONAL
     ]
     if required == DIFFUSION_INPUTS:
-        yield [picture(first // 2), picture(first // 2), torch.zeros(1, dtype=torch.long, device="meta")]
+        both = getattr(network, "in_channel", first)  # of a network that takes patches, the first layer sees more
+        yield [picture(both // 2), picture(both // 2), torch.zeros(1, dtype=torch.long, device="meta")]
         return
     for channels in ((3,), (first,), (7, 3), (5, 3)):  # colour, what the first layer takes, clips
         yield [picture(*channels) for _ in required or ("picture",)]

@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bidiffsr_arch.archs.bidiffsr_arch import BIDiffSRUNet
-from bidiffsr_arch.archs.blocks import ResBlockAttention, as_times, check_size
+from bidiffsr_arch.archs.blocks import (
+    ResBlockAttention,
+    as_times,
+    check_size,
+    image_to_patches,
+    patches_to_image,
+)
 from bidiffsr_arch.archs.fusion import Fusion
 from bidiffsr_arch.archs.rescale import CPDown, CPUp, PixelDown, PixelUp
 from bidiffsr_arch.binary import timestep_group
@@ -50,6 +56,8 @@ class PackedUNet(nn.Module):
         self.backend = choose_backend(backend)
         self.workspace = Workspace()
         self.multiple, self.total_step, self.dynamic_group = network.multiple, network.total_step, network.dynamic_group
+        self.patch_size = network.patch_size
+        self.input_scale, self.output_scale = network.input_scale, network.output_scale
         self.weight_bytes = sum(tensor.nbytes for tensor in self.state.values())
 
         make = Maker(self.state, self.backend, self.workspace)
@@ -74,17 +82,17 @@ class PackedUNet(nn.Module):
         check_size(x_t, self.multiple)
         time = as_times(time, len(x_t)).cpu()
         groups = timestep_group(time, self.total_step, self.dynamic_group).tolist()
-        pictures = torch.cat([condition, x_t], dim=1).float().cpu()
+        both = torch.cat([condition, x_t], dim=1).float().cpu()
+        pictures = image_to_patches(both, self.patch_size, self.input_scale)
         with ONE_AT_A_TIME:
             self.backend.begin()
             self.workspace.begin(tuple(x_t.shape[-2:]))
             moments = [Moment(added, group) for added, group in zip(self._time(time), groups, strict=True)]
-            return torch.stack(
-                [self._one(picture, moment) for picture, moment in zip(pictures, moments, strict=True)]
-            ).to(x_t.device)
+            results = [self._one(picture, moment) for picture, moment in zip(pictures, moments, strict=True)]
+        return patches_to_image(torch.stack(results), self.patch_size, self.output_scale).to(x_t.device)
 
     def _one(self, picture: Tensor, moment: Moment) -> Tensor:
-        """One sample, (C, H, W) -> (out_channel, H, W)."""
+        """One sample in patches, (C P^2, H/P, W/P) -> (out_channel P^2, H/P, W/P)."""
         take, give = self.workspace.take, self.workspace.give
         height, width = picture.shape[1:]
         with self.workspace.maps((height, width, padded(len(picture)))) as (pixels,):

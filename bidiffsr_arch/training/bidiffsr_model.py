@@ -19,6 +19,7 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training.resumable_model import ResumableSRModel
 from bidiffsr_arch.training.sample_order import DIFFUSION, Place
 from bidiffsr_arch.training.stepping import Stepping
+from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
 
 PACKED_SUFFIX = ".safetensors"
 
@@ -41,6 +42,7 @@ class BIDiffSRModel(ResumableSRModel):
         self.diffusion = self.super_resolution.diffusion
         self.one_time = options.timestep_sampling == "batch"
         self.stepping = Stepping(options.train or Step())
+        self.timestep_weighting = TimestepWeighting(options.train and options.train.timestep_weighting, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
@@ -141,7 +143,7 @@ class BIDiffSRModel(ResumableSRModel):
         counted = [Place(0, ((current_iter - 1) * len(x0) + index) * processes + rank) for index in range(len(x0))]
         for place in self.places or counted:
             generator = torch.Generator(x0.device).manual_seed(place.seed(DIFFUSION, self.opt["manual_seed"]))
-            times.append(torch.randint(self.diffusion.total_step, (1,), generator=generator, device=x0.device))
+            times.append(self.timestep_weighting.draw(generator))
             noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
         time = torch.cat(times)
         return (time[:1].expand(len(x0)) if self.one_time else time), torch.stack(noises)

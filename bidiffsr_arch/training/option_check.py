@@ -82,7 +82,7 @@ def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) 
     try:
         with torch.device("meta"):
             built = network(**{key: value for key, value in block.items() if key != "type"}).eval()
-            image = torch.empty(1, channels, *[max(built.multiple, block.get("patch", 1))] * 2)
+            image = torch.empty(1, channels, built.multiple, built.multiple)
             shape = built(image, image, torch.zeros(1, dtype=torch.long)).shape
     except InputError as error:
         yield str(error)

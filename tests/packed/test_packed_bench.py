@@ -14,11 +14,11 @@ from bidiffsr_arch.packed import benchmark
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("attn_res", [[], [16]])
-def test_sr3_with_own_kernels_is_sr3(backend, attn_res):
+@pytest.mark.parametrize("options", [{}, {"attn_res": [16]}, {"patch_size": 2, "input_scale": 0.5, "output_scale": 2}])
+def test_sr3_with_own_kernels_is_sr3(backend, options):
     torch.manual_seed(0)
     network = SR3UNet(
-        inner_channel=16, norm_groups=4, channel_mults=[1, 3], res_blocks=1, image_size=16, attn_res=attn_res
+        inner_channel=16, norm_groups=4, channel_mults=[1, 3], res_blocks=1, image_size=16, **options
     ).eval()
     own = SR3OwnKernels(network, backend.name)
     args = (*torch.rand(2, 1, 3, 24, 40), torch.tensor([300]))

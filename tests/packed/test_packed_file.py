@@ -66,6 +66,17 @@ def test_round_trip(written):
     assert description.options["data_range"] == [-1, 1] and "network_g" not in description.options
 
 
+def test_patches_are_in_the_file(tmp_path):
+    options = TINY | {"patch_size": 2, "input_scale": 0.25, "output_scale": 0.5}
+    torch.manual_seed(0)
+    network = pack(BIDiffSRUNet(**{key: value for key, value in options.items() if key != "type"}).eval(), "torch")
+    path = tmp_path / "patches.safetensors"
+    save_packed(network, path, Description(options))
+    loaded, description = load_packed(path, "torch")
+    assert_same(loaded, network)
+    assert (loaded.multiple, description.network_g) == (4, options)
+
+
 def test_one_bit_a_binary_weight(written):
     network = tiny()
     binary = {name: m for name, m in network.named_modules() if type(m).__name__ == "BinaryWeightConv2d"}

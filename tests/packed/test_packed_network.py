@@ -43,6 +43,7 @@ VARIANTS = {
     "attention": dict(attn_res=[16, 8]),
     "one level": dict(channel_mults=[1]),
     "no attention": dict(attn_res=[], mid_attn=False),
+    "patches": dict(patch_size=2, input_scale=0.25, output_scale=0.5),
     "no identity": dict(identity=False),
     "one group": dict(dynamic_group=1),
     "split": dict(fusion="split", fp_res=[8]),
