@@ -34,6 +34,7 @@ AFTER_BASICSR = {
         "drawn_seed",
         "archive_names",
     ),
+    "bidiffsr_arch.compat.validation": ("last_iteration", "images_without_gt", "normalized_images"),
     "bidiffsr_arch.compat.optimization": ("more_optimizers", "more_schedulers", "reached_rate"),
     "bidiffsr_arch.compat.distributed": ("distributed_start", "distributed_slurm", "distributed_model"),
     "bidiffsr_arch.compat.data": (

@@ -206,7 +206,9 @@ def check_file(options: Mapping[str, Any], path: str, is_train: bool) -> OptionF
     model = options["model_type"]
     if model not in CHECKED_MODELS:
         return None
-    read = {key: value for key, value in options.items() if is_train or key != "train"}
+    unread = [key for key in options if key.startswith("network_") and key != "network_g"]
+    unread += [] if is_train else ["train"]
+    read = {key: value for key, value in options.items() if key not in unread}
     file = (DiffusionFile if model in OUR_MODELS else OptionFile).read(read, path)
     if wrong := list(file.training_relations() if is_train else file.test_relations()):
         raise InputError(told(wrong, path))

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bidiffsr_arch.config.words import BLOCK, Schema, resolve, words
 from bidiffsr_arch.errors import InputError
 
 Own = TypeVar("Own", bound="Struct")
 Place = tuple[str | int, ...]
+RELATION = "relation"
 
 
 class Struct(BaseModel):
@@ -64,7 +65,7 @@ class Struct(BaseModel):
     @model_validator(mode="after")
     def _hold(self: Own, info: ValidationInfo) -> Own:
         if broken := list(self.relations()):
-            raise ValueError("; ".join(broken))
+            raise PydanticCustomError(RELATION, "{sentences}", {"sentences": "; ".join(broken)})
         return self
 
 
@@ -105,8 +106,8 @@ def _sentence(schema: Schema, error: ErrorDetails, path: Place, place: str) -> s
         near = difflib.get_close_matches(str(key), list(error["input"]), n=1)
         hint = f"; is {near[0]!r} meant for it?" if near else ""
         return f"expected the key `{key}:`{f' in `{block}:`' if block else ''}, found none{hint}"
-    if error["type"] == "value_error" and isinstance(error["input"], Mapping):
-        return str(error["ctx"]["error"])  # of `relations`
+    if error["type"] == RELATION:
+        return error["msg"]
     expected, value, length = words(_walk(schema, path, definitions), definitions), error["input"], len(path)
     while length and isinstance(path[length - 1], int):  # of a list, all is shown
         length -= 1
@@ -116,7 +117,6 @@ def _sentence(schema: Schema, error: ErrorDetails, path: Place, place: str) -> s
     shown = _shown(place, path[:length])
     if expected.startswith(BLOCK):
         return f"expected `{shown}:` to hold {expected}, got {value!r}"
-    shown = shown if ":" in shown else f"`{shown}`"
     return f"expected {shown} to be {expected}, got {value!r}{item}"
 
 

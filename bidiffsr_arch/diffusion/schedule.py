@@ -120,14 +120,14 @@ class Diffusion:
         )
 
     def _with_timesteps(self, steps: int, device: torch.device | str = "cpu") -> Any | None:
-        """A scheduler that is set to a number of steps; None where it cannot be, or would leave 0..T-1."""
+        """A scheduler that is set to a number of steps; None where it cannot be, would leave 0..T-1 or stand still."""
         sampler = self._build(self.sampler_class, **({} if self.sampler_clips else {"prediction_type": "epsilon"}))
         try:
             sampler.set_timesteps(steps, device=device)
         except (ValueError, IndexError, AssertionError):  # diffusers' ways to fail at too few or too many
             return None
-        inside = sampler.timesteps.min() >= 0 and sampler.timesteps.max() <= self.total_step - 1
-        return sampler if inside else None
+        first, last = sampler.timesteps.max(), sampler.timesteps.min()
+        return sampler if 0 <= last <= first <= self.total_step - 1 and (last < first or steps == 1) else None
 
     @torch.no_grad()
     def sample(
