@@ -23,7 +23,7 @@ from bidiffsr_arch.networks import load_weights  # isort: split
 from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
 
 from bidiffsr_arch.plots.probe import photograph
-from bidiffsr_arch.upscale.plan import pictures_of
+from bidiffsr_arch.upscale.plan import images_of
 from bidiffsr_arch.upscale.upscaler import Upscaler
 
 SAMPLERS = ("DDIM", "DDPM", "DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "EulerAncestralDiscrete",
@@ -42,7 +42,7 @@ def main() -> None:
     weights = load_weights(args.weights, args.opt)
     scale = weights.scale
     pairs = [(imresize(high, 1 / scale), high) for high in
-             (photograph(path, args.crop) for path in pictures_of(args.folder))]  # fmt: skip
+             (photograph(path, args.crop) for path in images_of(args.folder))]  # fmt: skip
 
     def psnr(result, high) -> float:
         return calculate_psnr(result[..., ::-1], high[..., ::-1], crop_border=scale, test_y_channel=True)

@@ -1,7 +1,8 @@
 """The ways in which a command can end early without being at fault itself."""
 
 import signal
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 Row = TypeVar("Row")
@@ -32,3 +33,16 @@ def choose(option: str, name: str, table: Mapping[str, Row]) -> Row:
     if not isinstance(name, str) or name not in table:
         raise InputError(f"expected {option} to be one of {', '.join(map(str, table))}, got {name!r}")
     return table[name]
+
+
+def raise_all(failures: Sequence[InputError]) -> None:
+    """Raise one error for all of a batch's failures, none if there are none; several are printed on stderr before.
+
+    Raises:
+        InputError: the first failure, and how many more there are.
+    """
+    if len(failures) > 1:
+        print(*(f"failed: {failure}" for failure in failures), sep="\n", file=sys.stderr)
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise InputError(f"{failures[0]}{more}") from failures[0]

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_run import basicsr
 
-from bidiffsr_arch.checkpoint import read_checkpoint
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import read_parameters
 from bidiffsr_arch.packed import Description, load_packed, pack, save_packed
 from bidiffsr_arch.training.option_check import check_options
 
@@ -147,7 +147,7 @@ def test_bad_checkpoints_are_named(network, tmp_path):
     for case, content in cases.items():
         file = tmp_path / "net.pth"
         file.write_bytes(content)
-        message = refused(read_checkpoint, file)
+        message = refused(read_parameters, file)
         assert "net.pth" in message and "\n" not in message, (case, message)
 
 
@@ -158,7 +158,7 @@ def test_code_in_a_checkpoint_does_not_run(network, tmp_path):
 
     for case in (Code(), {"params": Code()}, {"params": network, "more": [Code()]}, [Code()]):
         (tmp_path / "net.pth").write_bytes(checkpoint(case))
-        assert "does not load" in refused(read_checkpoint, tmp_path / "net.pth")
+        assert "does not load" in refused(read_parameters, tmp_path / "net.pth")
     assert not (tmp_path / "ran").exists()
 
 
@@ -243,7 +243,7 @@ def test_a_flipped_byte_of_a_checkpoint_is_read_or_named(network, tmp_path, plac
     content = bytearray(checkpoint({"params": network}))
     content[place % len(content)] ^= mask
     (tmp_path / "net.pth").write_bytes(content)
-    message = refused(read_checkpoint, tmp_path / "net.pth")
+    message = refused(read_parameters, tmp_path / "net.pth")
     assert "\n" not in message
 
 

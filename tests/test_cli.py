@@ -236,7 +236,8 @@ def test_data_demo(empty_folder, capsys):
 
 
 def test_data_lpips_weights(monkeypatch, capsys):
-    monkeypatch.setattr("bidiffsr_arch.data.lpips_weights.fetch", lambda destination: destination or "cache/alex.pth")
+    fetch = "bidiffsr_arch.metrics.lpips_weights.fetch"
+    monkeypatch.setattr(fetch, lambda destination: destination or "cache/alex.pth")
     assert main(["data", "lpips-weights"]) == 0
     assert main(["data", "lpips-weights", "-o", "mine.pth"]) == 0
     assert capsys.readouterr().out == "weights in cache/alex.pth\nweights in mine.pth\n"

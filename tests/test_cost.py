@@ -140,9 +140,9 @@ def fvcore_count(network: nn.Module, *inputs: torch.Tensor) -> tuple[int, int]:
 )
 def test_agrees_with_fvcore(unet: type[nn.Module], options: dict, open_functions: None) -> None:
     network = unet(**options)
-    picture = torch.zeros(1, 3, 32, 64)
+    image = torch.zeros(1, 3, 32, 64)
     cost = count_cost(network, (32, 64))
-    assert (cost.ops_fp, cost.ops_binary) == fvcore_count(network, picture, picture, torch.zeros(1))
+    assert (cost.ops_fp, cost.ops_binary) == fvcore_count(network, image, image, torch.zeros(1))
 
 
 def tiny_swinir() -> nn.Module:
@@ -306,7 +306,7 @@ def test_counts_the_same_in_any_state(tiny_network: BIDiffSRUNet) -> None:
     assert count_cost(torch.compile(tiny_network, backend="eager"), (16, 16)) == expected
 
 
-def test_a_picture_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUNet) -> None:
+def test_an_image_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUNet) -> None:
     small, large = count_cost(tiny_network, (64, 64)), count_cost(tiny_network, (65536, 65536))
     assert large.ops_binary == small.ops_binary * 1024**2
 
@@ -314,11 +314,11 @@ def test_a_picture_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUN
 def test_inputs_that_do_not_suit_are_named(tiny_network: BIDiffSRUNet) -> None:
     with pytest.raises(InputError, match="multiples of 2, got 15x16"):
         count_cost(tiny_network, (15, 16))
-    with pytest.raises(InputError, match="two whole numbers"):
+    with pytest.raises(InputError, match="two positive integers"):
         count_cost(tiny_network, (256, 0))
-    with pytest.raises(InputError, match="two whole numbers"):
+    with pytest.raises(InputError, match="two positive integers"):
         count_cost(tiny_network, 256)
-    with pytest.raises(InputError, match=r"expected Linear to run on a picture of 8x8.*inputs="):
+    with pytest.raises(InputError, match=r"expected Linear to run on an image of 8x8.*inputs="):
         count_cost(nn.Linear(3, 3), (8, 8))
 
 
@@ -337,7 +337,7 @@ def test_metrics_speak_of_the_measured_network(tiny_network: BIDiffSRUNet, tiny_
         assert calculate_params(None, None) == cost.params / 1e6
 
 
-def test_metrics_count_once_for_all_pictures(tiny_network: BIDiffSRUNet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_count_once_for_all_images(tiny_network: BIDiffSRUNet, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     count = cost_module.count_cost
     monkeypatch.setattr(cost_module, "count_cost", lambda network, size: sizes.append(size) or count(network, size))

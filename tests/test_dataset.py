@@ -19,9 +19,9 @@ def options(tmp_path):
     """A function that gives a data set's options; two pairs of noise lie in its folders."""
     rng = np.random.default_rng(0)
     for name, size in (("a", (48, 40)), ("b", (40, 48))):
-        picture = rng.integers(0, 256, (*size, 3), np.uint8)
-        write_picture(tmp_path / "HR" / f"{name}.png", picture)
-        write_picture(tmp_path / "X4" / f"{name}x4.png", imresize(picture, 1 / 4))
+        image = rng.integers(0, 256, (*size, 3), np.uint8)
+        write_picture(tmp_path / "HR" / f"{name}.png", image)
+        write_picture(tmp_path / "X4" / f"{name}x4.png", imresize(image, 1 / 4))
     return lambda **further: {
         "name": "noise",
         "dataroot_gt": str(tmp_path / "HR"),

@@ -98,7 +98,7 @@ def test_other_options_reach_the_scheduler():
         ({"scheduler_type": "DIM"}, "scheduler_type to be one of .*DDIM"),
         ({"scheduler_type": "FlowMatchEulerDiscrete"}, "scheduler_type to be one of"),
         ({"shedule": "linear"}, "did you mean 'schedule'"),
-        ({"schedule": "quadratic"}, "expected a beta_schedule that diffusers' DDPMScheduler takes"),
+        ({"schedule": "quadratic"}, "expected a beta_schedule that diffusers' DDIMScheduler takes"),
         ({"prediction_type": "noise"}, "prediction_type to be one of epsilon"),
         ({"num_inference_steps": 0}, "num_inference_steps to be a whole number"),
         ({"n_timestep": 1.5}, "n_timestep to be a whole number"),

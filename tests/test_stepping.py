@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.archs.blocks import set_checkpointing
 from bidiffsr_arch.archs.norm_swish import Dropout
-from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, held_weights
+from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, cached_weights
 from bidiffsr_arch.binary.bank import TimestepRPReLU
-from bidiffsr_arch.binary.conv import Binarized, BinaryWeightConv2d
+from bidiffsr_arch.binary.conv import BinarizedWeight, BinaryWeightConv2d
 from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training import BIDiffSRModel, early_updates
@@ -127,11 +127,11 @@ def test_weights_are_binarized_once_a_step_however_often_the_network_is_called(o
     calls = Counter()
     original = BinaryWeightConv2d.binarized
 
-    def counted(self: BinaryWeightConv2d, *args: Any, **kwargs: Any) -> Binarized:
+    def counted(self: BinaryWeightConv2d, *args: Any, **kwargs: Any) -> BinarizedWeight:
         calls[self] += 1
         return original(self, *args, **kwargs)
 
-    model = build(options, accumulate=4, checkpointing=True)  # four calls, each computed again in the backward pass
+    model = build(options, accumulate=4, checkpointing=True)  # four calls, each recomputed in the backward pass
     monkeypatch.setattr(BinaryWeightConv2d, "binarized", counted)
     run(model, 1, 1, count=4)
     layers = [module for module in model.net_g.modules() if isinstance(module, BinaryWeightConv2d)]
@@ -184,7 +184,7 @@ def test_neither_pass_reads_a_number_from_a_tensor(binarizer, tiny_options):
     competitor = {} if binarizer == "bidiffsr" else COMPETITOR
     network = BIDiffSRUNet(**tiny_options | dict(binarizer=binarizer, dropout=0.2) | competitor)
     x, time = torch.rand(2, 3, 16, 16), torch.tensor([3, 97])
-    with NoWaiting(), held_weights(network):
+    with NoWaiting(), cached_weights(network):
         network(x, x, time).mean().backward()
     with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
         time[0].item()

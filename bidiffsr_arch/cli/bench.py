@@ -54,22 +54,22 @@ def run(args: argparse.Namespace) -> None:
     if args.threads or args.clock == "cpu":
         torch.set_num_threads(args.threads or 1)
 
-    from bidiffsr_arch.packed import benchmark
+    from bidiffsr_arch.bench import timing
 
-    clock = benchmark.CLOCKS[args.clock]
-    result = benchmark.measure(height, width, args.rounds, args.backend, clock, memory=not args.no_memory)
+    clock = timing.CLOCKS[args.clock]
+    result = timing.measure(height, width, args.rounds, args.backend, clock, memory=not args.no_memory)
     report: dict[str, Any] = {
         "size": [height, width],
         "rounds": args.rounds,
         "clock": args.clock,
         "date": date.today().isoformat(),
-        "machine": benchmark.machine(result.backend),
+        "machine": timing.machine(result.backend),
         "rows": [row._asdict() for row in result.rows],
         "ratios": result.ratios(),
     }
     if args.by_layer:
         report["layers"] = [
-            layer._asdict() for layer in benchmark.by_layer(height, width, args.rounds, args.backend, clock)
+            layer._asdict() for layer in timing.by_layer(height, width, args.rounds, args.backend, clock)
         ]
     if args.json:
         json.dump(report, sys.stdout, indent=2)

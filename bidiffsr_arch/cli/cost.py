@@ -13,18 +13,14 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-import basicsr.archs  # noqa: F401 (registers BasicSR's own networks)
-import torch
-from basicsr.utils.registry import ARCH_REGISTRY
-from torch import nn
 from tqdm import tqdm
 
-from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.yaml import read_yaml
-from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.cost import Cost, count_cost
 from bidiffsr_arch.metrics.published import PUBLISHED, PUBLISHED_SIZE, Published
+from bidiffsr_arch.networks import build_network
 
 EXAMPLE = "basicsr cost -opt options/test_SR3_x4.yml options/test_BIDiffSR_x4.yml --input-size 256 256"
 
@@ -106,7 +102,6 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.markdown and args.by_module:
         raise InputError("--by-module goes with the plain table or with --json, not with --markdown; leave one out")
-    load_plugins()
     with redirect_stdout(sys.stderr):  # for networks that print
         rows = [count_file(file, args.input_size) for file in tqdm(args.opt, unit="network", leave=False, disable=None)]
     all_remarks = [remark for row in rows for remark in remarks(row)]
@@ -134,31 +129,12 @@ def count_file(file: str, input_size: list[int]) -> Row:
     paper_row = None if own_row is None else str(own_row)
     name = paper_row.removeprefix(MAIN_TABLE) if paper_row else options["name"]
     try:
-        cost = count_cost(build(options["network_g"]), input_size) if options.get("network_g") else None
+        network = build_network(options["network_g"], without_memory=True) if options.get("network_g") else None
+        cost = count_cost(network, input_size) if network is not None else None
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     published = PUBLISHED.get(paper_row) if tuple(input_size) == PUBLISHED_SIZE else None
     return Row(file, name, paper_row, cost, published)
-
-
-def build(network_g: dict[str, Any]) -> nn.Module:
-    """The network of an option file, without memory for its parameters where its constructor lets it.
-
-    Raises:
-        InputError: there is no such network, or its arguments are wrong.
-    """
-    arguments = dict(network_g)
-    networks = {name.removesuffix("_basicsr"): network for name, network in ARCH_REGISTRY}
-    network = choose("network_g: type", arguments.pop("type"), networks)
-    for device in ("meta", "cpu"):  # some constructors look at values, which only the second has
-        try:
-            with torch.device(device):
-                return network(**arguments)
-        except InputError:
-            raise
-        except Exception as error:  # whatever somebody's constructor may raise
-            failure = error
-    raise InputError(f"network_g: {network.__name__} cannot be built: {failure}") from failure
 
 
 def cells(row: Row) -> list[str]:

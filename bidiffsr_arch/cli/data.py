@@ -1,14 +1,16 @@
-"""Pictures and weights that cannot lie in the repository.
+"""Images and weights that cannot lie in the repository.
 
 demo           write photographs (HR, LR at x2 and x4) to train and validate the demo on; no download
 lpips-weights  fetch AlexNet's weights, so that the LPIPS metric works
-pairs          make HR and LR pictures to train on from photographs of your own; goes on where it was stopped
-subimages      cut pairs of large pictures, such as DF2K's, into squares that load fast; goes on where it was stopped
-lmdb           pack a folder of pictures into one file for io_backend: lmdb; goes on where it was stopped
+pairs          make HR and LR images to train on from photographs of your own; goes on where it was stopped
+subimages      cut pairs of large images, such as DF2K's, into squares that load fast; goes on where it was stopped
+lmdb           pack a folder of images into one file for io_backend: lmdb; goes on where it was stopped
 """
 
 import argparse
 import os
+import sys
+import warnings
 from pathlib import Path
 
 from bidiffsr_arch.errors import InputError
@@ -20,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     demo = actions.add_parser("demo", help="the demo's photographs", epilog=f"example: {EXAMPLE}")
     demo.add_argument("-o", "--output", metavar="FOLDER", default="datasets/demo", help="default: %(default)s")
-    demo.add_argument("--overwrite", action="store_true", help="pictures that exist are replaced")
+    demo.add_argument("--overwrite", action="store_true", help="images that exist are replaced")
     demo.set_defaults(action=write_demo)
     weights = actions.add_parser(
         "lpips-weights", help="AlexNet's weights for LPIPS", epilog="example: basicsr data lpips-weights"
@@ -29,25 +31,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights.set_defaults(action=fetch_lpips_weights)
     pairs = actions.add_parser(
         "pairs",
-        help="HR and LR pictures from photographs",
+        help="HR and LR images from photographs",
         epilog="example: basicsr data pairs photos/ holiday.jpg --scale 2 4 --reduce 2 -o datasets/photographs",
     )
-    pairs.add_argument("photographs", nargs="+", metavar="PICTURE|FOLDER", type=Path)
+    pairs.add_argument("photographs", nargs="+", metavar="IMAGE|FOLDER", type=Path)
     pairs.add_argument("--scale", nargs="+", type=int, default=[2, 4], help="HR's sides in units of LR's (%(default)s)")
     pairs.add_argument("--reduce", type=int, default=1, metavar="N",
                        help="first make them N times smaller, which removes traces of JPEG (%(default)s)")  # fmt: skip
     pairs.add_argument("--jpeg", nargs=2, type=int, metavar=("LOW", "HIGH"),
-                       help="LR_jpeg/ in place of LR_bicubic/: through JPEG of a quality drawn for each picture")  # fmt: skip
+                       help="LR_jpeg/ in place of LR_bicubic/: JPEG of a quality drawn for each image")  # fmt: skip
     pairs.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     pairs.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True)
     pairs.set_defaults(action=write_pairs)
     squares = actions.add_parser(
         "subimages",
-        help="cut pairs of pictures into squares",
+        help="cut pairs of images into squares",
         epilog="example: basicsr data subimages --hr datasets/DF2K/HR --lr datasets/DF2K/LR_bicubic/X4 --scale 4 "
         "-o datasets/DF2K_sub",
     )
-    squares.add_argument("--hr", metavar="FOLDER", type=Path, required=True, help="the pictures")
+    squares.add_argument("--hr", metavar="FOLDER", type=Path, required=True, help="the images")
     squares.add_argument("--lr", metavar="FOLDER", type=Path, required=True, help="the same, SCALE times smaller")
     squares.add_argument("--scale", type=int, required=True)
     squares.add_argument("--size", type=int, default=480, help="side of a square in HR's pixels (%(default)s)")
@@ -57,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     squares.set_defaults(action=write_subimages)
     packed = actions.add_parser(
         "lmdb",
-        help="pack a folder of pictures into an LMDB",
+        help="pack a folder of images into an LMDB",
         epilog="example: basicsr data lmdb datasets/DF2K_sub/LR_bicubic/X4 --suffix x4 -o datasets/DF2K_sub_X4.lmdb",
     )
     packed.add_argument("folder", metavar="FOLDER", type=Path)
@@ -76,24 +78,24 @@ def write_demo(args: argparse.Namespace) -> None:
 
 def fetch_lpips_weights(args: argparse.Namespace) -> None:
     """Fetch, check and convert AlexNet's weights."""
-    from bidiffsr_arch.data import lpips_weights
+    from bidiffsr_arch.metrics import lpips_weights
 
     print(f"weights in {lpips_weights.fetch(args.output)}")
 
 
 def write_pairs(args: argparse.Namespace) -> None:
-    """Make HR and LR pictures of photographs."""
+    """Make HR and LR images of photographs."""
     from bidiffsr_arch.data import pairs
 
     if args.workers < 1:
         raise InputError(f"expected --workers of at least 1, got {args.workers}")
     making = pairs.Making(args.scale, args.reduce, None if args.jpeg is None else tuple(args.jpeg))
     count = pairs.write_pairs(args.photographs, args.output, making, args.workers)
-    print(f"{count} pairs of pictures in {args.output}")
+    print(f"{count} pairs of images in {args.output}")
 
 
 def write_subimages(args: argparse.Namespace) -> None:
-    """Cut pairs of pictures into squares."""
+    """Cut pairs of images into squares."""
     from bidiffsr_arch.data import subimages
 
     if args.workers < 1:
@@ -104,12 +106,20 @@ def write_subimages(args: argparse.Namespace) -> None:
 
 
 def write_lmdb(args: argparse.Namespace) -> None:
-    """Pack a folder of pictures."""
+    """Pack a folder of images."""
     from bidiffsr_arch.data import lmdb
 
-    print(f"{lmdb.write_lmdb(args.folder, args.output, args.suffix)} pictures in {args.output}")
+    print(f"{lmdb.write_lmdb(args.folder, args.output, args.suffix)} images in {args.output}")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what ACTION says."""
-    args.action(args)
+    """Do what ACTION says, and tell at the end what was left out of folders."""
+    from bidiffsr_arch.data.folders import LeftOut
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LeftOut)
+        try:
+            args.action(args)
+        finally:
+            for warning in caught:
+                print(warning.message, file=sys.stderr)

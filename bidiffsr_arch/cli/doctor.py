@@ -27,15 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the report; a plugin that cannot be imported is part of it."""
-    from bidiffsr_arch.cli.pipeline import load_plugins
     from bidiffsr_arch.compat import applied
-    from bidiffsr_arch.errors import InputError
+    from bidiffsr_arch.plugins import failed_plugins, load_plugins
 
-    try:
-        load_plugins()
-        plugins = []
-    except InputError as error:
-        plugins = [("plugins", str(error))]
+    load_plugins()
+    plugins = [(f"plugin {name} cannot be imported", reason) for name, reason in failed_plugins().items()]
     section("versions", [("python", platform.python_version()), *((name, installed(name)) for name in PACKAGES)])
     section("device", devices())
     section("cures applied to BasicSR and torchvision", applied())

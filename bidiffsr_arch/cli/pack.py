@@ -9,7 +9,6 @@ one.
 import argparse
 from pathlib import Path
 
-from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError
 
@@ -39,14 +38,12 @@ def run(args: argparse.Namespace) -> None:
     if output.exists() and not args.overwrite:
         raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
     options = load_options(args.opt)
-    load_plugins()
 
-    from bidiffsr_arch.archs import BIDiffSRUNet
-    from bidiffsr_arch.checkpoint import read_checkpoint
     from bidiffsr_arch.config.diffusion import Trained
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
+    from bidiffsr_arch.files import digest
+    from bidiffsr_arch.networks import build_network, load_parameters
     from bidiffsr_arch.packed import Description, pack, save_packed
-    from bidiffsr_arch.training.checkpoint_file import digest
 
     network_g = plain(options["network_g"])
     if network_g["type"] != "BIDiffSRUNet":
@@ -54,24 +51,12 @@ def run(args: argparse.Namespace) -> None:
             f"expected network_g: type: BIDiffSRUNet in {args.opt}, got {network_g['type']}; "
             "only 1-bit networks can be packed"
         )
-    parameters, found = read_checkpoint(args.checkpoint, args.params or "params_ema")
+    network = build_network(network_g)
+    found = load_parameters(network, args.checkpoint, args.params or "params_ema", args.opt)
     if args.params and found != args.params:
         raise InputError(
             f"expected {args.params} in {args.checkpoint}, it has {found}; leave --params out to take that"
         )
-    try:
-        network = BIDiffSRUNet(**{key: value for key, value in network_g.items() if key != "type"})
-    except TypeError as error:
-        raise InputError(f"expected options of BIDiffSRUNet in network_g of {args.opt}: {error}") from error
-    try:
-        network.load_state_dict(parameters)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-        raise InputError(
-            f"expected a checkpoint of the network in {args.opt}, got {args.checkpoint}, which differs in {len(lines)} "
-            f"places; first: {lines[0][:200]}"
-        ) from error
-
     trained = Trained.part_of(options, args.opt)
     SuperResolution(trained)  # refuses a schedule that diffusers does not take
     description = Description(

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 
@@ -79,9 +78,9 @@ def draw_curves(args: argparse.Namespace) -> "Figure":
 def draw_strip(args: argparse.Namespace) -> "Figure":
     from bidiffsr_arch.plots.pictures import comparison
     from bidiffsr_arch.plots.probe import photograph
-    from bidiffsr_arch.upscale.plan import pictures_of
+    from bidiffsr_arch.upscale.plan import images_of
 
-    paths = pictures_of(Path(args.picture))
+    paths = images_of(Path(args.picture))
     return comparison(upscaler(args), {path.stem: photograph(path, args.crop) for path in paths})
 
 
@@ -159,7 +158,6 @@ def run(args: argparse.Namespace) -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise InputError("expected matplotlib for figures, found none; pip install 'bidiffsr_arch[plot]'") from error
-    load_plugins()
     buffer = io.BytesIO()
     args.draw(args).savefig(buffer, format="png", dpi=DPI)
     write_bytes(output, buffer.getvalue())

@@ -12,10 +12,10 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.config.command_line import add_basicsr_arguments
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.plugins import load_plugins
 from bidiffsr_arch.training.option_check import check_options
 
 EXAMPLE = "basicsr test -opt options/test_Bicubic_x4.yml --check --report bicubic.xml"

@@ -12,10 +12,10 @@ import os
 import sys
 from collections import OrderedDict
 
-from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.config.command_line import add_basicsr_arguments
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
+from bidiffsr_arch.plugins import load_plugins
 from bidiffsr_arch.training.option_check import check_options
 from bidiffsr_arch.training.signals import saving_on_signals
 

@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader
 
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import decode
 
-# How a picture file starts, and what has to come near its end: older OpenCVs decode the first half of a file silently.
-SIGNATURES = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
+IMREAD_FLAGS = {
+    "color": cv2.IMREAD_COLOR, "grayscale": cv2.IMREAD_GRAYSCALE, "unchanged": cv2.IMREAD_UNCHANGED,
+}  # fmt: skip
 NAMES_SHOWN = 3
 
 
@@ -103,11 +105,6 @@ def named_content() -> bool:
     return True
 
 
-def _is_cut(content: bytes) -> bool:
-    content = content if isinstance(content, bytes) else bytes(content)  # lmdb may give a view
-    return any(content.startswith(head) and content.rfind(tail) < 0 for head, tail in SIGNATURES.items())
-
-
 def broken_pictures() -> bool:
     """A picture that cannot be decoded was "'NoneType' object has no attribute 'astype'": its file is named."""
     stock = img_util.imfrombytes
@@ -115,13 +112,7 @@ def broken_pictures() -> bool:
         return False
 
     def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:
-        try:
-            image = None if _is_cut(content) else stock(content, flag)
-        except cv2.error:  # no bytes at all, or more pixels than OpenCV reads
-            image = None
-        if image is None:
-            source = getattr(content, "source", NamedContent.source)
-            raise InputError(f"{source} cannot be decoded: {len(content)} bytes, truncated or no picture; replace it")
+        image = decode(content, getattr(content, "source", NamedContent.source), IMREAD_FLAGS[flag])
         return image.astype(np.float32) / 255.0 if float32 else image
 
     replace(stock, imfrombytes)

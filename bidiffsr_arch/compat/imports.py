@@ -1,13 +1,12 @@
-"""Cures that `import basicsr` needs."""
+"""What `import basicsr` needs on today's torchvision and Python."""
 
 import importlib
 import importlib.util
 import sys
 from types import ModuleType
+from typing import Any
 
-import torch
-
-_libraries: list[torch.library.Library] = []  # a declaration lives as long as its Library object
+_libraries: list[Any] = []  # a declaration lives as long as its torch.library.Library
 
 
 def torchvision_operators() -> bool:
@@ -18,7 +17,7 @@ def torchvision_operators() -> bool:
     except RuntimeError as error:
         if "operator torchvision::" not in str(error):
             raise
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = importlib.import_module("torch.library").Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _libraries.append(library)

@@ -6,24 +6,25 @@ from collections.abc import Callable
 
 
 def contains(function: Callable, text: str) -> bool:
-    """Whether the source of BasicSR's function (below the cures around it) has the text that makes the defect."""
+    """Whether the source of BasicSR's function (below the patches around it) has the text that makes the defect."""
     return text in inspect.getsource(inspect.unwrap(function))
 
 
-def replace(original: Callable, cured: Callable) -> None:
-    """Put `cured` in the place of `original` in every loaded module of BasicSR.
+def replace(original: Callable, patched: Callable) -> None:
+    """Put `patched` in the place of `original` in every loaded module of BasicSR.
 
-    `cured` keeps its own __module__: a spawned worker that unpickles it imports this package, cures included.
+    `patched` keeps its own __module__: a spawned worker that unpickles it imports this package, which patches BasicSR
+    there, too.
     """
-    cured.__wrapped__ = original
+    patched.__wrapped__ = original
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] == "basicsr":
             for name, value in list(vars(module).items()):
                 if value is original:
-                    setattr(module, name, cured)
+                    setattr(module, name, patched)
 
 
-def replace_method(owner: type, name: str, cured: Callable) -> None:
-    """Put `cured` in the place of a class's own method."""
-    cured.__wrapped__ = vars(owner)[name]
-    setattr(owner, name, cured)
+def replace_method(owner: type, name: str, patched: Callable) -> None:
+    """Put `patched` in the place of a class's own method."""
+    patched.__wrapped__ = vars(owner)[name]
+    setattr(owner, name, patched)

@@ -1,4 +1,4 @@
-"""Pairs of pictures to train on, made from photographs: HR, and LR as MATLAB's bicubic imresize makes it, or the same
+"""Pairs of images to train on, made from photographs: HR, and LR as MATLAB's bicubic imresize makes it, or the same
 with the artefacts of JPEG."""
 
 from collections.abc import Iterator, Sequence
@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from bidiffsr_arch.data.folders import image_shape, images_in
 from bidiffsr_arch.data.parallel import in_processes
 from bidiffsr_arch.data.resize import imresize
-from bidiffsr_arch.data.subimages import pictures_in
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import read_picture, write_picture
 
@@ -78,39 +77,40 @@ def cropped(image: np.ndarray, multiple: int) -> np.ndarray:
 
 
 def write_pairs(sources: Sequence[Path], output: Path, making: Making | None = None, workers: int = 1) -> int:
-    """Write HR and LR pictures of photographs; files that are there from an earlier run are kept.
+    """Write HR and LR images of photographs; files that are there from an earlier run are kept.
 
     Args:
-        sources: pictures, and folders whose pictures are all taken.
+        sources: images, and folders whose images are all taken.
         output: folder for HR/ and LR_bicubic/ or LR_jpeg/.
         making: the defaults of `Making` if None.
         workers: processes at the same time.
     Returns:
         Number of pairs that the output now has of these sources.
     Raises:
-        InputError: no such picture, two of one name, one that is too small, one whose name there has other pixels, or
-            impossible numbers.
+        InputError: two images of one name or impossible numbers (nothing is written then); images that cannot be
+            read, are too small, or whose names there have other pixels (the others are done).
     """
     making = making or Making()
     making.check()
-    found = [source for entry in sources for source in (pictures_in(entry).values() if entry.is_dir() else [entry])]
+    found = [source for entry in sources for source in (images_in(entry).values() if entry.is_dir() else [entry])]
     names = {source.stem.casefold() for source in found}  # some file systems do not tell cases apart
     if len(names) < len(found):
         raise InputError(f"expected photographs of different names, got {len(found) - len(names)} names twice")
-    for source in found:
-        _check_size(source, making.reduce * lcm(*making.scales))
-    in_processes(_write_pair, [(source, output, making) for source in found], workers, "Pairs")
+    failures = {source: error for source in found if (error := _fault(source, making.reduce * lcm(*making.scales)))}
+    jobs = [(source, output, making) for source in found if source not in failures]
+    in_processes(_write_pair, jobs, workers, "Pairs", list(failures.values()))
     return len(found)
 
 
-def _check_size(source: Path, least: int) -> None:
+def _fault(source: Path, least: int) -> InputError | None:
+    """What is wrong with a photograph, as far as its header tells."""
     try:
-        with Image.open(source) as picture:
-            size = picture.size
-    except (OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"expected a picture at {source}, got none: {error}") from error
-    if min(size) < least:
-        raise InputError(f"expected a picture of at least {least} x {least} pixels, got {source} of {size}")
+        height, width, _ = image_shape(source)
+    except InputError as error:
+        return error
+    if min(height, width) >= least:
+        return None
+    return InputError(f"expected an image of at least {least} x {least} pixels, got {source} of {width} x {height}")
 
 
 def _write_pair(source: Path, output: Path, making: Making) -> None:
@@ -118,10 +118,10 @@ def _write_pair(source: Path, output: Path, making: Making) -> None:
     if making.reduce > 1:
         image = imresize(cropped(image, making.reduce), 1 / making.reduce)
     image = cropped(image, lcm(*making.scales))
-    for path, picture in pair_of(image, source.stem, making):
+    for path, each in pair_of(image, source.stem, making):
         there = output / path
-        telling = picture is image or making.jpeg is not None  # what other options would have made differently
-        if there.exists() and telling and not np.array_equal(read_picture(there), picture):
-            raise InputError(f"expected nothing in {there}, or what {source} gives, got another picture; move it away")
+        telling = each is image or making.jpeg is not None  # what other options would have made differently
+        if there.exists() and telling and not np.array_equal(read_picture(there), each):
+            raise InputError(f"expected nothing in {there}, or what {source} gives, got another image; move it away")
         if not there.exists():
-            write_picture(there, picture)
+            write_picture(there, each)

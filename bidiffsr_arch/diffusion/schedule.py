@@ -3,9 +3,9 @@
 This file knows nothing of images' ranges, of networks' insides or of BasicSR.
 """
 
-import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from bidiffsr_arch.config.diffusion import BetaSchedule
+from bidiffsr_arch.diffusion.schedulers import arguments, diffusers_class
 from bidiffsr_arch.errors import InputError
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
-
-def _arguments(function: Callable) -> set[str]:
-    return set(inspect.signature(function).parameters)
+TRAINING_SCHEDULER = "DDPM"
 
 
 class Diffusion:
@@ -34,25 +33,28 @@ class Diffusion:
     """
 
     def __init__(self, schedule: BetaSchedule, time_input: str = "timestep") -> None:
-        import diffusers
-
         self.schedule, self.time_input = schedule, time_input
-        self.sampler_class = getattr(diffusers, f"{schedule.scheduler_type}Scheduler")
-        _refuse_unknown(schedule, _arguments(self.sampler_class) | _arguments(diffusers.DDPMScheduler))
-        self.training = self._build(diffusers.DDPMScheduler)
-        self.alphas_cumprod: Tensor = self.training.alphas_cumprod
-        self.sampler_clips = "clip_sample" in _arguments(self.sampler_class)
-        self._build(self.sampler_class)
+        self.sampler_class = diffusers_class(schedule.scheduler_type)
+        known = arguments(self.sampler_class)
+        if not (schedule.model_extra or {}).keys() <= known:
+            known |= arguments(diffusers_class(TRAINING_SCHEDULER))
+        _refuse_unknown(schedule, known)
+        self.sampler_clips = "clip_sample" in arguments(self.sampler_class)
+        self.alphas_cumprod: Tensor = self._build(self.sampler_class).alphas_cumprod
+
+    @cached_property
+    def training(self) -> Any:
+        """The scheduler that adds noise; sampling needs none but its own."""
+        return self._build(diffusers_class(TRAINING_SCHEDULER))
 
     def _build(self, cls: type, **changes: Any) -> Any:
-        given = self.schedule.arguments() | changes
-        arguments = {key: value for key, value in given.items() if key in _arguments(cls)}
+        given = {key: value for key, value in (self.schedule.arguments() | changes).items() if key in arguments(cls)}
         try:
-            return cls(**arguments)
+            return cls(**given)
         except (NotImplementedError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(
-                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {arguments}: {reason}"
+                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {given}: {reason}"
             ) from error
 
     @property
@@ -152,7 +154,7 @@ class Diffusion:
             InputError: a number of steps that the scheduler cannot do, or a result that is not finite.
         """
         sampler = self.sampler(steps, noise.device)
-        extra = {"generator": generators} if "generator" in _arguments(sampler.step) else {}
+        extra = {"generator": generators} if "generator" in arguments(sampler.step) else {}
         x = noise * sampler.init_noise_sigma
         for t in progress(sampler.timesteps):
             time = t.expand(len(x))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
-from bidiffsr_arch.binary.convolve import Counter
+from bidiffsr_arch.binary.convolve import BinaryConvBackend
 from bidiffsr_arch.packed.layout import PLANE_FILTERS, PLANE_SLACK, WORD, padded
 
 
@@ -128,7 +128,7 @@ def count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> T
 # A smaller layer gains nothing, and where other processes want the same cores its threads wait for each other: two
 # trainings of the small network beside each other, two threads each, took 6.0 s a step with kernels, 0.7 s without.
 LEAST_WORK = 2**27
-POPCOUNT = Counter(pack_signs, pack_weight, count_signs, LEAST_WORK)
+POPCOUNT = BinaryConvBackend(pack_signs, pack_weight, count_signs, LEAST_WORK)
 
 
 def train_on_bits(network: nn.Module) -> None:
@@ -139,7 +139,7 @@ def train_on_bits(network: nn.Module) -> None:
         return
     for module in network.modules():
         if isinstance(module, BinaryWeightConv2d):
-            module.counter = POPCOUNT
+            module.backend = POPCOUNT
 
 
 def _new_bits(x: Tensor, v: Tensor) -> Tensor:

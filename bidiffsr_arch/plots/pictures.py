@@ -1,30 +1,29 @@
-"""Figures made of pictures: the way of one sampling, and results beside what they are compared with."""
+"""Figures made of images: a sampling trajectory, and results beside LR, bicubic and HR."""
 
 from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 import torch
-from basicsr.metrics import calculate_psnr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.diffusion.images import enlarge
-from bidiffsr_arch.plots.probe import as_picture, as_tensor
+from bidiffsr_arch.metrics.psnr import psnr_y
+from bidiffsr_arch.plots.probe import as_image, as_tensor
 from bidiffsr_arch.upscale.upscaler import Upscaler
 
 CELL = 2.6  # inches
-SHOWN = 6  # noisy pictures of a trajectory
+SHOWN = 6  # noisy images in a trajectory
 
 
 def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
-    """What the sampler holds on its way, for one picture that is reduced and enlarged again.
+    """The sampler's x_t at several timesteps, for one photograph that is downsampled and upscaled again.
 
     Args:
-        photograph: the high-resolution picture, uint8 (H, W, 3), sides multiples of the scale and of what the network
-            takes.
+        photograph: high-resolution image, uint8 (H, W, 3), sides multiples of the scale and of the network's multiple.
     """
     process, states = upscaler.super_resolution, []
     condition = process.inward(enlarge(as_tensor(imresize(photograph, 1 / upscaler.scale)), upscaler.scale))
@@ -40,11 +39,11 @@ def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
     x0 = process.diffusion.sample(predict, noise, [generator], steps=upscaler.steps)
 
     def shown(x: Tensor) -> np.ndarray:
-        return as_picture(process.outward(process.picture(x, condition)))
+        return as_image(process.outward(process.picture(x, condition)))
 
     chosen = np.unique(np.linspace(0, len(states) - 1, SHOWN).round().astype(int))
     times = [round(float(time)) for time in sampler.timesteps]
-    cells = {f"t = {times[place]}": shown(states[place]) for place in chosen}
+    cells = {f"t = {times[index]}": shown(states[index]) for index in chosen}
     cells |= {"result": shown(x0), "HR": photograph}
     name = type(sampler).__name__.removesuffix("Scheduler")
     figure = grid([cells], photograph.shape)
@@ -53,11 +52,11 @@ def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
 
 
 def comparison(upscaler: Upscaler, photographs: Mapping[str, np.ndarray]) -> Figure:
-    """LR, its bicubic enlargement, the result and HR, a row a picture, with PSNRs on Y.
+    """LR, bicubic, result and HR in one row per photograph, with PSNR on Y.
 
     Args:
-        photographs: name -> high-resolution picture, uint8 (H, W, 3), sides multiples of the scale. LR is their
-            reduction as MATLAB's imresize does it.
+        photographs: name -> high-resolution image, uint8 (H, W, 3), sides multiples of the scale. LR is made with
+            MATLAB's imresize.
     """
     rows = []
     for name, high in photographs.items():
@@ -66,31 +65,27 @@ def comparison(upscaler: Upscaler, photographs: Mapping[str, np.ndarray]) -> Fig
         result = upscaler(low)
         rows.append({
             f"{name}: LR": cv2.resize(low, high.shape[1::-1], interpolation=cv2.INTER_NEAREST),
-            f"bicubic, {_psnr(bicubic, high, upscaler.scale):.2f} dB": bicubic,
-            f"result, {_psnr(result, high, upscaler.scale):.2f} dB": result,
+            f"bicubic, {psnr_y(bicubic, high, upscaler.scale):.2f} dB": bicubic,
+            f"result, {psnr_y(result, high, upscaler.scale):.2f} dB": result,
             "HR": high,
         })  # fmt: skip
     figure = grid(rows, next(iter(photographs.values())).shape)
-    figure.suptitle(f"x{upscaler.scale}, PSNR on Y in dB, {upscaler.scale} pixels of border left out")
+    figure.suptitle(f"x{upscaler.scale}, PSNR on Y in dB, border of {upscaler.scale} pixels excluded")
     return figure
 
 
-def _psnr(picture: np.ndarray, high: np.ndarray, border: int) -> float:
-    return calculate_psnr(picture[..., ::-1], high[..., ::-1], crop_border=border, test_y_channel=True)
-
-
 def grid(rows: Sequence[Mapping[str, np.ndarray]], shape: tuple[int, ...]) -> Figure:
-    """Pictures under their titles; `shape` of a typical one gives the cells their form."""
+    """Images under their titles; `shape` (H, W, ...) of a typical image sets the aspect ratio of the cells."""
     columns, height = len(rows[0]), CELL * shape[0] / shape[1] + 0.2
     figure = Figure((CELL * columns, height * len(rows) + 0.4), layout="constrained")
     table = figure.subplots(len(rows), columns, squeeze=False)
     for line, cells in zip(table, rows, strict=True):
-        for axes, (title, picture) in zip(line, cells.items(), strict=True):
-            _show(axes, title, picture)
+        for axes, (title, image) in zip(line, cells.items(), strict=True):
+            _show(axes, title, image)
     return figure
 
 
-def _show(axes: Axes, title: str, picture: np.ndarray) -> None:
-    axes.imshow(picture, interpolation="nearest")
+def _show(axes: Axes, title: str, image: np.ndarray) -> None:
+    axes.imshow(image, interpolation="nearest")
     axes.set_title(title, fontsize=9)
     axes.set_axis_off()

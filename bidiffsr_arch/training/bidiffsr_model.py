@@ -10,18 +10,16 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
-from bidiffsr_arch.checkpoint import read_checkpoint
 from bidiffsr_arch.config.file import DiffusionOptions
 from bidiffsr_arch.config.training import Step, Train
 from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
 from bidiffsr_arch.training.resumable_model import ResumableSRModel
 from bidiffsr_arch.training.sample_order import DIFFUSION, Place
 from bidiffsr_arch.training.stepping import Stepping
 from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
-
-PACKED_SUFFIX = ".safetensors"
 
 
 class BIDiffSRModel(ResumableSRModel):
@@ -51,26 +49,19 @@ class BIDiffSRModel(ResumableSRModel):
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
-        """As BasicSR's, for every spelling that `read_checkpoint` knows.
+        """As BasicSR's, for every spelling that `read_parameters` knows.
 
         Raises:
             InputError: the file does not load, or is of another network; the first difference is named.
         """
-        if str(load_path).endswith(PACKED_SUFFIX):
+        if is_packed(load_path):
             self._load_packed(load_path)
             return
-        parameters, found = read_checkpoint(load_path, param_key)
+        parameters, found = read_parameters(load_path, param_key)
         net = self.get_bare_model(net)
         get_root_logger().info(f"Loading {net.__class__.__name__} model from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(net, parameters, strict)
-        try:
-            net.load_state_dict(parameters, strict=strict)
-        except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-            raise InputError(
-                f"expected a checkpoint of the network in network_g, got {load_path}, which differs in {len(lines)} "
-                f"places; first: {lines[0][:200]}"
-            ) from error
+        set_parameters(net, parameters, load_path, strict=strict)
 
     def _load_packed(self, path: str) -> None:
         from bidiffsr_arch.packed import load_packed

@@ -14,8 +14,8 @@ from torch import distributed
 
 from bidiffsr_arch.compat.patch import contains, replace
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import digest
 from bidiffsr_arch.training import signals
-from bidiffsr_arch.training.checkpoint_file import digest
 from bidiffsr_arch.training.sample_order import Place, PlacedDataset, PlacedSampler
 
 

@@ -8,7 +8,7 @@ from basicsr.utils.dist_util import master_only
 from torch import nn
 
 from bidiffsr_arch.compat.patch import contains, replace_method
-from bidiffsr_arch.training.checkpoint_file import save_whole
+from bidiffsr_arch.training.checkpoint_file import save_checkpoint
 
 
 def whole_checkpoints() -> bool:
@@ -38,7 +38,7 @@ def save_network(
         for key, network in zip(keys, networks, strict=True)
     }
     iteration = "latest" if current_iter == -1 else current_iter
-    written = save_whole(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
+    written = save_checkpoint(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
     vars(self).setdefault("saved_networks", {})[net_label] = written
 
 
@@ -54,4 +54,4 @@ def save_training_state(self: BaseModel, epoch: int, current_iter: int) -> None:
         "networks": dict(getattr(self, "saved_networks", {})),
         **getattr(self, "further_state", {}),
     }
-    save_whole(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
+    save_checkpoint(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))

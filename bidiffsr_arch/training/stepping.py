@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.archs.blocks import set_checkpointing
-from bidiffsr_arch.binary import held_weights
+from bidiffsr_arch.binary import cached_weights
 from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed.training import train_on_bits
@@ -88,7 +88,7 @@ class Stepping:
         # Of one call nothing is to be held; copies on several devices (DataParallel) have weights of their own.
         once = len(parts) == 1 or isinstance(network, nn.DataParallel)
         early = can_update_early(network, optimizer) and not self._needs_all_gradients()
-        with nullcontext() if once else held_weights(network):
+        with nullcontext() if once else cached_weights(network):
             for number, (*part, part_target) in enumerate(parts, 1):
                 alone = number < len(parts) and hasattr(network, "no_sync")  # gradients are exchanged with the last
                 with network.no_sync() if alone else nullcontext():

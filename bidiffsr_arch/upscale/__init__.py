@@ -1,4 +1,4 @@
-"""Trained weights put to use: pictures of any size and format, enlarged."""
+"""Trained weights put to use: images of any size and format, upscaled."""
 
 from bidiffsr_arch.upscale.upscaler import Upscaler
 

@@ -1,6 +1,6 @@
-"""A network run on overlapping tiles whose predictions are blended, so that its memory does not grow with the picture.
+"""A network run on overlapping tiles whose predictions are blended, so that its memory does not grow with the image.
 
-The sampler sees one picture and one noise: only the network's view is cut, at every step anew, so no seam can build up.
+The sampler sees one image and one noise: only the network's view is cut, at every step anew, so no seam can build up.
 """
 
 from collections.abc import Callable
@@ -70,7 +70,7 @@ class TiledNetwork:
 
     Args:
         network: the network.
-        tile: most pixels of a tile's side; None for the whole picture at once.
+        tile: most pixels of a tile's side; None for the whole image at once.
         overlap: pixels that neighbouring tiles share, see `spans`.
         multiple: sides that the network takes are multiples of it.
         on_tile: called after each tile.
@@ -88,7 +88,7 @@ class TiledNetwork:
         self.on_tile = on_tile
 
     def grid(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
-        """Rows and columns of tiles for a picture of height x width pixels, both multiples of `multiple`."""
+        """Rows and columns of tiles for an image of height x width pixels, both multiples of `multiple`."""
         rows, columns = (
             spans(length, self.tile or length, self.overlap if self.tile else 0, self.multiple)
             for length in (height, width)

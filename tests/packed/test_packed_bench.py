@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from bidiffsr_arch.archs import SR3UNet
+from bidiffsr_arch.bench import timing
 from bidiffsr_arch.bench.sr3 import SR3OwnKernels
 from bidiffsr_arch.bench.timing import FLOAT, OWN, PACKED, SR3, Layer, Result, Row
 from bidiffsr_arch.cli import bench
-from bidiffsr_arch.packed import benchmark
 
 
 @torch.no_grad()
@@ -31,8 +31,8 @@ def test_sr3_with_own_kernels_is_sr3(backend, options):
 def run(monkeypatch, capsys):
     """The command's output, with numbers that are given in place of measured ones."""
     rows = [Row(SR3, 3.0, 4, 8), Row(FLOAT, 4.0, 5, 8), Row(PACKED, 0.5, None, 1), Row(OWN, 2.0, 4, 8)]
-    monkeypatch.setattr(benchmark, "measure", lambda *a, **k: Result(rows, "numba-avx2"))
-    monkeypatch.setattr(benchmark, "by_layer", lambda *a: [Layer("1-bit 3x3", 64, 64, 8, 8, 4, 1e-3, 800.0, 80.0)])
+    monkeypatch.setattr(timing, "measure", lambda *a, **k: Result(rows, "numba-avx2"))
+    monkeypatch.setattr(timing, "by_layer", lambda *a: [Layer("1-bit 3x3", 64, 64, 8, 8, 4, 1e-3, 800.0, 80.0)])
 
     def run(*arguments: str) -> str:
         parser = argparse.ArgumentParser()

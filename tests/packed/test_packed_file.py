@@ -2,8 +2,8 @@
 
 import argparse
 import json
+import os
 import random
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +14,9 @@ from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import bench as bench_command
 from bidiffsr_arch.cli import pack as pack_command
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import digest
 from bidiffsr_arch.packed import Description, PackedUNet, load_packed, pack, save_packed
 from bidiffsr_arch.packed.file_format import sealed
-from bidiffsr_arch.training.checkpoint_file import digest
 
 TINY = dict(
     type="BIDiffSRUNet",
@@ -107,12 +107,11 @@ def test_never_overwrites_or_leaves_half_a_file(written, monkeypatch):
     with pytest.raises(InputError, match="--overwrite"):
         save_packed(pack(tiny(1), "torch"), written, Description(TINY))
 
-    def fails(path, content, write=Path.write_bytes):
-        write(path, content[:100])
+    def fails(*args):
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fails)
+        patch.setattr(os, "fsync", fails)
         with pytest.raises(OSError, match="disk full"):
             save_packed(pack(tiny(1), "torch"), written, Description(TINY), overwrite=True)
     assert written.read_bytes() == before and [p.name for p in written.parent.iterdir()] == [written.name]

@@ -1,0 +1,68 @@
+"""Run code around the first import of another package, whichever import causes it."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+Hook = Callable[[], AbstractContextManager[None]]
+
+
+class ImportHooks(MetaPathFinder):
+    """A finder that finds nothing itself: it lets the other finders find a module, and wraps the module's loader.
+
+    Args:
+        hooks: module name -> context manager that is entered before the module's code runs and left after it. A hook
+            runs again where the import failed, and not after the first import that succeeded.
+        prerequisites: module name -> module with a hook that is imported before it. A module of this package that
+            imports such a module, and that the hook imports in turn, is thus never met half-initialized.
+    """
+
+    def __init__(self, hooks: Mapping[str, Hook], prerequisites: Mapping[str, str]) -> None:
+        self.hooks, self.prerequisites = dict(hooks), prerequisites
+
+    def install(self) -> None:
+        """Run the hooks of modules that are already imported, and wait for the others."""
+        for name in [name for name in self.hooks if sys.modules.get(name) is not None]:
+            with self.hooks.pop(name)():
+                pass
+        if self.hooks:
+            sys.meta_path.insert(0, self)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if self.prerequisites.get(fullname) in self.hooks:
+            import_module(self.prerequisites[fullname])
+        if fullname not in self.hooks:
+            return None
+        others = [finder for finder in sys.meta_path if finder is not self]
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = HookedLoader(spec.loader, self)
+        return spec
+
+    def done(self, name: str) -> None:
+        """Forget the hook of a module that is imported; the finder is removed with the last one."""
+        self.hooks.pop(name, None)
+        if not self.hooks and self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+
+class HookedLoader(Loader):
+    """Loads a module within its hook; the module keeps its own loader."""
+
+    def __init__(self, loader: Loader, owner: ImportHooks) -> None:
+        self.loader, self.owner = loader, owner
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__.loader = module.__loader__ = self.loader
+        with self.owner.hooks[module.__name__]():
+            self.loader.exec_module(module)
+        self.owner.done(module.__name__)

@@ -1,0 +1,48 @@
+"""What BasicSR needs to know of this package: patches of its defects, and entries in its registries."""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+from bidiffsr_arch import compat
+
+# Registry of BasicSR -> module -> what it enters.
+ENTRIES = {
+    "ARCH_REGISTRY": {"bidiffsr_arch.archs": ("BIDiffSRUNet", "SR3UNet")},
+    "MODEL_REGISTRY": {"bidiffsr_arch.training": ("BIDiffSRModel", "BicubicModel")},
+    "DATASET_REGISTRY": {"bidiffsr_arch.data.paired_dataset": ("MultiPairedImageDataset",)},
+    "METRIC_REGISTRY": {"bidiffsr_arch.metrics": ("calculate_lpips", "calculate_params", "calculate_ops")},
+}
+# Modules of this package that import BasicSR when they are imported.
+NEED_BASICSR = (*compat.AFTER_BASICSR, *ENTRIES["MODEL_REGISTRY"], *ENTRIES["DATASET_REGISTRY"])
+
+
+@contextmanager
+def patched_and_registered() -> Iterator[None]:
+    """While BasicSR is imported: apply the patches that its import needs before, the others and `register` after."""
+    if warning := compat.unsupported_python(sys.version_info[:3]):
+        print(warning, file=sys.stderr)
+    compat.apply(compat.BEFORE_BASICSR)
+    yield
+    compat.apply(compat.AFTER_BASICSR)
+    register()
+
+
+def register() -> None:
+    """Enter this package's classes and functions in BasicSR's registries; calling it again changes nothing.
+
+    `import bidiffsr_arch` sees to it, as soon as BasicSR is imported. A name that another package has registered before
+    stays that package's, and one warning says so.
+    """
+    registries = import_module("basicsr.utils.registry")
+    for registry_name, modules in ENTRIES.items():
+        registry = getattr(registries, registry_name)
+        for module, names in modules.items():
+            for name in names:
+                entry = getattr(import_module(module), name)
+                if name not in registry:
+                    registry.register(entry)
+                elif (owner := registry.get(name).__module__) != entry.__module__:
+                    warnings.warn(f"{name} is already registered by {owner}, which stays", stacklevel=2)

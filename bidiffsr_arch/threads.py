@@ -1,0 +1,49 @@
+"""How threads wait for each other where other programs want the same cores.
+
+A parallel loop ends when its last thread does. GNU's OpenMP lets the others spin meanwhile, for milliseconds; where
+another program has taken the last thread's core, they spin instead of leaving theirs to it, and small layers take
+hundreds of times as long. So torch and Numba are loaded with a shorter spin; benchmarks/shared_cores.md has the
+measurements by which it was chosen. OpenMP reads its environment once, when it is loaded.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "3000"
+USERS_CHOICE = ("OMP_WAIT_POLICY", VARIABLE, "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+
+_policies: dict[str, str] = {}
+
+
+@contextmanager
+def waiting_policy(library: str) -> Iterator[None]:
+    """Let `library` load OpenMP with the short spin, unless the environment has one of `USERS_CHOICE`.
+
+    The variable is removed afterwards, so that child processes inherit the user's environment.
+    """
+    chosen = _users_choice()
+    if not chosen:
+        os.environ[VARIABLE] = SPIN_COUNT
+    try:
+        yield
+    finally:
+        if not chosen:
+            del os.environ[VARIABLE]
+    _policies[library] = chosen or f"{VARIABLE}={SPIN_COUNT}, set by bidiffsr_arch"
+
+
+def loaded_before(library: str) -> None:
+    """Note that `library` had loaded OpenMP before this package could choose."""
+    advice = f"imported before bidiffsr_arch: threads spin; import it later, or set {VARIABLE}={SPIN_COUNT} yourself"
+    _policies[library] = _users_choice() or advice
+
+
+def _users_choice() -> str:
+    chosen = [f"{name}={os.environ[name]}" for name in USERS_CHOICE if name in os.environ]
+    return f"{', '.join(chosen)}, from the environment" if chosen else ""
+
+
+def policies() -> list[tuple[str, str]]:
+    """(library, how its threads wait), for each library that has loaded OpenMP."""
+    return list(_policies.items())

@@ -1,0 +1,80 @@
+"""Formats of image files: by which suffixes they are known, what they can hold, and how results are written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import features
+
+from bidiffsr_arch.errors import InputError
+
+BASIC = ("icc_profile", "exif", "xmp")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of image files.
+
+    Attributes:
+        name: as Pillow calls it.
+        longest_side: most pixels of a side.
+        metadata: the kinds of metadata that it holds, see `Photo`.
+        has_alpha: whether it holds transparency.
+        has_16_bits: whether it holds 16 bits a sample.
+        options: how Pillow writes it: with as little loss as the format allows without growing out of hand.
+    """
+
+    name: str
+    longest_side: int
+    metadata: tuple[str, ...]
+    has_alpha: bool = True
+    has_16_bits: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+PNG = Format("PNG", 2**31 - 1, (*BASIC, "dpi", "PNG"), has_16_bits=True)
+# JPEG's header has room for 65535 pixels, but libjpeg, which nearly every program uses, stops at 65500.
+JPEG = Format("JPEG", 65500, (*BASIC, "dpi", "JPEG"), has_alpha=False,
+              options={"quality": 95, "subsampling": "4:4:4"})  # fmt: skip
+WEBP = Format("WEBP", 16383, BASIC, options={"quality": 95, "method": 4})
+TIFF = Format("TIFF", 2**31 - 1, (*BASIC, "dpi", "TIFF"), has_16_bits=True)
+BMP = Format("BMP", 2**31 - 1, ("dpi",), has_alpha=False)
+AVIF = Format("AVIF", 65536, BASIC, options={"quality": 95, "subsampling": "4:4:4"})
+
+FORMATS: dict[str, Format] = {
+    ".png": PNG,
+    ".jpg": JPEG,
+    ".jpeg": JPEG,
+    ".jfif": JPEG,
+    ".webp": WEBP,
+    ".tif": TIFF,
+    ".tiff": TIFF,
+    ".bmp": BMP,
+}
+if features.check("avif"):  # a part of Pillow that some builds of it lack
+    FORMATS[".avif"] = AVIF
+SUFFIXES = ", ".join(FORMATS)
+READABLE = tuple(dict.fromkeys(form.name for form in FORMATS.values()))
+KINDS = f"{', '.join(READABLE[:-1])} or {READABLE[-1]}"
+
+
+def format_of(path: Path) -> Format:
+    """The format that a name's suffix stands for.
+
+    Raises:
+        InputError: none that can be written.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"expected a name in {SUFFIXES}, got {path}; convert or rename it")
+    return FORMATS[path.suffix.lower()]
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Raise InputError where the format that the name stands for cannot hold so many pixels."""
+    form = format_of(path)
+    if max(height, width) > form.longest_side:
+        raise InputError(
+            f"expected a result of at most {form.longest_side} pixels a side, which is {form.name}'s limit, got "
+            f"{width}x{height} for {path.name}; convert it to PNG or TIFF first"
+        )
