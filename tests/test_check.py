@@ -167,9 +167,9 @@ def number_for_metrics(options):
         (drop_expected, "expected an `expected:` block"),
         (rename_dataset, "`expected: Her:` is no data set of the file; those are Here, Away"),
         (rename_metric, "`expected: Here: psn:` is no metric of the file; those are psnr, lpips"),
-        (drop_tolerance, "{value: NUMBER, tolerance: NUMBER}"),
-        (text_for_value, "{value: NUMBER, tolerance: NUMBER}"),
-        (number_for_metrics, "expected metrics in `expected: Here:`"),
+        (drop_tolerance, "expected the key `tolerance:` in `expected: Here: psnr:`"),
+        (text_for_value, "expected `expected: Here: psnr: value` to be a number, got '30 dB'"),
+        (number_for_metrics, "expected `expected: Here:` to hold keys of its own, got 30"),
     ],
 )
 def test_a_block_that_cannot_be_checked_is_refused(bicubic_options, capsys, damage, said):

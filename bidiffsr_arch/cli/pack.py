@@ -9,7 +9,6 @@ one.
 import argparse
 from pathlib import Path
 
-from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BIDiffSR_x4.safetensors"
@@ -37,14 +36,15 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"expected an output that ends in .safetensors, got {args.output}")
     if output.exists() and not args.overwrite:
         raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
-    options = load_options(args.opt)
 
     from bidiffsr_arch.config.diffusion import Trained
+    from bidiffsr_arch.config.file import load_options
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.files import digest
     from bidiffsr_arch.networks import build_network, load_parameters
     from bidiffsr_arch.packed import Description, pack, save_packed
 
+    options = load_options(args.opt)
     network_g = plain(options["network_g"])
     if network_g["type"] != "BIDiffSRUNet":
         raise InputError(

@@ -13,10 +13,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 from bidiffsr_arch.config.command_line import add_basicsr_arguments
-from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.plugins import load_plugins
-from bidiffsr_arch.training.option_check import check_options
 
 EXAMPLE = "basicsr test -opt options/test_Bicubic_x4.yml --check --report bicubic.xml"
 
@@ -39,6 +37,9 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--strict and --report go with --check; add it")
     if args.check and args.launcher != "none":
         raise InputError(f"--check compares in one process; leave --launcher {args.launcher} out")
+    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.training.option_check import check_options
+
     options = load_options(args.opt, args.force_yml)
     if "train" in options["datasets"]:
         as_test(options)

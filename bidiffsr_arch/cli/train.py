@@ -13,11 +13,8 @@ import sys
 from collections import OrderedDict
 
 from bidiffsr_arch.config.command_line import add_basicsr_arguments
-from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
 from bidiffsr_arch.plugins import load_plugins
-from bidiffsr_arch.training.option_check import check_options
-from bidiffsr_arch.training.signals import saving_on_signals
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
 
@@ -38,6 +35,9 @@ def run(args: argparse.Namespace) -> int:
         CheckFailed: a loss is lost, or another process of the run, or the disk is too small for a dry run.
         InputError: the option file is not one for training, or wrong.
     """
+    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.training.option_check import check_options
+
     options = load_options(args.opt, args.force_yml)
     load_plugins()
     check_options(options, args.opt, is_train=True)
@@ -73,6 +73,7 @@ def train(args: argparse.Namespace, options: OrderedDict) -> None:
     from torch import distributed
 
     from bidiffsr_arch.compat.options import handed_over
+    from bidiffsr_arch.training.signals import saving_on_signals
 
     with handed_over(args, options), saving_on_signals():
         try:

@@ -30,8 +30,8 @@ AFTER_BASICSR: Patches = {
         "own_roots",
         "gpus_without_cuda",
         "missing_data",
-        "missing_suffix",
-        "impossible_loading",
+        "possible_options",
+        "random_weights",
         "stray_folders",
         "drawn_seed",
         "archive_names",
@@ -49,6 +49,7 @@ AFTER_BASICSR: Patches = {
         "mismatched_crops",
         "silent_crops",
     ),
+    "bidiffsr_arch.compat.pairs": ("several_folders", "suffixed_databases"),
 }
 
 INSTALL = "pip install --no-build-isolation basicsr"

@@ -219,37 +219,40 @@ def _warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def missing_suffix() -> bool:
-    """A test with save_img and without suffix was a KeyError after the first image: results get the file's name."""
-    if contains(options.parse_options, "suffix"):
+def possible_options() -> bool:
+    """Options that a run can do without were errors later, as prefetch_mode: cuda without CUDA: they are off."""
+    if contains(options.parse_options, "is_available"):
         return False
-
-    def fill(opt: dict, args: argparse.Namespace) -> None:
-        val = opt.get("val")
-        if not opt["is_train"] and val and val.get("save_img") and "suffix" not in val:
-            _warn(f"val: suffix is missing; results are called NAME_{opt['name']}.png, as with suffix: ~")
-            val["suffix"] = None
-
-    _after_parsing(fill)
+    _after_parsing(lambda opt, args: make_possible(opt, opt["is_train"]))
     return True
 
 
-def impossible_loading() -> bool:
-    """prefetch_mode: cuda without CUDA and persistent_workers without workers were errors of torch: they are off."""
-    if contains(options.parse_options, "prefetch_mode"):
+def make_possible(opt: dict[str, Any], is_train: bool) -> None:
+    """Switch off, in place and with a warning, what this machine or BasicSR cannot do."""
+    for phase, data in opt["datasets"].items():
+        if data.get("prefetch_mode") == "cuda" and not torch.cuda.is_available():
+            _warn(f"datasets: {phase}: prefetch_mode: cuda needs CUDA, which torch does not find; it is off")
+            data["prefetch_mode"] = None
+        # BasicSR loads validation and test data without workers, whatever num_worker_per_gpu says.
+        if data.get("persistent_workers") and (phase != "train" or not data.get("num_worker_per_gpu")):
+            _warn(f"datasets: {phase}: persistent_workers without workers has nothing to keep; it is off")
+            data["persistent_workers"] = False
+    val = opt.get("val")
+    if not is_train and val and val.get("save_img") and "suffix" not in val:
+        _warn(f"val: suffix is missing; results are called NAME_{opt['name']}.png, as with suffix: ~")
+        val["suffix"] = None
+
+
+def random_weights() -> bool:
+    """A test without pretrain_network_g tested random weights without a word: it says so."""
+    if contains(options.parse_options, "random weights"):
         return False
 
-    def switch_off(opt: dict, args: argparse.Namespace) -> None:
-        for phase, data in opt["datasets"].items():
-            if data.get("prefetch_mode") == "cuda" and not torch.cuda.is_available():
-                _warn(f"datasets: {phase}: prefetch_mode: cuda needs CUDA, which torch does not find; it is off")
-                data["prefetch_mode"] = None
-            # BasicSR loads validation and test data without workers, whatever num_worker_per_gpu says.
-            if data.get("persistent_workers") and (data["phase"] != "train" or not data.get("num_worker_per_gpu")):
-                _warn(f"datasets: {phase}: persistent_workers without workers has nothing to keep; it is off")
-                data["persistent_workers"] = False
+    def warn(opt: dict[str, Any], args: argparse.Namespace) -> None:
+        if not opt["is_train"] and opt.get("network_g") and not opt["path"].get("pretrain_network_g"):
+            _warn("path: pretrain_network_g is ~: random weights are tested")
 
-    _after_parsing(switch_off)
+    _after_parsing(warn)
     return True
 
 

@@ -61,6 +61,18 @@ class AnyFile(Scaled, extra="allow"):
         if self.scale is None and any(data.type in PAIRED_DATA_SETS for data in self.datasets.values()):
             yield "expected the key scale (HR size by LR size), found none"
 
+    def training_relations(self) -> Iterator[str]:
+        """What does not hold of a file that is to be trained by."""
+        missing = [f"`{name}:`" for name in ("train", "logger") if not getattr(self, name)]
+        missing += ["`datasets: train:`"] * ("train" not in self.datasets)
+        if missing:
+            yield f"expected {', '.join(missing)} to train by, found none; `basicsr test` needs none"
+
+    def test_relations(self) -> Iterator[str]:
+        """What does not hold of a file that is to be tested by."""
+        if not self.val:
+            yield "expected a `val:` block to test by, found none"
+
 
 class OptionFile(Built, AnyFile):
     """An option file whose model reads what BasicSR's SRModel reads; there may be further keys."""
@@ -104,11 +116,8 @@ class OptionFile(Built, AnyFile):
 
     def training_relations(self) -> Iterator[str]:
         """What does not hold of a file that is to be trained by."""
+        yield from super().training_relations()
         yield from self._phases("train", "val")
-        missing = [f"`{name}:`" for name in ("train", "logger") if getattr(self, name) is None]
-        missing += ["`datasets: train:`"] * ("train" not in self.datasets)
-        if missing:
-            yield f"expected {', '.join(missing)} to train by, found none; `basicsr test` needs none"
         if self.val and self.val.val_freq is None and any(phase.startswith("val") for phase in self.datasets):
             yield "expected the key val_freq in val:, found none"
         data = self.paired().get("train")
@@ -117,9 +126,8 @@ class OptionFile(Built, AnyFile):
 
     def test_relations(self) -> Iterator[str]:
         """What does not hold of a file that is to be tested by."""
+        yield from super().test_relations()
         yield from self._phases("val", "test")
-        if self.val is None:
-            yield "expected a `val:` block to test by, found none"
 
     def _phases(self, *kinds: str) -> Iterator[str]:
         for phase in self.datasets:
@@ -204,12 +212,10 @@ def check_file(options: Mapping[str, Any], path: str, is_train: bool) -> OptionF
         InputError: one line for everything that is wrong.
     """
     model = options["model_type"]
-    if model not in CHECKED_MODELS:
-        return None
+    kind = AnyFile if model not in CHECKED_MODELS else DiffusionFile if model in OUR_MODELS else OptionFile
     unread = [key for key in options if key.startswith("network_") and key != "network_g"]
     unread += [] if is_train else ["train"]
-    read = {key: value for key, value in options.items() if key not in unread}
-    file = (DiffusionFile if model in OUR_MODELS else OptionFile).read(read, path)
+    file = kind.read({key: value for key, value in options.items() if key not in unread}, path)
     if wrong := list(file.training_relations() if is_train else file.test_relations()):
         raise InputError(told(wrong, path))
-    return file
+    return file if isinstance(file, OptionFile) else None

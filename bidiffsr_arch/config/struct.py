@@ -117,6 +117,7 @@ def _sentence(schema: Schema, error: ErrorDetails, path: Place, place: str) -> s
     shown = _shown(place, path[:length])
     if expected.startswith(BLOCK):
         return f"expected `{shown}:` to hold {expected}, got {value!r}"
+    shown = f"`{shown}`" if shown.startswith("expected") else shown  # a block of that name
     return f"expected {shown} to be {expected}, got {value!r}{item}"
 
 

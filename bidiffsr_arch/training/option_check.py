@@ -14,6 +14,7 @@ from bidiffsr_arch.config.file import OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
 from bidiffsr_arch.config.struct import told
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.training.surroundings import wrong_here
 
 OUR_NETWORKS = ("BIDiffSRUNet", "SR3UNet")
 # Above these, building one of our networks takes hours or more memory than there is, whatever else is wrong.
@@ -27,7 +28,8 @@ def check_options(options: Mapping[str, Any], path: str, is_train: bool) -> Opti
     """Hold every block against what reads it.
 
     Args:
-        options: what `load_options` gives.
+        options: what `load_options` gives; what this machine cannot do and a run does without is switched off in
+            them, with a warning.
         path: the option file's name, for messages.
         is_train: whether `basicsr train` will read them.
     Returns:
@@ -37,6 +39,8 @@ def check_options(options: Mapping[str, Any], path: str, is_train: bool) -> Opti
     """
     from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
+    from bidiffsr_arch.compat.options import make_possible
+
     registered(MODEL_REGISTRY, options["model_type"], f"{path}: model_type")
     for phase, data in options["datasets"].items():
         registered(DATASET_REGISTRY, data["type"], f"{path}: datasets: {phase}: type")
@@ -45,6 +49,9 @@ def check_options(options: Mapping[str, Any], path: str, is_train: bool) -> Opti
         return None
     wrong = [*_wrong_metrics(options, path), *_wrong_network(options, path)]
     wrong += _wrong_training(options, path) if is_train else []
+    if not wrong:
+        make_possible(options, is_train)
+        wrong += wrong_here(file, options, is_train)
     if wrong:
         raise InputError(told(wrong, path))
     return file
