@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 from bidiffsr_arch import threads
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.import_hooks import ImportHooks
+from bidiffsr_arch.moved import MovedModules
 from bidiffsr_arch.registration import NEED_BASICSR, patched_and_registered, register
 
 if TYPE_CHECKING:
-    from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
+    from bidiffsr_arch.archs import BBCUNet, BIDiffSRUNet, SR3UNet
     from bidiffsr_arch.metrics import count_cost
-    from bidiffsr_arch.packed import load_packed, pack
+    from bidiffsr_arch.packed import load_packed, pack, pack_layer
     from bidiffsr_arch.upscale import Upscaler
 
 __all__ = [
+    "BBCUNet",
     "BIDiffSRUNet",
     "InputError",
     "SR3UNet",
@@ -30,18 +32,21 @@ __all__ = [
     "count_cost",
     "load_packed",
     "pack",
+    "pack_layer",
     "register",
 ]
 __version__ = "0.1.0"
 
 # Where the names are that are imported when they are asked for.
 _HOMES = {
+    "BBCUNet": "bidiffsr_arch.archs",
     "BIDiffSRUNet": "bidiffsr_arch.archs",
     "SR3UNet": "bidiffsr_arch.archs",
     "Upscaler": "bidiffsr_arch.upscale",
     "count_cost": "bidiffsr_arch.metrics",
     "load_packed": "bidiffsr_arch.packed",
     "pack": "bidiffsr_arch.packed",
+    "pack_layer": "bidiffsr_arch.packed",
 }
 
 
@@ -55,9 +60,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+sys.meta_path.insert(0, MovedModules())
 _hooks = {"basicsr": patched_and_registered}
-if "torch" in sys.modules:
-    threads.loaded_before("torch")
-else:
-    _hooks["torch"] = partial(threads.waiting_policy, "torch")
+for _module, _library in threads.LIBRARIES.items():
+    if _module in sys.modules:
+        threads.loaded_before(_library)
+    else:
+        _hooks[_module] = partial(threads.waiting_policy, _library)
 ImportHooks(_hooks, prerequisites=dict.fromkeys(NEED_BASICSR, "basicsr")).install()

@@ -1,4 +1,4 @@
-"""The ways in which a command can end early without being at fault itself."""
+"""Exceptions that end a command with one line and an exit status, in place of a traceback."""
 
 import signal
 import sys
@@ -9,15 +9,15 @@ Row = TypeVar("Row")
 
 
 class InputError(ValueError):
-    """Something given by the user is wrong; the message is one line: expected, got, what to do. Exit status 2."""
+    """The user's input is wrong. The message is one line: expected, got, what to do. Exit status 2."""
 
 
 class CheckFailed(RuntimeError):
-    """A check that the user asked for did not hold; the message is one line. Exit status 1."""
+    """A check that the user asked for has failed. The message is one line. Exit status 1."""
 
 
 class Stopped(Exception):
-    """Training was asked to stop by a signal and has saved a state. Exit status 128 + the signal's number."""
+    """A signal stopped training, which saved a state first. Exit status: 128 + the signal's number."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(f"{signal.Signals(number).name}: {message}")
@@ -25,10 +25,10 @@ class Stopped(Exception):
 
 
 def choose(option: str, name: str, table: Mapping[str, Row]) -> Row:
-    """The row `name` of a table of choices.
+    """The entry `name` of a table of choices.
 
     Raises:
-        InputError: there is no such row; the message names the option and lists what it may be.
+        InputError: there is no such entry; the message names the option and lists its choices.
     """
     if not isinstance(name, str) or name not in table:
         raise InputError(f"expected {option} to be one of {', '.join(map(str, table))}, got {name!r}")

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -15,8 +15,8 @@ class ImportHooks(MetaPathFinder):
     """A finder that finds nothing itself: it lets the other finders find a module, and wraps the module's loader.
 
     Args:
-        hooks: module name -> context manager that is entered before the module's code runs and left after it. A hook
-            runs again where the import failed, and not after the first import that succeeded.
+        hooks: module name -> context manager that is entered before the module is loaded and left after its code ran.
+            A hook runs again where the import failed, and not after the first import that succeeded.
         prerequisites: module name -> module with a hook that is imported before it. A module of this package that
             imports such a module, and that the hook imports in turn, is thus never met half-initialized.
     """
@@ -59,10 +59,14 @@ class HookedLoader(Loader):
         self.loader, self.owner = loader, owner
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
+        with ExitStack() as stack:
+            stack.enter_context(self.owner.hooks[spec.name]())
+            module = self.loader.create_module(spec)  # here the libraries of extension modules are loaded
+            self.context = stack.pop_all()
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__.loader = module.__loader__ = self.loader
-        with self.owner.hooks[module.__name__]():
+        with self.context:
             self.loader.exec_module(module)
         self.owner.done(module.__name__)

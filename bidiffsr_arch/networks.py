@@ -4,8 +4,9 @@ The architectures of this package need no BasicSR. Other names are looked up in 
 the plugins that register them are installed.
 """
 
+import inspect
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Weights:
     """A trained network, and what it was trained to do.
 
     Attributes:
-        network: (x_t, condition, time) -> prediction, in eval mode.
+        network: (x_t, condition, time) -> prediction, or image -> larger image without diffusion; in eval mode.
         options: ``scale``, ``beta_schedule`` and the other options of `SuperResolution`.
         multiple: the network takes images whose height and width are multiples of it.
     """
@@ -50,6 +51,18 @@ class Weights:
     def scale(self) -> int:
         """Side of the result over that of the input image."""
         return self.options["scale"]
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the network upscales an image in one call, without diffusion: it has no ``beta_schedule``."""
+        return not self.options.get("beta_schedule") and is_direct(self.network)
+
+
+def is_direct(network: Callable) -> bool:
+    """Whether a network is a function of the image alone, not one of (x_t, condition, time)."""
+    function = network.forward if isinstance(network, nn.Module) else network
+    parameters = inspect.signature(function).parameters.values()
+    return sum(parameter.default is parameter.empty for parameter in parameters) == 1
 
 
 def find_architecture(name: Any) -> type[nn.Module]:
@@ -296,9 +309,9 @@ def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None
     if option_file is not None:
         raise InputError(f"expected no -opt with {path}: a packed network brings its own options")
     network, description = load_packed(path)
-    options = {name: value for name, value in description.model_dump().items() if value is not None}
+    options = {name: value for name, value in description.model_dump(exclude_unset=True).items() if value is not None}
     if "scale" not in options:
         raise InputError(f"expected {path} to say its scale, it does not; pack it again with `basicsr pack`")
-    if "steps" in options:
+    if "steps" in options and not is_direct(network):
         options["beta_schedule"] = options["beta_schedule"] | {"num_inference_steps": options["steps"]}
     return Weights(network, options, network.multiple)

@@ -10,7 +10,7 @@ from bidiffsr_arch import compat
 
 # Registry of BasicSR -> module -> what it enters.
 ENTRIES = {
-    "ARCH_REGISTRY": {"bidiffsr_arch.archs": ("BIDiffSRUNet", "SR3UNet")},
+    "ARCH_REGISTRY": {"bidiffsr_arch.archs": ("BBCUNet", "BIDiffSRUNet", "SR3UNet")},
     "MODEL_REGISTRY": {"bidiffsr_arch.training": ("BIDiffSRModel", "BicubicModel")},
     "DATASET_REGISTRY": {"bidiffsr_arch.data.paired_dataset": ("MultiPairedImageDataset",)},
     "METRIC_REGISTRY": {"bidiffsr_arch.metrics": ("calculate_lpips", "calculate_params", "calculate_ops")},

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# Module that loads OpenMP -> what `policies` calls it.
+LIBRARIES = {"torch": "torch", "numba.np.ufunc.omppool": "numba"}
 VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "3000"
 USERS_CHOICE = ("OMP_WAIT_POLICY", VARIABLE, "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 

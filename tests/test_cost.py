@@ -1,4 +1,4 @@
-"""Params and OPs: the paper's tables, fvcore as an oracle, small counts by hand, the metrics and the command."""
+"""Params and OPs against the paper's tables, fvcore and hand counts; the metrics and the command."""
 
 import argparse
 import json
@@ -20,6 +20,7 @@ from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet, norm_swish
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, convolve, rprelu
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.cli import cost as command
+from bidiffsr_arch.cli import cost_table
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics import cost as cost_module
 from bidiffsr_arch.metrics.cost import Cost, calculate_ops, calculate_params, count_cost, measured_network
@@ -48,7 +49,7 @@ ROWS = {
     "table1_timestep_aware/Out": dict(tar=False),
     "table1_timestep_aware/All": {},
 }
-EXACT = {  # M, G: as the rules give them, to the last digit
+EXACT = {  # M, G, to the last digit of this package's rules
     "table2/SR3": (55.407235, 176.408113152),
     "table2/BI-DiffSR": (4.575043, 36.668583936),
     "table1_fusion/Add": (4.093635, 33.397026816),
@@ -62,7 +63,7 @@ def _count_unet(options: tuple | None) -> Cost:
 
 
 def count_row(row: str) -> Cost:
-    """A table's row at full size; rows that are the same network are counted once."""
+    """The cost of a table's row at full size; rows with the same network are counted once."""
     return _count_unet(None if ROWS[row] is None else tuple(sorted(ROWS[row].items())))
 
 
@@ -93,11 +94,11 @@ def test_page_shows_these_counts() -> None:
         assert lines[row.removeprefix("table2/")].rstrip(" |").split(" | ")[-4:] == numbers
 
 
-# fvcore counts real tensors, a convolution alike whether its weights are binary or not.
+# fvcore counts on real tensors, and binary convolutions like all others.
 
 
 class NoGradient:
-    """Stands in for the context of an autograd function whose forward is called by itself."""
+    """A substitute for the context of an autograd function whose forward is called directly."""
 
     def save_for_backward(self, *tensors: torch.Tensor | None) -> None: ...
 
@@ -106,7 +107,7 @@ class NoGradient:
 
 @pytest.fixture
 def open_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tracing see into this package's autograd functions, which are single unknown operations to it."""
+    """Call the forwards of this package's autograd functions directly, since tracing cannot look into the functions."""
     for module in (convolve, rprelu, norm_swish):
         for function in vars(module).values():
             if isinstance(function, type) and issubclass(function, torch.autograd.Function):
@@ -114,7 +115,7 @@ def open_functions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fvcore_count(network: nn.Module, *inputs: torch.Tensor) -> tuple[int, int]:
-    """Operations outside of and inside of binary convolutions."""
+    """Operations outside and inside binary convolutions."""
 
     def attention(inputs: list, outputs: list) -> int:
         batch, heads, tokens, channels = get_shape(inputs[0])
@@ -249,7 +250,7 @@ def test_shared_module_has_its_parameters_once_and_its_operations_each_time() ->
 
 
 class Sorter(nn.Module):
-    """Does what no rule speaks of, and prints."""
+    """Calls an operator without a rule, and prints."""
 
     def __init__(self, word: str = "sorting") -> None:
         super().__init__()
@@ -279,7 +280,7 @@ def test_modules_are_in_tree_order_and_hold_what_is_in_them(tiny_network: BIDiff
     assert (conv.params_binary, conv.ops_binary) == (8 * 8 * 9, 8 * 8 * 9 * 16 * 16)
 
 
-# The network stays as it is, and nothing is computed.
+# Counting does not change the network and computes nothing.
 
 
 def test_network_is_not_changed(tiny_options: dict) -> None:
@@ -363,7 +364,7 @@ JSON_KEYS = ["opt", "name", "params_m", "ops_g", "params_fp", "params_binary", "
 
 @pytest.fixture
 def option_file(tmp_path: Path):
-    """Writes an option file with the given `network_g` and further keys; gives its path."""
+    """A function that writes an option file with the given `network_g` and further keys, and returns its path."""
 
     def write(network: dict | None, **further: object) -> str:
         options = dict(name="mine", model_type="SRModel", num_gpu=0, datasets={}, path={}, val={"save_img": False})
@@ -442,8 +443,8 @@ def test_markdown_is_a_page_with_every_row(tiny_options: dict, option_file, caps
     lines = capsys.readouterr().out.splitlines()
     table = [line.split(" | ") for line in lines if line.startswith("|")]
     assert [line[0] for line in table[2:]] == ["| BI-DiffSR", "| table1_fusion/Add"]  # in the paper's order
-    assert {len(line) for line in table} == {len(command.COLUMNS)}
-    assert [line for line in lines if line.startswith("- ")] == ["- " + command.NOTES["table1_fusion/Add"]]
+    assert {len(line) for line in table} == {len(cost_table.COLUMNS)}
+    assert [line for line in lines if line.startswith("- ")] == ["- " + cost_table.NOTES["table1_fusion/Add"]]
 
 
 @pytest.mark.parametrize(

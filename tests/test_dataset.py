@@ -1,4 +1,4 @@
-"""The reference's data set is BasicSR's paired one, with a `task` key."""
+"""The reference's data set is BasicSR's paired one with a `task` option."""
 
 import random
 
@@ -16,7 +16,7 @@ from bidiffsr_arch.files import read_picture, write_picture
 
 @pytest.fixture
 def options(tmp_path):
-    """A function that gives a data set's options; two pairs of noise lie in its folders."""
+    """A function that returns a data set's options; its folders hold two pairs of noise images."""
     rng = np.random.default_rng(0)
     for name, size in (("a", (48, 40)), ("b", (40, 48))):
         image = rng.integers(0, 256, (*size, 3), np.uint8)

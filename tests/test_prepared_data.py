@@ -237,3 +237,91 @@ def test_the_command_makes_pairs(photographs, tmp_path, capsys):
     assert main(arguments) in (None, 0)
     assert "2 pairs of images" in capsys.readouterr().out
     assert main([*arguments, "--workers", "0"]) == 2
+
+
+# what else lies in folders
+
+STRAYS = ["._a.png", ".DS_Store", "Thumbs.db", "b.heic", "c.heic", "notes.txt", ".hidden/d.png"]
+LEFT_OUT = "2 .heic, 1 .db, 1 .txt"
+
+
+def with_strays(folder):
+    for name in STRAYS:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"whatever")
+
+
+def test_strays_are_passed_over_and_counted(pairs, photographs, tmp_path, capsys):
+    for folder in (*pairs, photographs[0]):
+        with_strays(folder)
+    hr, lr, out = *map(str, pairs), str(tmp_path / "out")
+    commands = {
+        "pairs": [str(photographs[0]), "--scale", "2", "--workers", "1", "-o", out],
+        "subimages": ["--hr", hr, "--lr", lr, "--scale", "2", "--size", "16", "--step", "12", "--workers", "1"],
+        "lmdb": [hr, "-o", str(tmp_path / "HR.lmdb")],
+    }
+    commands["subimages"] += ["-o", out]
+    for action, arguments in commands.items():
+        assert main(["data", action, *arguments]) == 0
+        said = capsys.readouterr().err
+        assert all(count in said for count in LEFT_OUT.split(", ")) and "left out of" in said
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".avif", ".webp", ".bmp", ".tif"])
+def test_every_kind_of_image_becomes_a_pair(tmp_path, suffix):
+    smooth = np.tile(np.linspace(30, 200, 16)[:, None, None], (1, 16, 3)).astype(np.uint8)
+    kind = {".jfif": "JPEG", ".tif": "TIFF"}.get(suffix, suffix[1:].upper())
+    (tmp_path / "in").mkdir()
+    Image.fromarray(smooth).save(tmp_path / "in" / f"a{suffix}", kind, quality=95)
+    assert write_pairs([tmp_path / "in"], tmp_path / "out", Making([2])) == 1
+    written = read_picture(tmp_path / "out" / "HR" / "a.png").astype(int)
+    assert np.abs(written - smooth[..., ::-1]).max() <= 4
+
+
+BAD = {
+    "empty.png": b"", "text.png": b"no image", "half.png": None, "zeros.jpg": bytes(400),
+    "small.png": np.zeros((1, 1, 3), np.uint8),
+}  # fmt: skip
+
+
+def write_bad(folder):
+    for name, content in BAD.items():
+        if isinstance(content, np.ndarray):
+            write_picture(folder / name, content)
+        else:
+            half = (folder / "a.png").read_bytes()[:200]
+            (folder / name).write_bytes(half if content is None else content)
+
+
+def test_bad_photographs_are_named_and_the_others_become_pairs(photographs, tmp_path, capsys):
+    write_bad(photographs[0])
+    arguments = ["data", "pairs", *map(str, photographs), "--scale", "2", "--workers", "2", "-o", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in BAD) and said.strip().endswith(f"(and {len(BAD) - 1} more)")
+    assert sorted(path.name for path in (tmp_path / "out" / "HR").iterdir()) == ["a.png", "b.png"]
+
+
+def test_bad_pairs_are_named_and_the_others_are_cut(pairs, tmp_path, capsys):
+    whole = (pairs[0] / "a.png").read_bytes()
+    for name in ("c", "d"):
+        (pairs[0] / f"{name}.png").write_bytes(whole[:100])
+        (pairs[1] / f"{name}x2.png").write_bytes((pairs[1] / "ax2.png").read_bytes())
+    with pytest.raises(InputError, match=r"\(and 1 more\)"):
+        write_subimages(*pairs, tmp_path / "out", CUT)
+    assert "c.png" in (said := capsys.readouterr().err) and "d.png" in said
+    assert len(list((tmp_path / "out" / "HR").iterdir())) == 10
+
+
+def test_bad_images_are_named_and_the_others_are_packed(pairs, tmp_path, capsys):
+    whole = (pairs[0] / "a.png").read_bytes()
+    (pairs[0] / "ab.png").write_bytes(whole[:100])
+    (pairs[0] / "ac.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"\(and 1 more\)"):
+        write_lmdb(pairs[0], tmp_path / "HR.lmdb")
+    said = capsys.readouterr().err
+    assert "ab.png" in said and "ac.png" in said and not (tmp_path / "HR.lmdb").exists()
+    assert len((tmp_path / "HR.lmdb.part" / "meta_info.txt").read_text().splitlines()) == 2
+    (pairs[0] / "ab.png").unlink()
+    (pairs[0] / "ac.png").write_bytes(whole)
+    assert write_lmdb(pairs[0], tmp_path / "HR.lmdb") == 3

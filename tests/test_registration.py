@@ -10,7 +10,7 @@ from basicsr.utils import registry
 import bidiffsr_arch
 
 NAMES = {
-    "arch": ["BIDiffSRUNet", "SR3UNet"],
+    "arch": ["BBCUNet", "BIDiffSRUNet", "SR3UNet"],
     "model": ["BIDiffSRModel", "BicubicModel"],
     "dataset": ["MultiPairedImageDataset"],
     "metric": ["calculate_lpips", "calculate_params", "calculate_ops"],

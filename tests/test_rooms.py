@@ -14,6 +14,7 @@ ORDER = (
     ("upscale", "training"),
     ("compat",),
     ("networks",),
+    ("plugins",),
     ("packed",),
     ("diffusion", "metrics"),
     ("data",),
@@ -21,7 +22,7 @@ ORDER = (
     ("binary",),
     ("config",),
     ("files", "weights"),
-    ("errors",),
+    ("errors", "import_hooks", "threads"),
 )
 RANK = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 

@@ -152,6 +152,38 @@ def test_what_is_no_picture_is_refused(workplace, picture):
         bidiffsr_arch.Upscaler.from_file(WEIGHTS)(picture)
 
 
+@pytest.mark.parametrize("view", [
+    lambda image: image[..., ::-1], lambda image: image[::-1, ::-2], lambda image: image[1:-1, 2:],
+    lambda image: image.transpose(1, 0, 2), np.asfortranarray,
+], ids=["BGR", "turned", "a part", "transposed", "by columns"])  # fmt: skip
+@pytest.mark.parametrize("channels", [3, 4])
+def test_views_give_what_copies_give(bicubic_upscaler, view, channels):
+    image = np.random.default_rng(0).integers(0, 256, (8, 9, channels), np.uint8)
+    image.flags.writeable = False
+    np.testing.assert_array_equal(bicubic_upscaler(view(image)), bicubic_upscaler(view(image).copy()))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 4)])
+def test_results_that_are_not_finite_are_refused(bicubic_upscaler, bad, shape):
+    """As of samplers that diverge; written to a file they would be black."""
+
+    def diverge(x_t: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        prediction = torch.zeros_like(x_t)
+        prediction[..., 3, 3] = bad
+        return prediction
+
+    bicubic_upscaler.network.network = diverge
+    with pytest.raises(InputError, match="expected a finite result, got NaN or infinity"):
+        bicubic_upscaler(np.full(shape, 9, np.uint8))
+
+
+def test_a_pillow_image_with_wrong_types_in_exif_is_upscaled(bicubic_upscaler):
+    image = Image.new("RGB", (5, 6))
+    image.info["exif"] = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x0b\0\x01\0\0\0\0\0\x80?\0\0\0\0"
+    assert bicubic_upscaler(image).size == (10, 12)
+
+
 # packed networks
 
 

@@ -21,13 +21,14 @@ from bidiffsr_arch.errors import InputError
 
 
 class AddTime(nn.Module):
-    """``x + Linear(time)``, the same for all pixels."""
+    """``x + Linear(embedding)``, broadcast over pixels."""
 
     def __init__(self, time_channels: int, channels: int) -> None:
         super().__init__()
         self.noise_func = nn.Sequential(nn.Linear(time_channels, channels))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Add the embedding (B, time_channels) to x (B, channels, H, W)."""
         return x + self.noise_func(embedding)[:, :, None, None]
 
 
@@ -44,28 +45,31 @@ class ResBlock(nn.Module):
         self.res_conv = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
         return self.block2(self.noise_func(self.block1(x), embedding)) + self.res_conv(x)
 
 
 class Down(nn.Module):
-    """Convolution of stride 2: (B, C, H, W) -> (B, C, H/2, W/2)."""
+    """Convolution with stride 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H/2, W/2)."""
         return self.conv(x)
 
 
 class Up(nn.Module):
-    """Nearest neighbour twice as large, then a convolution: (B, C, H, W) -> (B, C, 2H, 2W)."""
+    """Nearest-neighbour up-sampling, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
@@ -75,7 +79,7 @@ class SR3UNet(nn.Module):
 
     Args:
         zero_init: start with the last convolution at zero, so that an untrained network predicts 0.
-        mid_attn: self-attention in the middle.
+        mid_attn: self-attention in the bottleneck.
         patch_size, input_scale, output_scale: as in `BIDiffSRUNet`.
     """
 
@@ -140,7 +144,7 @@ class SR3UNet(nn.Module):
         self.final_conv = NormSwishConv(channels, out_channel * patch_size**2, norm_groups, zero_init=zero_init)
 
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
-        """As `BIDiffSRUNet.forward`; `time` may also be SR3's own noise level, sqrt(alpha_bar)."""
+        """See `BIDiffSRUNet.forward`; `time` may also be SR3's own noise level, sqrt(alpha_bar)."""
         check_size(x_t, self.multiple)
         embedding = self.noise_level_mlp(as_times(time, len(x_t)).to(x_t.dtype))
         x = image_to_patches(torch.cat([condition, x_t], dim=1), self.patch_size, self.input_scale)

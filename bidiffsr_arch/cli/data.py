@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pairs.add_argument("--reduce", type=int, default=1, metavar="N",
                        help="first make them N times smaller, which removes traces of JPEG (%(default)s)")  # fmt: skip
     pairs.add_argument("--jpeg", nargs=2, type=int, metavar=("LOW", "HIGH"),
-                       help="LR_jpeg/ in place of LR_bicubic/: JPEG of a quality drawn for each image")  # fmt: skip
+                       help="JPEG-compress LR with a quality per image between these; in LR_jpeg/")  # fmt: skip
     pairs.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     pairs.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True)
     pairs.set_defaults(action=write_pairs)

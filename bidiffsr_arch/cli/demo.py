@@ -8,15 +8,9 @@ below bicubic - 0.1 dB.
 import argparse
 from pathlib import Path
 
-import cv2
-
 from bidiffsr_arch.cli import train
-from bidiffsr_arch.config.file import load_options
-from bidiffsr_arch.config.shipped import shipped_path
-from bidiffsr_arch.data.demo import write_demo
-from bidiffsr_arch.data.strip import strip
+from bidiffsr_arch.compat import require_basicsr
 from bidiffsr_arch.errors import CheckFailed
-from bidiffsr_arch.files import read_picture, write_picture
 
 EXAMPLE = "basicsr demo"
 OPTION_FILE = "demo_BIDiffSR_x4"
@@ -41,7 +35,13 @@ def run(args: argparse.Namespace) -> int:
         0, or the exit status of a training that was stopped by a signal.
     Raises:
         CheckFailed: the network's PSNR is below bicubic's by more than 0.1 dB.
+        InputError: there is no BasicSR.
     """
+    require_basicsr("`basicsr demo`")
+    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.config.shipped import shipped_path
+    from bidiffsr_arch.data.demo import write_demo
+
     write_demo(PHOTOGRAPHS)
     training = argparse.ArgumentParser()
     train.add_arguments(training)
@@ -65,7 +65,11 @@ def compare(options: dict, pictures: Path) -> tuple[float, float]:
 
     Also writes `strip.png` (LR | bicubic | result | HR, a row a picture) into `pictures`, BasicSR's folder for them.
     """
+    import cv2
     from basicsr.metrics import calculate_metric
+
+    from bidiffsr_arch.data.strip import strip
+    from bidiffsr_arch.files import read_picture, write_picture
 
     dataset, rules = options["datasets"]["val"], options["val"]["metrics"]["psnr"]
     rows, scores = [], []

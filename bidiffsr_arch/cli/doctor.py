@@ -1,10 +1,16 @@
-"""Print what a report of a problem should hold: versions, device, cures for BasicSR, and what is registered."""
+"""Print what a report of a problem should hold.
+
+Versions, the device, how threads wait for each other, patches of BasicSR, and what is registered with it.
+"""
 
 import argparse
 import os
 import platform
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr doctor"
 PACKAGES = (
@@ -26,16 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the report; a plugin that cannot be imported is part of it."""
+    """Print the report; a BasicSR or a plugin that cannot be imported is part of it."""
     from bidiffsr_arch.compat import applied
-    from bidiffsr_arch.plugins import failed_plugins, load_plugins
 
-    load_plugins()
-    plugins = [(f"plugin {name} cannot be imported", reason) for name, reason in failed_plugins().items()]
     section("versions", [("python", platform.python_version()), *((name, installed(name)) for name in PACKAGES)])
     section("device", devices())
-    section("cures applied to BasicSR and torchvision", applied())
-    section("registered", [*registered(), *plugins])
+    section("threads", threads())
+    entries = registered()
+    section("patches of BasicSR and torchvision", applied())
+    section("registered", entries)
     section("LPIPS", [("alex", lpips_weights())])
 
 
@@ -62,11 +67,30 @@ def devices() -> list[tuple[str, str]]:
     return [*rows, ("cpu", cpu)]
 
 
+def threads() -> list[tuple[str, str]]:
+    """How the threads of torch, and of Numba where it is installed, wait for each other."""
+    from bidiffsr_arch.threads import policies
+
+    if find_spec("numba"):
+        import numba
+
+        numba.get_num_threads()  # loads Numba's threads
+    return policies()
+
+
 def registered() -> list[tuple[str, str]]:
     """For each registry and package, the names that it holds; of BasicSR's own, the number."""
+    from bidiffsr_arch.compat import require_basicsr
+    from bidiffsr_arch.plugins import failed_plugins, load_plugins
+
+    try:
+        require_basicsr("training")
+    except InputError as error:
+        return [("nothing", str(error))]
     from basicsr.utils import registry
 
-    rows = []
+    load_plugins()
+    rows = [(f"plugin {name} cannot be imported", reason) for name, reason in failed_plugins().items()]
     for label in ("ARCH", "MODEL", "DATASET", "METRIC", "LOSS"):
         by_package = defaultdict(list)
         for name, entry in getattr(registry, f"{label}_REGISTRY"):

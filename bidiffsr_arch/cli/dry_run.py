@@ -65,15 +65,17 @@ def _check_pairs(data: OrderedDict, phase: str, scale: int) -> str:
 
 
 def _cost(options: OrderedDict) -> str:
-    """What one pass of the network costs for a training crop, in the paper's accounting."""
+    """What one pass of the network costs for a training crop, in the paper's accounting; a network without diffusion is
+    given the low-resolution one."""
     import torch
     from basicsr.archs import build_network
 
     from bidiffsr_arch.metrics.cost import count_cost
+    from bidiffsr_arch.networks import is_direct
 
     with torch.device("meta"), redirect_stderr(io.StringIO()):
         network = build_network(options["network_g"])
-    size = options["datasets"]["train"]["gt_size"]
+    size = options["datasets"]["train"]["gt_size"] // (options["scale"] if is_direct(network) else 1)
     cost = count_cost(network, (size, size))
     return f"{cost.params / 1e6:.3f} M Params, {cost.ops / 1e9:.3f} G OPs at {size}x{size}"
 

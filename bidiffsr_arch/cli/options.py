@@ -11,10 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from bidiffsr_arch.config.shipped import shipped, shipped_path
-from bidiffsr_arch.config.yaml import dump_options, merged_options, read_yaml
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import write_bytes
 
 EXAMPLE = "basicsr options train_BIDiffSR_x4 -o my_train.yml"
 
@@ -38,6 +35,8 @@ def comments_at_top(text: str) -> str:
 
 def complete_text(path: Path) -> str:
     """An option file's text without `base:`; a file without one as it is, comments included."""
+    from bidiffsr_arch.config.yaml import dump_options, merged_options, read_yaml
+
     text = path.read_text(encoding="utf-8")
     if "base" not in read_yaml(path):
         return text
@@ -63,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
 
         text = json.dumps(editor_schema(), indent=2, ensure_ascii=False) + "\n"
     elif args.name:
+        from bidiffsr_arch.config.shipped import shipped_path
+
         text = complete_text(shipped_path(args.name))
     elif args.output:
         raise InputError("expected the NAME of the option file to write with -o; `basicsr options` lists them")
@@ -74,12 +75,16 @@ def run(args: argparse.Namespace) -> None:
     target = Path(args.output).expanduser()
     if target.exists() and not args.overwrite:
         raise InputError(f"{target} exists; add --overwrite to replace it, or choose another name")
+    from bidiffsr_arch.files import write_bytes
+
     write_bytes(target, text.encode())
     print(f"wrote {target}")
 
 
 def listing() -> str:
     """The shipped option files, each with its first comment."""
+    from bidiffsr_arch.config.shipped import shipped, shipped_path
+
     names = shipped()
     width = max(map(len, names))
     comments = {name: comments_at_top(shipped_path(name).read_text(encoding="utf-8")).splitlines() for name in names}
@@ -95,6 +100,7 @@ def renew_tables(file: Path) -> None:
         InputError: no such file, or it asks for an unknown table.
     """
     from bidiffsr_arch.config.tables import with_tables
+    from bidiffsr_arch.files import write_bytes
 
     try:
         text = file.read_text(encoding="utf-8")

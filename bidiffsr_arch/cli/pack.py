@@ -1,13 +1,14 @@
-"""Pack a trained network for 1-bit inference: 1 bit a binary weight, and all that using it needs, in one file.
+"""Pack a trained network for 1-bit inference: 1 bit for each binary weight, and all that is needed to run it, in one
+file.
 
 The file runs without an option file: it holds the architecture, the scale, the noise schedule and what is diffused. Use
-it as
-`path: pretrain_network_g:` of a file for testing. The averaged network (`params_ema`) is taken where the checkpoint has
-one.
+it as `--weights` of `basicsr upscale`, or, for a diffusion network, as `path: pretrain_network_g:` of an option file
+for testing. The averaged network (`params_ema`) is taken where the checkpoint has one.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from bidiffsr_arch.errors import InputError
 
@@ -41,33 +42,33 @@ def run(args: argparse.Namespace) -> None:
     from bidiffsr_arch.config.file import load_options
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.files import digest
-    from bidiffsr_arch.networks import build_network, load_parameters
+    from bidiffsr_arch.networks import build_network, is_direct, load_parameters
     from bidiffsr_arch.packed import Description, pack, save_packed
+    from bidiffsr_arch.packed.registry import architecture_named
 
     options = load_options(args.opt)
     network_g = plain(options["network_g"])
-    if network_g["type"] != "BIDiffSRUNet":
-        raise InputError(
-            f"expected network_g: type: BIDiffSRUNet in {args.opt}, got {network_g['type']}; "
-            "only 1-bit networks can be packed"
-        )
+    architecture_named(network_g["type"])
     network = build_network(network_g)
     found = load_parameters(network, args.checkpoint, args.params or "params_ema", args.opt)
     if args.params and found != args.params:
         raise InputError(
             f"expected {args.params} in {args.checkpoint}, it has {found}; leave --params out to take that"
         )
+    packed = pack(network, "torch")
     trained = Trained.part_of(options, args.opt)
-    SuperResolution(trained)  # refuses a schedule that diffusers does not take
+    given: dict[str, Any] = {"scale": trained.scale}
+    if not is_direct(network):
+        SuperResolution(trained)  # refuses a schedule that diffusers does not take
+        given = trained.model_dump() | {"steps": trained.beta_schedule.num_inference_steps}
     description = Description(
         network_g=network_g,
-        **trained.model_dump(),
-        steps=trained.beta_schedule.num_inference_steps,
+        **given,
         source=Path(args.checkpoint).name,
         source_sha256=digest(args.checkpoint),
         params=found,
     )
-    size = save_packed(pack(network, "torch"), output, description, half=args.half, overwrite=args.overwrite)
+    size = save_packed(packed, output, description, half=args.half, overwrite=args.overwrite)
     before = Path(args.checkpoint).stat().st_size
     print(f"wrote {output}: {size / 1e6:.2f} MB, {before / size:.1f} times less than {args.checkpoint} ({found})")
 

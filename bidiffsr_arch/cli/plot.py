@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,6 +157,8 @@ def run(args: argparse.Namespace) -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise InputError("expected matplotlib for figures, found none; pip install 'bidiffsr_arch[plot]'") from error
+    from bidiffsr_arch.files import write_bytes
+
     buffer = io.BytesIO()
     args.draw(args).savefig(buffer, format="png", dpi=DPI)
     write_bytes(output, buffer.getvalue())

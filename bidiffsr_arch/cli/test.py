@@ -12,9 +12,9 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
+from bidiffsr_arch.compat import require_basicsr
 from bidiffsr_arch.config.command_line import add_basicsr_arguments
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.plugins import load_plugins
 
 EXAMPLE = "basicsr test -opt options/test_Bicubic_x4.yml --check --report bicubic.xml"
 
@@ -30,14 +30,16 @@ def run(args: argparse.Namespace) -> None:
     """Test, and check where asked.
 
     Raises:
-        InputError: the option file is not one for testing, or wrong.
+        InputError: the option file is not one for testing, or wrong; or there is no BasicSR.
         CheckFailed: a number differs from what the file expects.
     """
     if not args.check and (args.strict or args.report):
         raise InputError("--strict and --report go with --check; add it")
     if args.check and args.launcher != "none":
         raise InputError(f"--check compares in one process; leave --launcher {args.launcher} out")
+    require_basicsr("`basicsr test`")
     from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.plugins import load_plugins
     from bidiffsr_arch.training.option_check import check_options
 
     options = load_options(args.opt, args.force_yml)

@@ -12,9 +12,9 @@ import os
 import sys
 from collections import OrderedDict
 
+from bidiffsr_arch.compat import require_basicsr
 from bidiffsr_arch.config.command_line import add_basicsr_arguments
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
-from bidiffsr_arch.plugins import load_plugins
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
 
@@ -33,9 +33,11 @@ def run(args: argparse.Namespace) -> int:
         0, or 128 + the number of the signal that training was stopped by.
     Raises:
         CheckFailed: a loss is lost, or another process of the run, or the disk is too small for a dry run.
-        InputError: the option file is not one for training, or wrong.
+        InputError: the option file is not one for training, or wrong; or there is no BasicSR.
     """
+    require_basicsr("`basicsr train`")
     from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.plugins import load_plugins
     from bidiffsr_arch.training.option_check import check_options
 
     options = load_options(args.opt, args.force_yml)

@@ -17,7 +17,7 @@ from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
 from bidiffsr_arch.errors import InputError, raise_all
-from bidiffsr_arch.upscale.upscaler import OVERLAP, TILE
+from bidiffsr_arch.upscale import OVERLAP, TILE
 
 EXAMPLE = "basicsr upscale photo.jpg holidays/ -o large --scale 2"
 SCALE = 2  # of the package's own weights, where none is asked for
@@ -67,12 +67,13 @@ def upscale(args: argparse.Namespace) -> list[InputError]:
     Returns:
         What was wrong with images that could not be upscaled.
     """
-    from bidiffsr_arch.upscale.batch import upscale_all
     from bidiffsr_arch.upscale.plan import plan, prepare_folder
-    from bidiffsr_arch.upscale.upscaler import Upscaler
 
     planned = plan(args.images, args.output, args.overwrite, args.recursive)
     weights = own_weights(args) if args.weights is None else args.weights
+    from bidiffsr_arch.upscale import Upscaler
+    from bidiffsr_arch.upscale.batch import upscale_all
+
     upscaler = Upscaler.from_file(
         weights, args.opt, packed=args.packed, device=args.device, sampler=args.sampler, steps=args.steps,
         seed=args.seed, tile=args.tile or None, overlap=args.overlap,

@@ -33,7 +33,6 @@ AFTER_BASICSR: Patches = {
         "possible_options",
         "random_weights",
         "stray_folders",
-        "drawn_seed",
         "archive_names",
     ),
     "bidiffsr_arch.compat.validation": ("last_iteration", "images_without_gt", "normalized_images"),

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 import yaml
 from basicsr.utils import misc, options
-from torch import distributed
 
 from bidiffsr_arch.compat.patch import contains, replace
 from bidiffsr_arch.config.command_line import add_basicsr_arguments, stock_arguments
@@ -112,8 +111,8 @@ def command_line() -> bool:
         finally:
             sys.argv, options.ordered_yaml = command, reader  # copy_opt_file notes down what the user typed
         _restore_lists(opt, wanted)
-        given.force_yml, given.options = args.force_yml, wanted
-        return opt, given
+        # what BasicSR's parser does not know, and the options as they were given
+        return opt, argparse.Namespace(**{**vars(args), **vars(given), "force_yml": args.force_yml, "options": wanted})
 
     replace(stock, parse_options)
     return True
@@ -139,7 +138,7 @@ def _is_list_of_roots(key: str, value: Any) -> bool:
     return key.startswith("dataroot_") and isinstance(value, list)
 
 
-def _after_parsing(check: Callable[[dict, argparse.Namespace], None]) -> None:
+def after_parsing(check: Callable[[dict, argparse.Namespace], None]) -> None:
     """Let `check` see, and mend, what parse_options returns."""
     inner = options.parse_options
 
@@ -163,7 +162,7 @@ def own_roots() -> bool:
             for key, place in folders.items():
                 opt["path"][key] = osp.normpath(osp.join(osp.expanduser(str(root)), place))
 
-    _after_parsing(keep)
+    after_parsing(keep)
     return True
 
 
@@ -176,7 +175,7 @@ def gpus_without_cuda() -> bool:
         if opt["num_gpu"] != 0 and not torch.cuda.is_available():
             raise InputError(f"num_gpu: {opt['num_gpu']} needs CUDA, which torch does not find; set it to 0 or auto")
 
-    _after_parsing(refuse)
+    after_parsing(refuse)
     return True
 
 
@@ -193,25 +192,7 @@ def missing_data() -> bool:
                     if is_place and isinstance(one, str) and not osp.exists(one):
                         raise InputError(f"datasets: {name}: {key}: {one} does not exist (looked in {os.getcwd()})")
 
-    _after_parsing(look)
-    return True
-
-
-def drawn_seed() -> bool:
-    """Without manual_seed each process draws its own, which no resume knows: one is drawn, and noted as drawn."""
-    if contains(options.parse_options, "broadcast"):
-        return False
-
-    def share(opt: dict, args: argparse.Namespace) -> None:
-        if args.options.get("manual_seed") is not None:
-            return
-        opt["seed_is_drawn"] = True
-        if opt["dist"]:
-            seed = [opt["manual_seed"]]
-            distributed.broadcast_object_list(seed)
-            opt["manual_seed"] = seed[0]
-
-    _after_parsing(share)
+    after_parsing(look)
     return True
 
 
@@ -223,7 +204,7 @@ def possible_options() -> bool:
     """Options that a run can do without were errors later, as prefetch_mode: cuda without CUDA: they are off."""
     if contains(options.parse_options, "is_available"):
         return False
-    _after_parsing(lambda opt, args: make_possible(opt, opt["is_train"]))
+    after_parsing(lambda opt, args: make_possible(opt, opt["is_train"]))
     return True
 
 
@@ -252,7 +233,7 @@ def random_weights() -> bool:
         if not opt["is_train"] and opt.get("network_g") and not opt["path"].get("pretrain_network_g"):
             _warn("path: pretrain_network_g is ~: random weights are tested")
 
-    _after_parsing(warn)
+    after_parsing(warn)
     return True
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from bidiffsr_arch.data.folders import image_shape, images_in
 from bidiffsr_arch.errors import InputError, raise_all
+from bidiffsr_arch.files import is_truncated
 
 META = "meta_info.txt"
 AT_ONCE = 200  # images a transaction; as many at most are lost when a run is stopped
@@ -83,13 +84,19 @@ def _fill(database: Path, missing: dict[str, Path], files: dict[str, Path]) -> N
                 for key, path in batch:
                     bar.update()
                     try:
-                        lines.append("{}.png ({},{},{}) 1\n".format(key, *image_shape(path)))
+                        height, width, channels = image_shape(path)
+                        transaction.put(key.encode(), _whole_content(path))
+                        lines.append(f"{key}.png ({height},{width},{channels}) 1\n")
                     except InputError as error:
                         failures.append(error)
-                        continue
-                    transaction.put(key.encode(), path.read_bytes())
             listed.writelines(lines)
             listed.flush()
         bar.close()
     raise_all(failures)
 
+
+def _whole_content(path: Path) -> bytes:
+    content = path.read_bytes()
+    if is_truncated(content):
+        raise InputError(f"expected a whole image, got {path}, which lacks its end; replace it")
+    return content

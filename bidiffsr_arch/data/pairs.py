@@ -67,7 +67,9 @@ def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     (4:2:0), as cameras and web pages have it."""
     halved = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     _, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality, *halved])
-    return cv2.imdecode(content, cv2.IMREAD_COLOR)
+    decoded = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded
 
 
 def cropped(image: np.ndarray, multiple: int) -> np.ndarray:

@@ -34,8 +34,8 @@ def in_processes(
         jobs = [pool.submit(job, *each) for each in arguments]
         try:
             for done in tqdm(as_completed(jobs), total=len(jobs), desc=description, unit="image"):
-                if isinstance(done.exception(), InputError):
-                    failed.append(done.exception())
+                if isinstance(error := done.exception(), InputError):
+                    failed.append(error)
                 else:
                     results.append(done.result())
         except BaseException:

@@ -12,14 +12,14 @@ FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 
 
 def strip(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-    """Lay images out in a table, each under its label: `[{"LR": lr, "bicubic": up, "result": sr, "HR": hr}]`.
+    """Arrange images in a table, each under its label: `[{"LR": lr, "bicubic": up, "result": sr, "HR": hr}]`.
 
     Args:
-        rows: one mapping from label to image (BGR uint8 of shape (H, W, 3)) for each row. Smaller images of a row
-            are enlarged to its largest one by nearest neighbour, so that their pixels can be seen.
+        rows: for each row a mapping from label to image (BGR uint8 of shape (H, W, 3)). Smaller images of a row are
+            upsampled to the size of its largest by nearest neighbour, so that their pixels are visible.
 
     Returns:
-        BGR uint8 image; columns are aligned.
+        BGR uint8 image with aligned columns.
 
     Raises:
         ValueError: no rows, a row without images, or rows of unequal length.

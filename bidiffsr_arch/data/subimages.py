@@ -92,7 +92,9 @@ def _cut_pair(name: str, hr: Path, lr: Path, output: Path, cut: Cut) -> int:
     squares = list(cut.squares(width, height))
     for source, folder, ending, scale in ((hr, folders[0], "", 1), (lr, folders[1], f"x{cut.scale}", cut.scale)):
         missing = [square for square in squares if not (folder / f"{name}{square[0]}{ending}.png").exists()]
-        image = read_picture(source) if missing else None
+        if not missing:
+            continue
+        image = read_picture(source)
         for number, top, left in missing:
             top, left, size = top // scale, left // scale, cut.size // scale
             write_picture(folder / f"{name}{number}{ending}.png", image[top : top + size, left : left + size])

@@ -1,4 +1,5 @@
-"""Packed networks on disk: a safetensors file with 1 bit a binary weight, and in its header all that using it needs.
+"""Packed networks on disk: a safetensors file with 1 bit for each binary weight, and in its header all that is needed
+to run it.
 
 Tensors are those of `state.packed_state`. Metadata, all strings:
 
@@ -16,19 +17,22 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from bidiffsr_arch.archs.bidiffsr_arch import BIDiffSRUNet
 from bidiffsr_arch.config.diffusion import Description
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
-from bidiffsr_arch.packed.network import PackedUNet
+from bidiffsr_arch.packed.network import PackedNetwork
+from bidiffsr_arch.packed.registry import architecture_named, packer_of
 from bidiffsr_arch.packed.state import expected_shapes
 
 FORMAT, VERSION = "bidiffsr-packed", "1"
 
 NO_SEAL = "0" * 64
 """In place of the checksum while it is computed."""
+
+ONLY_TYPE = "BIDiffSRUNet"
+"""The architecture of a file that names none; there was no other when the format was made."""
 
 
 def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -47,7 +51,7 @@ def _digest_without(path: Path, seal: str) -> str:
 
 
 def save_packed(
-    network: PackedUNet, path: Path | str, description: Description, *, half: bool = False, overwrite: bool = False
+    network: PackedNetwork, path: Path | str, description: Description, *, half: bool = False, overwrite: bool = False
 ) -> int:
     """Write a packed network; the file appears as a whole or not at all.
 
@@ -67,16 +71,17 @@ def save_packed(
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputError(f"expected numbers that float16 can hold, {name} has larger ones; leave --half out")
-    metadata = {"format": FORMAT, "version": VERSION, "description": json.dumps(description.model_dump())}
+    described = json.dumps(description.model_dump(exclude_unset=True))
+    metadata = {"format": FORMAT, "version": VERSION, "description": described}
     write_bytes(path, sealed(tensors, metadata))
     return path.stat().st_size
 
 
-def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedUNet, Description]:
+def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedNetwork, Description]:
     """Read a packed network; nothing else is needed to run it.
 
     Args:
-        backend: as `PackedUNet`.
+        backend: as `PackedNetwork`.
     Raises:
         InputError: no such file, another kind of file, an unknown version, a tensor missing or of another shape, or
         damaged contents.
@@ -95,14 +100,10 @@ def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedUNe
             f"expected a safetensors file at {path}, could not read it ({error}); copy or pack it again"
         ) from error
     description = _description(path, metadata)
-    try:
-        with torch.device("meta"):
-            network = BIDiffSRUNet(**{key: value for key, value in description.network_g.items() if key != "type"})
-    except TypeError as error:
-        raise InputError(f"expected options of BIDiffSRUNet in the header of {path}: {error}; pack it again") from error
+    network = _structure(path, description)
     _check_shapes(path, expected_shapes(network), tensors)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    return PackedUNet(network, state, backend), description
+    return packer_of(network)(network, state, backend), description
 
 
 def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
@@ -133,6 +134,19 @@ def _description(path: Path, metadata: Mapping[str, str]) -> Description:
         raise InputError(
             f"expected a description in the header of {path}, could not read it ({error}); pack it again"
         ) from error
+
+
+def _structure(path: Path, description: Description) -> nn.Module:
+    """The network that the stored type and options describe, without memory for its parameters."""
+    arguments = dict(description.network_g)
+    name = arguments.pop("type", ONLY_TYPE)
+    try:
+        with torch.device("meta"):
+            return architecture_named(name)(**arguments)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; update bidiffsr_arch, or import the package that packed it") from error
+    except TypeError as error:
+        raise InputError(f"expected options of {name} in the header of {path}: {error}; pack it again") from error
 
 
 def _check_shapes(path: Path, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:

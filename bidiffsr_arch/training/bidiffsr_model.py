@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,13 +17,15 @@ from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
-from bidiffsr_arch.training.resumable_model import ResumableSRModel
-from bidiffsr_arch.training.sample_order import DIFFUSION, Place
+from bidiffsr_arch.training.group_parameters import GroupParameters
+from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
+from bidiffsr_arch.training.sample_order import DIFFUSION, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
 from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
+from bidiffsr_arch.training.validation import ValidatedSRModel
 
 
-class BIDiffSRModel(ResumableSRModel):
+class BIDiffSRModel(ValidatedSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
     Its options beside SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Step`. With ``val: packed:
@@ -33,6 +36,7 @@ class BIDiffSRModel(ResumableSRModel):
     """
 
     packed: nn.Module | None = None
+    sample_indices: Sequence[SampleIndex] = ()
 
     def __init__(self, opt: dict[str, Any]) -> None:
         options = _checked(opt)
@@ -81,15 +85,40 @@ class BIDiffSRModel(ResumableSRModel):
         """As BasicSR's, for a network that is made ready to be trained."""
         return super().model_to_device(self.stepping.prepare(net, self.device) if self.is_train else net)
 
+    def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+        """As BasicSR's, with parameters of timestep groups apart, see `GroupParameters`."""
+        self.group_parameters = GroupParameters(self.get_bare_model(self.net_g))
+        return super().get_optimizer(optim_type, self.group_parameters.split(params), lr, **kwargs)
+
     def further_states(self) -> dict[str, Any]:
-        """The gradient scaler's."""
+        """What a training state holds beside what it holds for every model: the gradient scaler's."""
         return {"scaler": self.stepping.scaler.state_dict()}
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
         """As BasicSR's; the gradient scaler goes on, too."""
-        super().resume_training(resume_state)
+        optimizers = [self.group_parameters.split_state(state) for state in resume_state["optimizers"]]
+        super().resume_training(resume_state | {"optimizers": optimizers})
         if self.stepping.scaler.is_enabled() and resume_state.get("scaler"):
             self.stepping.scaler.load_state_dict(resume_state["scaler"])
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """As BasicSR's, where the last loss is finite.
+
+        Raises:
+            CheckFailed: it is not.
+        """
+        refuse_divergence(self)
+        super().update_learning_rate(current_iter, warmup_iter)
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """As BasicSR's, where the last loss and all weights are finite.
+
+        Raises:
+            CheckFailed: they are not; nothing is written then.
+            InputError: the files cannot be written.
+        """
+        refuse_divergence(self, lost_weights(self.get_bare_model(self.net_g)))
+        super().save(epoch, current_iter)
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Average parameters and buffers (BatchNorm's statistics among them); BasicSR averages parameters only."""
@@ -102,14 +131,15 @@ class BIDiffSRModel(ResumableSRModel):
                 average.copy_(source[name])
 
     def feed_data(self, data: dict[str, Any]) -> None:
-        """Take LQ (B, 3, h, w) and GT (B, 3, H, W) in [0, 1]; LQ is enlarged by ``scale`` unless it already has GT's
+        """Take LQ (B, 3, h, w) and GT (B, 3, H, W) in [0, 1]; LQ is upsampled by ``scale`` unless it already has GT's
         size."""
         super().feed_data(data)
+        self.sample_indices = sample_indices(data)
         same_size = "gt" in data and self.lq.shape == self.gt.shape
         self.condition = self.lq if same_size else enlarge(self.lq, self.opt["scale"])
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One step: noise each picture to a random timestep, predict, compare, update."""
+        """One step: add noise of a random timestep to each image, predict, compare, update."""
         set_progress(self.net_g, (current_iter - 1) / self.opt["train"]["total_iter"])
         condition, gt = map(self.super_resolution.inward, (self.condition, self.gt))
         x0 = self.super_resolution.clean(gt, condition)
@@ -118,37 +148,35 @@ class BIDiffSRModel(ResumableSRModel):
 
         inputs = [x_t, condition, self.diffusion.network_time(time)]
         target = self.diffusion.target(x0, noise, time)
-        loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target)
+        self.group_parameters.begin(inputs[-1])
+        loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target, self.group_parameters)
 
         self.log_dict = self.reduce_loss_dict(OrderedDict(l_pix=loss))
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
 
     def _draw(self, x0: Tensor, current_iter: int) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's place in training.
+        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's index in training.
 
-        Samples without a place (see `places_of`) are counted from the first iteration on, as in one long epoch.
+        Samples without an index (see `sample_indices`) are counted from the first iteration on, as in one long epoch.
         """
         times, noises = [], []
         processes, rank = self.opt["world_size"], self.opt["rank"]
-        counted = [Place(0, ((current_iter - 1) * len(x0) + index) * processes + rank) for index in range(len(x0))]
-        for place in self.places or counted:
-            generator = torch.Generator(x0.device).manual_seed(place.seed(DIFFUSION, self.opt["manual_seed"]))
+        first = (current_iter - 1) * len(x0)
+        counted = [SampleIndex(0, (first + number) * processes + rank) for number in range(len(x0))]
+        for index in self.sample_indices or counted:
+            generator = torch.Generator(x0.device).manual_seed(index.seed(DIFFUSION, self.opt["manual_seed"]))
             times.append(self.timestep_weighting.draw(generator))
             noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
         time = torch.cat(times)
         return (time[:1].expand(len(x0)) if self.one_time else time), torch.stack(noises)
 
-    def test(self) -> None:
-        """Sample self.output (B, 3, H, W) in [0, 1] for self.condition; every picture starts from the noise of
-        ``manual_seed``."""
-        if self.result is not None:
-            self.output = self.result.to(self.device)
-            return
+    def super_resolve(self) -> Tensor:
+        """Sample (B, 3, H, W) in [0, 1] for self.condition; every image starts from the noise of ``manual_seed``."""
         network = self.packed or self._trained_network()
         was_training = network.training
         network.eval()
-        self.output = self.super_resolution.sample(
+        result = self.super_resolution.sample(
             network,
             self.condition,
             [self.opt["manual_seed"]] * len(self.condition),
@@ -156,9 +184,10 @@ class BIDiffSRModel(ResumableSRModel):
             progress_bar=self.opt["val"].get("pbar", False),
         )
         network.train(was_training)
+        return result
 
     def validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
-        """As BasicSR's, on bits where ``val: packed`` says so."""
+        """As BasicSR's, with packed inference where ``val: packed`` says so."""
         if self.packed is not None or not self.opt["val"].get("packed"):
             super().validation(dataloader, current_iter, tb_logger, save_img)
             return

@@ -14,9 +14,10 @@ from bidiffsr_arch.config.file import OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
 from bidiffsr_arch.config.struct import told
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import is_direct
 from bidiffsr_arch.training.surroundings import wrong_here
 
-OUR_NETWORKS = ("BIDiffSRUNet", "SR3UNet")
+OUR_NETWORKS = ("BBCUNet", "BIDiffSRUNet", "SR3UNet")
 # Above these, building one of our networks takes hours or more memory than there is, whatever else is wrong.
 Size = Annotated[int, Field(ge=1, le=100_000)]
 SIZES = {int: Size, Sequence[int]: list[Size], "res_blocks": Annotated[int, Field(ge=1, le=100)]}
@@ -89,15 +90,16 @@ def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) 
     try:
         with torch.device("meta"):
             built = network(**{key: value for key, value in block.items() if key != "type"}).eval()
-            image = torch.empty(1, channels, built.multiple, built.multiple)
-            shape = built(image, image, torch.zeros(1, dtype=torch.long)).shape
+            image = torch.empty(1, channels, *[getattr(built, "multiple", 1)] * 2)
+            inputs = [image] if is_direct(built) else [image, image, torch.zeros(1, dtype=torch.long)]
+            shape = built(*inputs).shape
     except InputError as error:
         yield str(error)
     except Exception as error:  # whatever torch's layers make of impossible sizes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         yield (
-            f"network_g cannot be built or run on images of {channels} channels ({reason}); see the values of "
-            f"{block['type']}, in_channel {2 * channels} and out_channel {channels} among them"
+            f"network_g cannot be built, or not run on images of {channels} channels ({reason}); see the values of "
+            f"{block['type']}"
         )
     else:
         if shape[1] != channels:

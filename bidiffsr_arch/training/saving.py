@@ -1,4 +1,4 @@
-"""Cure of writing checkpoints."""
+"""What a checkpoint consists of: a network file, and a training state from which every model is resumed exactly."""
 
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,20 @@ from torch import nn
 
 from bidiffsr_arch.compat.patch import contains, replace_method
 from bidiffsr_arch.training.checkpoint_file import save_checkpoint
+from bidiffsr_arch.training.leaving import of_all_processes
+from bidiffsr_arch.training.random_states import random_states
+from bidiffsr_arch.training.session import session_of
 
 
 def whole_checkpoints() -> bool:
     """Checkpoints were written in place, failures ignored: they are written whole or not at all, which ends training.
 
-    A training state also holds the digests of its networks' files, so that pairs that belong together are known.
+    A training state also holds the position in the epoch, the random states, and the digests of its networks' files.
     """
     if not contains(BaseModel.save_network, "Just ignore it"):
         return False
     replace_method(BaseModel, "save_network", master_only(save_network))
-    replace_method(BaseModel, "save_training_state", master_only(save_training_state))
+    replace_method(BaseModel, "save_training_state", save_training_state)
     return True
 
 
@@ -39,19 +42,41 @@ def save_network(
     }
     iteration = "latest" if current_iter == -1 else current_iter
     written = save_checkpoint(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
-    vars(self).setdefault("saved_networks", {})[net_label] = written
+    session_of(self.opt).networks[net_label] = written
 
 
 def save_training_state(self: BaseModel, epoch: int, current_iter: int) -> None:
-    """As BasicSR's, with ``networks`` (label: digest) and what the model itself adds as ``further_state``."""
+    """As BasicSR's, with what else the losses after a resume depend on; older checkpoints are deleted where asked.
+
+    All processes call it, as each has random states of its own; the first one writes.
+    """
     if current_iter == -1:
         return
-    state: dict[str, Any] = {
-        "epoch": epoch,
-        "iter": current_iter,
-        "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
-        "networks": dict(getattr(self, "saved_networks", {})),
-        **getattr(self, "further_state", {}),
+    session = session_of(self.opt)
+    everyones = of_all_processes(self, session.random or random_states())
+    if self.opt["rank"] == 0:
+        state: dict[str, Any] = {
+            "epoch": epoch,
+            "iter": current_iter,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "networks": dict(session.networks),
+            "position": session.order.after(current_iter).position if session.order else 0,
+            "manual_seed": self.opt.get("manual_seed"),
+            "options": session.options,
+            "random": everyones,
+            "best": _plain(getattr(self, "best_metric_results", {})),
+            **getattr(self, "further_states", dict)(),
+        }
+        save_checkpoint(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
+        if session.retention:
+            session.retention.prune(current_iter)
+    session.saved = current_iter
+
+
+def _plain(results: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Best metrics with Python's own numbers, which torch's safe loader takes."""
+    return {
+        dataset: {metric: record | {"val": float(record["val"])} for metric, record in records.items()}
+        for dataset, records in results.items()
     }
-    save_checkpoint(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))

@@ -14,6 +14,7 @@ from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed.training import train_on_bits
 from bidiffsr_arch.training.early_updates import can_update_early, early_updates
+from bidiffsr_arch.training.group_parameters import GroupParameters
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPP_COMPILERS = ("g++", "clang++", "c++")
@@ -64,7 +65,13 @@ class Stepping:
         return network
 
     def step(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, inputs: list[Tensor], target: Tensor
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        inputs: list[Tensor],
+        target: Tensor,
+        groups: GroupParameters | None = None,
     ) -> Tensor:
         """One update of the network. Afterwards only some of its parameters may have their gradients (`early_updates`).
 
@@ -73,6 +80,7 @@ class Stepping:
             loss: (prediction, target) -> a mean over the samples, in float32.
             inputs: what the network takes, each (B, ...).
             target: what its prediction is compared with, (B, ...).
+            groups: by which the optimizer's parameters were split, after `GroupParameters.begin`.
         Returns:
             The loss of the whole batch, without a gradient.
         Raises:
@@ -82,7 +90,9 @@ class Stepping:
             raise InputError(
                 f"expected train: accumulate to divide the batch of {len(target)} pictures, got {self.accumulate}"
             )
+        groups = groups or GroupParameters()
         optimizer.zero_grad()
+        groups.clear_gradients()
         parts = list(zip(*(self._laid_out(tensor).chunk(self.accumulate) for tensor in (*inputs, target)), strict=True))
         total = torch.zeros((), device=target.device)
         # Of one call nothing is to be held; copies on several devices (DataParallel) have weights of their own.
@@ -95,9 +105,10 @@ class Stepping:
                     with torch.autocast(target.device.type, dtype=self.amp, enabled=self.amp is not None):
                         prediction = network(*part)
                     part_loss = loss(prediction.float(), part_target) / len(parts)
-                    with early_updates(optimizer) if early else nullcontext():
+                    with early_updates(optimizer, groups) if early else nullcontext():
                         self.scaler.scale(part_loss).backward()
                 total += part_loss.detach()
+        groups.hand_gradients()
         if self.grad_clip:
             self.scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip)

@@ -33,7 +33,7 @@ def upscale_all(upscaler: Upscaler, jobs: list[Job], quiet: bool) -> list[InputE
                     upscale_one(upscaler, job, on_tile(bar, count // upscaler.timesteps, upscaler.timesteps))
             except Exception as error:  # whatever a decoder, a device or a disk may raise ends one image, not all
                 failures.append(naming(job.source, error))
-                bar.total -= count - (bar.n - before)
+                bar.total = (bar.total or 0) - count + int(bar.n - before)
     return failures
 
 

@@ -40,7 +40,8 @@ JPEG = Format("JPEG", 65500, (*BASIC, "dpi", "JPEG"), has_alpha=False,
 WEBP = Format("WEBP", 16383, BASIC, options={"quality": 95, "method": 4})
 TIFF = Format("TIFF", 2**31 - 1, (*BASIC, "dpi", "TIFF"), has_16_bits=True)
 BMP = Format("BMP", 2**31 - 1, ("dpi",), has_alpha=False)
-AVIF = Format("AVIF", 65536, BASIC, options={"quality": 95, "subsampling": "4:4:4"})
+# libavif writes 65536 pixels, but reads no more than these unless told.
+AVIF = Format("AVIF", 32768, BASIC, options={"quality": 95, "subsampling": "4:4:4"})
 
 FORMATS: dict[str, Format] = {
     ".png": PNG,

@@ -9,7 +9,7 @@ import re
 import struct
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -133,7 +133,8 @@ def to_srgb(image: Image.Image, metadata: dict[str, Any]) -> Image.Image:
         if profile_space(profile) != "CMYK":
             raise ValueError("no profile of inks")
         inks, screen = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, inks, screen, outputMode="RGB")
+        converted = ImageCms.profileToProfile(image, inks, screen, outputMode="RGB")
+        return cast(Image.Image, converted)  # None only in place
     except Exception:  # likewise
         warn("its ICC profile is none for CMYK; inks became RGB without it")
         return image.convert("RGB")

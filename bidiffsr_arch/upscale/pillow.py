@@ -44,7 +44,7 @@ def metadata_of(image: Image.Image) -> dict[str, Any]:
 
 def info_of(image: Image.Image) -> dict[str, Any]:
     """An image's `info` as far as it holds for more pixels, with changes that were made to its EXIF."""
-    info = {name: value for name, value in image.info.items() if name not in NOT_KEPT}
+    info = {str(name): value for name, value in image.info.items() if name not in NOT_KEPT}
     try:
         if exif := image.getexif():
             info["exif"] = exif.tobytes()

@@ -7,16 +7,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.alpha import unpremultiplied
 from bidiffsr_arch.upscale.metadata import orientation_exif, orientation_of, resolution, warn
 
-ORIENTATION, EXIF_IFD, GPS_IFD, PROFILE, XMP = 274, 34665, 34853, 34675, 700
+ORIENTATION, PROFILE, XMP = 274, 34675, 700
 # Tags that tell of what is shown, not of how pixels are stored: texts (name of the document, description, maker,
 # model, page, software, date, artist, computer, copyright) and bytes (IPTC, Photoshop's blocks).
 TEXTS, BYTES = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432), (33723, 34377)
+# Tags of how pixels are stored, resolution and numbers of pages among them: results have their own.
+STORAGE = {*range(254, 267), *range(273, 285), 290, 291, 292, 293, 296, 297, *range(317, 348), *range(512, 533), 559}
 ASCII, BYTE, UNDEFINED = 2, 1, 7  # types of values
 UNSIGNED, ASSOCIATED = (1, 4), 1  # sample formats; extra samples
 KINDS = ("MINISBLACK", "MINISWHITE", "RGB")
@@ -54,7 +56,7 @@ def decode(path: Path) -> np.ndarray:
         page = _page(path, file)
         try:
             pixels = page.asarray()
-        except ValueError as error:  # a compression for which tifffile needs another package
+        except (ValueError, NotImplementedError) as error:  # a coding for which tifffile needs another package
             if "imagecodecs" not in str(error):
                 raise
             pixels = _decode_by_opencv(path, page)
@@ -64,8 +66,8 @@ def decode(path: Path) -> np.ndarray:
         bits, channels, extra = page.bitspersample, pixels.shape[2:], page.extrasamples
     if channels > (4,):
         raise InputError(f"expected at most 4 channels, got {path} with {channels[0]}; convert it")
-    if bits not in (8, 16):  # stored in the next larger type
-        pixels = np.rint(pixels * (np.iinfo(pixels.dtype).max / (2**bits - 1))).astype(pixels.dtype)
+    if 8 < bits < 16:  # OpenCV shifts them to the left, so that white stays short of 65535
+        pixels = np.rint(pixels * (65535 / ((2**bits - 1) << (16 - bits)))).astype(np.uint16)
     if page.photometric.name == "MINISWHITE":
         pixels = np.iinfo(pixels.dtype).max - pixels
     return unpremultiplied(pixels) if channels in ((2,), (4,)) and ASSOCIATED in extra else pixels
@@ -103,6 +105,7 @@ def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
             tags = {tag.code: tag.value for tag in page.tags}
+            names = {tag.code: tag.name for tag in page.tags}
             dots = resolution(page.get_resolution("INCH")) if tags.get(296, 2) != 1 and 282 in tags else None
     except Exception:  # whatever tags of wrong types may raise
         warn("its tags cannot be read and were dropped")
@@ -119,8 +122,9 @@ def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
     texts = {tag: f"{tags[tag]}\0".encode() for tag in TEXTS if isinstance(tags.get(tag), str)}
     own = [(tag, ASCII, len(text), text, True) for tag, text in texts.items()]
     own += [(tag, UNDEFINED, len(tags[tag]), tags[tag], True) for tag in BYTES if isinstance(tags.get(tag), bytes)]
-    if EXIF_IFD in tags or GPS_IFD in tags:
-        warn("its EXIF cannot be written to a TIFF and was dropped")
+    lost = set(tags) - STORAGE - {PROFILE, XMP} - {tag for tag, *_ in own}
+    if lost:
+        warn(f"its TIFF tags {', '.join(names[tag] for tag in sorted(lost))} were dropped")
     return metadata | ({"TIFF": own} if own else {})
 
 
@@ -159,6 +163,7 @@ def is_deep(image: Image.Image, path: Path) -> bool:
     Raises:
         InputError: of more than 16 bits, or signed or float ones.
     """
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
     bits = max(image.tag_v2.get(258, (1,)))
     check(path, bits, next(iter(image.tag_v2.get(339, (1,)))))
     return bits > 8

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,14 +14,15 @@ from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.upscale import OVERLAP, TILE
 from bidiffsr_arch.upscale.alpha import fill_hidden
+from bidiffsr_arch.upscale.direct import DirectNetwork
 from bidiffsr_arch.upscale.photo import from_pillow, to_pillow
 from bidiffsr_arch.upscale.tiles import TiledNetwork
 from bidiffsr_arch.weights import shipped_weights
 
 AnyImage = TypeVar("AnyImage", np.ndarray, Image.Image)
 
-TILE, OVERLAP = 256, 32  # result pixels
 CPU_OUT_OF_MEMORY = "can't allocate memory"  # torch has an exception of its own for it on GPUs only
 LAYOUTS = "(H, W), (H, W, 2), (H, W, 3) or (H, W, 4)"
 
@@ -35,7 +36,8 @@ class Upscaler:
         weights: what `load_weights` returns.
         device: ``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         sampler: any scheduler of diffusers, with or without "Scheduler"; what the options say if None.
-        steps: sampling steps; what the options say if None.
+        steps: sampling steps; what the options say if None. A network without diffusion has neither sampler nor steps,
+            and no noise.
         seed: of the noise, from 0 on.
         tile: most result pixels of a tile's side, None for the whole image at once. The network's memory grows with its
             square.
@@ -55,23 +57,31 @@ class Upscaler:
         tile: int | None = TILE,
         overlap: int = OVERLAP,
     ) -> None:
-        trained = Trained.part_of(weights.options)
-        if sampler is not None:
-            trained = trained.sampled_by(scheduler_type=sampler)
-        self.super_resolution = SuperResolution(trained)
         if not 0 <= seed < 2**63:
             raise InputError(f"expected a seed from 0 on, got {seed}")
         self.scale, self.steps, self.seed = weights.scale, steps, seed
-        self.timesteps = len(self.super_resolution.diffusion.sampler(steps).timesteps)
         self.device = _device(device)
         network = weights.network
         network = network.to(self.device) if isinstance(network, torch.nn.Module) else network
-        self.network = TiledNetwork(network, tile, overlap, weights.multiple)
+        self.network: TiledNetwork | DirectNetwork
+        if weights.is_direct:
+            if sampler is not None or steps is not None:
+                given = f"steps {steps}" if sampler is None else f"sampler {sampler}"
+                raise InputError(f"expected no sampler and no steps for a network without diffusion, got {given}")
+            self.super_resolution, self.timesteps = None, 1
+            self.network = DirectNetwork(network, self.scale, tile, overlap, weights.multiple)
+        else:
+            trained = Trained.part_of(weights.options)
+            self.super_resolution = SuperResolution(
+                trained if sampler is None else trained.sampled_by(scheduler_type=sampler)
+            )
+            self.timesteps = len(self.super_resolution.diffusion.sampler(steps).timesteps)
+            self.network = TiledNetwork(network, tile, overlap, weights.multiple)
         self.calls(1, 1)
 
     @classmethod
     def from_file(
-        cls, weights: str | Path, options: str | Path | None = None, *, packed: bool | None = None, **settings
+        cls, weights: str | Path, options: str | Path | None = None, *, packed: bool | None = None, **settings: Any
     ) -> "Upscaler":
         """An upscaler from a file of weights.
 
@@ -86,7 +96,7 @@ class Upscaler:
         return cls(load_weights(weights, options, packed), **settings)
 
     @classmethod
-    def shipped(cls, scale: int = 2, **settings) -> "Upscaler":
+    def shipped(cls, scale: int = 2, **settings: Any) -> "Upscaler":
         """An upscaler with the small network that comes with the package.
 
         Args:
@@ -99,8 +109,12 @@ class Upscaler:
 
     def calls(self, height: int, width: int) -> int:
         """How many tiles, all steps together, the network computes for an image of height x width pixels."""
-        multiple = self.network.multiple
-        rows, columns = self.network.grid(*(-(-side * self.scale // multiple) * multiple for side in (height, width)))
+        if isinstance(self.network, DirectNetwork):
+            rows, columns = self.network.grid(height, width)
+        else:
+            multiple = self.network.multiple
+            sides = [-(-side * self.scale // multiple) * multiple for side in (height, width)]
+            rows, columns = self.network.grid(*sides)
         return len(rows) * len(columns) * self.timesteps
 
     def __call__(self, image: AnyImage, on_tile: Callable[[], None] = lambda: None) -> AnyImage:
@@ -141,6 +155,8 @@ class Upscaler:
 
     def _sample(self, image: Tensor) -> Tensor:
         """(1, 3, h, w) -> (1, 3, H, W), both in [0, 1]."""
+        if isinstance(self.network, DirectNetwork):
+            return self.network(image)
         return self.super_resolution.sample(
             self.network, enlarge(image, self.scale), [self.seed], multiple=self.network.multiple, steps=self.steps
         )

@@ -225,11 +225,11 @@ def test_command(command, tmp_path, capsys):
 
 
 def test_command_refuses(command, tmp_path):
-    with pytest.raises(InputError, match="only 1-bit networks"):
-        command(network_g={"type": "SR3UNet"})
+    with pytest.raises(InputError, match="one of BBCUNet, BIDiffSRUNet, SR3UNet, got 'MSRResNet'"):
+        command(network_g={"type": "MSRResNet"})
     with pytest.raises(InputError, match="differs in"):
         command(network_g=TINY | {"res_blocks": 2})
-    with pytest.raises(InputError, match="options of BIDiffSRUNet"):
+    with pytest.raises(InputError, match="BIDiffSRUNet cannot be built"):
         command(network_g=TINY | {"depth": 2})
     torch.save({"params": tiny(0).state_dict()}, tmp_path / "net.pth")
     with pytest.raises(InputError, match="leave --params out"):

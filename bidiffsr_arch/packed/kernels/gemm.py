@@ -5,6 +5,7 @@ registers.
 from llvmlite import ir
 
 from bidiffsr_arch.packed.kernels.compile import helper
+from bidiffsr_arch.packed.kernels.places import Strided
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
     LANES,
@@ -31,12 +32,14 @@ STEP = 4
 
 
 def gemm_rows(rows: int):
-    """Function for `rows` rows of A. k is a multiple of `STEP`; B lies as (k, BLOCK)."""
+    """Function for `rows` rows of A and C (`Strided`). k is a multiple of `STEP`; B lies as (k, BLOCK)."""
 
     @procedure
-    def gemm(b, a, a_row, weights, k, c, c_row, accumulate):
+    def gemm(b, a, weights, k, c, accumulate):
         places = [
-            offset(b, offset(b, c, b.mul(c_row, int64(r))), BYTES * v) for r in range(rows) for v in range(VECTORS)
+            offset(b, offset(b, c.start, b.mul(c.step, int64(r))), BYTES * v)
+            for r in range(rows)
+            for v in range(VECTORS)
         ]
         more = b.icmp_signed("!=", accumulate, int64(0))
         zero = constant(0.0)
@@ -49,7 +52,7 @@ def gemm_rows(rows: int):
                 factors = [load(b, offset(b, row, step * 4 * BLOCK + v * BYTES)) for v in range(VECTORS)]
                 following = []
                 for r in range(rows):
-                    place = offset(b, offset(b, offset(b, a, b.mul(a_row, int64(r))), column), 4 * step)
+                    place = offset(b, offset(b, offset(b, a.start, b.mul(a.step, int64(r))), column), 4 * step)
                     value = spread(b, load(b, place, ir.FloatType()))
                     following += [multiply_add(b, value, factors[v], sums[r * VECTORS + v]) for v in range(VECTORS)]
                 sums = following
@@ -66,32 +69,33 @@ _row = gemm_rows(1)
 
 
 @helper
-def gemm(a, a_row, m, weights, k, c, c_row, accumulate):
-    """C (m, BLOCK) = A (m, k) B (k, BLOCK), plus what C held if `accumulate`; rows of A and C are `a_row` and `c_row`
-    bytes apart.
-    """
+def gemm(a, m, weights, k, c, accumulate):
+    """C (m, BLOCK) = A (m, k) B (k, BLOCK), plus what C held if `accumulate`; rows of A and C are `Strided`."""
     r = 0
     while r + ROWS <= m:
-        _rows(a + r * a_row, a_row, weights, k, c + r * c_row, c_row, accumulate)
+        _rows(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), accumulate)
         r += ROWS
     while r < m:
-        _row(a + r * a_row, a_row, weights, k, c + r * c_row, c_row, accumulate)
+        _row(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), accumulate)
         r += 1
 
 
 @procedure
-def finish_run(b, pixels, acc, acc_pixel, add, s, s_pixel, out, out_pixel, sums, squares):
-    """out = acc + add + s, sums += out, squares += out^2 for BLOCK channels of a run of pixels."""
+def finish_run(b, pixels, acc, add, shortcut, out, sums):
+    """``out = acc + add + shortcut``, and the sums of out, for BLOCK channels of a run of pixels.
+
+    acc, shortcut, out: `Strided`. add: address. sums: `Sums`, to which is added.
+    """
     for v in range(VECTORS):
         d = BYTES * v
         extra = load(b, offset(b, add, d))
 
         def pixel(i, carried, d=d, extra=extra):
-            value = b.fadd(load(b, offset(b, offset(b, acc, d), b.mul(i, acc_pixel))), extra)
-            value = b.fadd(value, load(b, offset(b, offset(b, s, d), b.mul(i, s_pixel))))
-            store(b, value, offset(b, offset(b, out, d), b.mul(i, out_pixel)))
+            value = b.fadd(load(b, offset(b, offset(b, acc.start, d), b.mul(i, acc.step))), extra)
+            value = b.fadd(value, load(b, offset(b, offset(b, shortcut.start, d), b.mul(i, shortcut.step))))
+            store(b, value, offset(b, offset(b, out.start, d), b.mul(i, out.step)))
             return [b.fadd(carried[0], value), multiply_add(b, value, value, carried[1])]
 
-        where = offset(b, sums, d), offset(b, squares, d)
+        where = offset(b, sums.values, d), offset(b, sums.squares, d)
         for address, value in zip(where, repeat(b, pixels, [load(b, a) for a in where], pixel), strict=True):
             store(b, value, address)

@@ -1,24 +1,27 @@
 """1-bit dot products by table look-up, for CPUs whose vectors have a byte shuffle (AVX2) but count no bits.
 
 The weight nibble of 4 channels indexes a table of 16 counts that the activation nibble selects. A count is at most 4,
-so one byte holds two pixels, of two rows of the picture: `layout.pair_table`. Both pixels of 3 groups add up to at most
-12 a nibble before they must be taken apart:
+so one byte holds two pixels, of two rows of the image: `layout.pair_table`. Both pixels of 3 groups add up to at most
+12 a nibble before they must be taken apart::
 
-    s = sum over 3 groups of shuffle(table[pair], weights)         bytes, low nibble: upper pixel, high nibble: lower
-    pixel, each <= 12 low += s & 15                                                  bytes mixed += s >> 4
-    64-bit lanes: a byte's low nibble is lost, but the next byte's leaks in high = mixed - ((low without its lowest
-    byte) >> 4)            64-bit lanes: takes out, exactly, what leaked
+    s      = sum over 3 groups of shuffle(table[pair], weights)    # bytes; low nibble: upper pixel, high: lower pixel
+    low   += s & 15                                                # bytes
+    mixed += s >> 4                                                # 64-bit lanes
 
-`low` is the sum of the same nibbles that leaked, so the subtraction is exact while no byte overflows: STEPS * 12 <=
-255.
+    high   = mixed - ((low without its lowest byte) >> 4)          # 64-bit lanes
+
+The shift of a 64-bit lane drops the low nibble of its lowest byte, and moves the low nibble of every other byte into
+the high nibble of the byte below. `low` is the sum of those nibbles, so the subtraction takes out exactly what leaked,
+as long as no byte overflows: STEPS * 12 <= 255.
 """
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from bidiffsr_arch.packed.kernels.ahead import fetch_ahead
+from bidiffsr_arch.packed.kernels.bit_rows import bit_row
 from bidiffsr_arch.packed.kernels.compile import helper
+from bidiffsr_arch.packed.kernels.prefetch import prefetch
 from bidiffsr_arch.packed.kernels.vector_ir import (
     FEATURES,
     I64,
@@ -30,7 +33,7 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     repeat,
     store,
 )
-from bidiffsr_arch.packed.layout import COUNT_BYTES, OUTSIDE, ROWS, SEGMENT, TABLE_FILTERS, TABLE_STEP
+from bidiffsr_arch.packed.layout import COUNT_BYTES, OUTSIDE, SEGMENT, TABLE_FILTERS, TABLE_STEP
 
 STEPS = 16
 """Steps of 3 groups between two unpackings: 16 * 12 = 192, and their 3 KB of weights stay in the first cache."""
@@ -113,43 +116,47 @@ def _byte(b, address):
 
 
 @helper
-def pair_rows(bits, row_bits, slots, prepared, y, height, width, radius, pixel_bytes):
+def pair_rows(bits, prepared, y, size, taps):
     """For each row of taps, the table offsets of the pixel pairs of rows y and y + 1: uint16 (2 radius + 1, width + 2,
-    groups).
+    groups), to the address `prepared`.
+
+    bits: `BitRows` that start with row y - radius. size: height and width. taps: `Taps`.
     """
-    groups = 2 * pixel_bytes
-    for tap in range(2 * radius + 1):
-        upper, lower = bits + (slots + tap) % ROWS * row_bits, bits + (slots + tap + 1) % ROWS * row_bits
-        row = y - radius + tap
+    height, width = size
+    groups = 2 * taps.pixel
+    for tap in range(2 * taps.radius + 1):
+        row = y - taps.radius + tap
         upper_outside, lower_outside = row < 0 or row >= height, row + 1 < 0 or row + 1 >= height
+        upper, lower = bit_row(bits, tap), bit_row(bits, tap + 1)
         out = prepared + tap * ((width + 2) * groups * 2 + 64)
         for x in range(width + 2):
             side = x == 0 or x == width + 1
-            for i in range(pixel_bytes):
-                a, b = _byte(upper + x * pixel_bytes + i), _byte(lower + x * pixel_bytes + i)
+            for i in range(taps.pixel):
+                a, b = _byte(upper + x * taps.pixel + i), _byte(lower + x * taps.pixel + i)
                 for part in range(2):
                     first = OUTSIDE if side or upper_outside else (a >> (4 * part)) & 15
                     second = OUTSIDE if side or lower_outside else (b >> (4 * part)) & 15
-                    _store_pair(out + ((x * pixel_bytes + i) * 2 + part) * 2, (first + 17 * second) * ENTRY)
+                    _store_pair(out + ((x * taps.pixel + i) * 2 + part) * 2, (first + 17 * second) * ENTRY)
 
 
 @helper
-def lookup_pair(table, prepared, radius, pixel_bytes, weights, counts, x, pixels, width, upper, lower, lines):
+def lookup_pair(table, prepared, taps, segment, counts, upper, lower, lines):
     """Counts of a segment of two output rows and 64 filters, 16 bits (2, SEGMENT, 64). Exact while 9 C < 2^16.
 
-    upper, lower: what to ask memory for meanwhile for each row (`Ahead`), `lines` lines a pixel.
+    table, prepared, counts: addresses. taps: `Taps`. segment: `Segment`. upper, lower: what to prefetch meanwhile for
+    each row (`Prefetch`), `lines` lines a pixel.
     """
-    groups = 2 * pixel_bytes
-    taps = 2 * radius + 1
-    steps = (taps * groups + TABLE_STEP - 1) // TABLE_STEP
-    for tap in range(taps):
-        row = prepared + tap * ((width + 2) * groups * 2 + 64) + (x + 1 - radius) * groups * 2
+    groups = 2 * taps.pixel
+    side = 2 * taps.radius + 1
+    steps = (side * groups + TABLE_STEP - 1) // TABLE_STEP
+    for tap in range(side):
+        row = prepared + tap * ((segment.width + 2) * groups * 2 + 64) + (segment.x + 1 - taps.radius) * groups * 2
         for start in range(0, steps, STEPS):
-            filters = weights + (tap * steps + start) * TABLE_STEP * TABLE_FILTERS
+            filters = taps.weights + (tap * steps + start) * TABLE_STEP * TABLE_FILTERS
             now = min(STEPS, steps - start)
-            for i in range(pixels):
+            for i in range(segment.pixels):
                 if tap + start == 0:
-                    fetch_ahead(upper, i * lines, lines)
-                    fetch_ahead(lower, i * lines, lines)
+                    prefetch(upper, i * lines, lines)
+                    prefetch(lower, i * lines, lines)
                 place = row + i * groups * 2 + start * TABLE_STEP * 2
                 _count_pair(table, place, filters, now, counts + i * PIXEL_BYTES, tap + start)

@@ -1,6 +1,6 @@
 """The 1-bit convolution for training: batches of maps in PyTorch's layout in and out.
 
-Bits are set side by side along a row of the picture, so that one vector holds a word of neighbouring pixels: reading
+Bits are set side by side along a row of the image, so that one vector holds a word of neighbouring pixels: reading
 channel by channel and writing channel by channel, as PyTorch's maps lie, are then runs of memory.
 """
 
@@ -12,6 +12,7 @@ from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.popcount import FAST
 from bidiffsr_arch.packed.kernels.vector_ir import (
     I64,
+    address,
     call,
     constant,
     int64,
@@ -89,7 +90,7 @@ def pack_planes(x, shift, radius, bits):
     """Bit of channel c is set where ``x + shift >= 0``.
 
     x: float32 (B, C, H, W). shift: float32 (B or 1, C). bits: uint64 (B, ceil(C / 64), H + 2 * radius,
-    W + 2 * radius + PLANE_SLACK), written whole; 0 outside of the picture.
+    W + 2 * radius + PLANE_SLACK), written whole; 0 outside of the image.
     """
     batch, channels, height, width = x.shape
     words, rows = bits.shape[1], bits.shape[2]
@@ -110,7 +111,7 @@ def pack_planes(x, shift, radius, bits):
 
 @kernel
 def pack_filters(v, weights, sums):
-    """Words of the weights, and what taps count outside of the picture.
+    """Words of the weights, and what taps count outside of the image.
 
     v: float32 (C_out, C_in, taps), +1 where not negative. weights: uint64 (ceil(C_out / FILTERS), ceil(C_in / 64),
     taps, FILTERS), written whole. sums: int32 (C_out, taps + 1), written: each tap's sum of ``-1 * w`` over the
@@ -135,7 +136,7 @@ def pack_filters(v, weights, sums):
 
 @kernel
 def count_planes(bits, weights, sums, scale, z):
-    """``z = scale * conv(±1, ±1)``, a tap outside of the picture adding 0.
+    """``z = scale * conv(±1, ±1)``, a tap outside of the image adding 0.
 
     bits, weights, sums: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). z: float32 (B, C_out, H, W),
     written.
@@ -147,10 +148,10 @@ def count_planes(bits, weights, sums, scale, z):
     for job in prange(batch * height):
         n, y = job // height, job % height
         differing = np.empty((FILTERS, width + PLANE_SLACK), np.uint16)
-        start = np.int64(bits.ctypes.data) + n * words * plane_bytes + y * row_bytes
-        target, count_bytes = np.int64(differing.ctypes.data), np.int64(differing.shape[1] * 2)
+        start = address(bits) + n * words * plane_bytes + y * row_bytes
+        target, count_bytes = address(differing), np.int64(differing.shape[1] * 2)
         for block in range(weights.shape[0]):
-            filters_at = np.int64(weights.ctypes.data) + block * words * side * side * FILTERS * 8
+            filters_at = address(weights) + block * words * side * side * FILTERS * 8
             _count_row(start, row_bytes, plane_bytes, radius, words, filters_at, target, count_bytes, width)
             for f in range(min(FILTERS, filters - block * FILTERS)):
                 c = block * FILTERS + f
@@ -162,7 +163,7 @@ def count_planes(bits, weights, sums, scale, z):
                 row, here, factor = z[n, c, y], differing[f], scale[c]
                 for x in range(width):
                     row[x] = factor * np.float32(np.int32(total) - 2 * np.int32(here[x]))
-                for column in range(2 * radius):  # a narrow picture meets some of them twice
+                for column in range(2 * radius):  # a narrow image meets some of them twice
                     x = min(column, width - 1) if column < radius else max(width - 1 - column + radius, 0)
                     beside = 0
                     for dx in range(side):

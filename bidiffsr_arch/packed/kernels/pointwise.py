@@ -5,11 +5,14 @@ maps.
 import numpy as np
 from numba import prange
 
-from bidiffsr_arch.packed.kernels.ahead import LINE, Ahead, fetch_ahead
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.gemm import ROWS, finish_run, gemm
-from bidiffsr_arch.packed.kernels.vector_ir import clear
+from bidiffsr_arch.packed.kernels.places import Strided, Sums
+from bidiffsr_arch.packed.kernels.prefetch import LINE, Prefetch, prefetch
+from bidiffsr_arch.packed.kernels.vector_ir import address, clear
 from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
+
+BLOCK_BYTES = 4 * BLOCK
 
 PIXELS = 32 // ROWS * ROWS
 """Pixels whose products are formed together."""
@@ -24,23 +27,21 @@ def pointwise_weights(weight: np.ndarray) -> np.ndarray:
 
 @helper
 def _products(x, weights, block, y, start, pixels, acc, accumulate):
-    """acc (pixels, BLOCK) (+)= x[y, start:start + pixels] times a block of the weights."""
+    """acc (pixels, BLOCK) (+)= x[y, start:start + pixels] times a block of the weights. acc: `Strided`."""
     width, channels = x.shape[1], x.shape[2]
-    row = np.int64(x.ctypes.data) + (y * width + start) * channels * 4
-    blocks = weights.shape[0]
-    w = np.int64(weights.ctypes.data) + block * channels * 4 * BLOCK
-    gemm(row, channels * 4, pixels, w, channels, acc + block * 4 * BLOCK, blocks * 4 * BLOCK, accumulate)
+    row = Strided(address(x) + (y * width + start) * channels * 4, channels * 4)
+    gemm(row, pixels, address(weights) + block * channels * BLOCK_BYTES, channels, acc, accumulate)
 
 
 @helper
-def _ahead(x1, x2, target, y, x, line):
-    """What to ask for: the maps at pixel (y, x) and `line` bytes on."""
+def _prefetch(x1, x2, target, y, x, line):
+    """What to prefetch: the maps at pixel (y, x) and `line` bytes on."""
     width, two = x1.shape[1], x2.size > 0
-    return Ahead(
-        np.int64(x1.ctypes.data) + (y * width + x) * x1.shape[2] * 4 + line,
-        np.int64(x2.ctypes.data) + two * ((y * width + x) * x2.shape[2] * 4 + line),
+    return Prefetch(
+        address(x1) + (y * width + x) * x1.shape[2] * 4 + line,
+        address(x2) + two * ((y * width + x) * x2.shape[2] * 4 + line),
         two * LINE,
-        np.int64(target.map.ctypes.data) + y * target.row + x * target.pixel + line,
+        address(target.map) + y * target.row + x * target.pixel + line,
     )
 
 
@@ -50,18 +51,21 @@ def chunk_bytes(filters: int) -> int:
 
 
 @helper
-def _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y):
+def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y):
     """Row y of `pointwise`; acc: address of PIXELS rows of accumulators."""
     width, blocks = x1.shape[1], weights1.shape[0]
     sums_row = 2 * target.sums.shape[2] * 4
-    sums = np.int64(target.sums.ctypes.data) + y * sums_row
+    sums = address(target.sums) + y * sums_row
+    out = address(target.map) + y * target.row
+    s = address(shortcut.map) + shortcut.first + y * shortcut.row
+    step = blocks * BLOCK_BYTES
     clear(sums, sums_row)
     for x in range(0, width, PIXELS):
         pixels = min(PIXELS, width - x)
         for block in range(blocks):
             for part in range(0, pixels, ROWS):
-                some, to = min(ROWS, pixels - part), acc + part * blocks * 4 * BLOCK
-                fetch_ahead(_ahead(x1, x2, target, y, x + PIXELS, block * PIXELS * LINE), part, some)
+                some, to = min(ROWS, pixels - part), Strided(acc + part * step + block * BLOCK_BYTES, step)
+                prefetch(_prefetch(x1, x2, target, y, x + PIXELS, block * PIXELS * LINE), part, some)
                 _products(x1, weights1, block, y, x + part, some, to, 0)
                 if x2.size > 0:
                     _products(x2, weights2, block, y, x + part, some, to, 1)
@@ -69,28 +73,25 @@ def _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y):
             c = sums + target.channels[block] * 4
             finish_run(
                 pixels,
-                acc + block * 4 * BLOCK,
-                blocks * 4 * BLOCK,
-                np.int64(add.ctypes.data) + block * 4 * BLOCK,
-                np.int64(s.map.ctypes.data) + s.first + y * s.row + x * s.pixel + block * s.block,
-                s.pixel,
-                np.int64(target.map.ctypes.data) + y * target.row + x * target.pixel + target.blocks[block],
-                target.pixel,
-                c,
-                c + target.sums.shape[2] * 4,
+                Strided(acc + block * BLOCK_BYTES, step),
+                address(add) + block * BLOCK_BYTES,
+                Strided(s + x * shortcut.pixel + block * shortcut.block, shortcut.pixel),
+                Strided(out + x * target.pixel + target.blocks[block], target.pixel),
+                Sums(c, c + target.sums.shape[2] * 4),
             )
 
 
 @kernel
-def pointwise(x1, weights1, x2, weights2, add, s, target, scratch):
-    """``x1 W1 + x2 W2 + add + s``; x2 may have no pixels, for one map only. The target may be x1: a run of pixels is
-    read before it is written.
+def pointwise(x1, weights1, x2, weights2, add, shortcut, target, scratch):
+    """``x1 W1 + x2 W2 + add + shortcut``; x2 may have no pixels, for one map only. The target may be x1: a run of
+    pixels is read before it is written.
 
-    target: with one row of sums for each row of the picture. scratch: uint8 (threads, `chunk_bytes`).
+    shortcut: `binary_conv.Shortcut`. target: `binary_conv.Target`, with one row of sums for each row of the image.
+    scratch: uint8 (threads, `chunk_bytes`).
     """
     height = len(x1)
     chunks = min(scratch.shape[0], height)
     for chunk in prange(chunks):
-        acc = np.int64(scratch.ctypes.data) + chunk * scratch.shape[1]
+        acc = address(scratch) + chunk * scratch.shape[1]
         for y in range(chunk * height // chunks, (chunk + 1) * height // chunks):
-            _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y)
+            _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y)

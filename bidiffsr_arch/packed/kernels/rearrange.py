@@ -1,6 +1,5 @@
 """Moves of channels: PixelShuffle(2), PixelUnshuffle(2), every second channel of two maps."""
 
-import numpy as np
 from llvmlite import ir
 from numba import prange
 
@@ -9,6 +8,7 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
     I32,
     LANES,
+    address,
     clear,
     load,
     multiply_add,
@@ -72,9 +72,9 @@ def _unshuffle_pixel(x, channels, out, sums, y, i):
     deep = out.shape[2]
     done = channels // LANES * LANES
     if done > 0:
-        source = np.int64(x.ctypes.data) + (2 * y * width + 2 * i) * stride * 4
-        result = np.int64(out.ctypes.data) + (y * out.shape[1] + i) * deep * 4
-        total = np.int64(sums.ctypes.data) + y * 2 * deep * 4
+        source = address(x) + (2 * y * width + 2 * i) * stride * 4
+        result = address(out) + (y * out.shape[1] + i) * deep * 4
+        total = address(sums) + y * 2 * deep * 4
         right, below = stride * 4, width * stride * 4
         for c in range(0, done * 4, BYTES):
             p = source + c
@@ -92,7 +92,7 @@ def space_to_depth(x, channels, out, sums):
     """PixelUnshuffle(2) of the first channels: out[y, x, 4 c + 2 dy + dx] = x[2 y + dy, 2 x + dx, c], and sums."""
     height, width, deep = out.shape
     for y in prange(height):
-        clear(np.int64(sums.ctypes.data) + y * 2 * deep * 4, 2 * deep * 4)
+        clear(address(sums) + y * 2 * deep * 4, 2 * deep * 4)
         for i in range(width):
             _unshuffle_pixel(x, channels, out, sums, y, i)
 
@@ -105,8 +105,8 @@ def _shuffle_pixel(x, channels, out, first, y, i):
     quarter = channels // 4
     done = quarter // LANES * LANES
     if done > 0:
-        source = np.int64(x.ctypes.data) + (y * width + i) * deep * 4
-        result = np.int64(out.ctypes.data) + ((2 * y * out.shape[1] + 2 * i) * stride + first) * 4
+        source = address(x) + (y * width + i) * deep * 4
+        result = address(out) + ((2 * y * out.shape[1] + 2 * i) * stride + first) * 4
         right, below = stride * 4, out.shape[1] * stride * 4
         for c in range(0, done * 4, BYTES):
             p = result + c
@@ -133,8 +133,8 @@ def _exchange_pixel(x1, x2, channels, s1, s2, y, i):
     done = half // LANES * LANES
     if done > 0:
         place = (y * width + i) * stride * 4
-        p1, p2 = np.int64(x1.ctypes.data) + place, np.int64(x2.ctypes.data) + place
-        o1, o2 = np.int64(s1.ctypes.data) + place, np.int64(s2.ctypes.data) + place
+        p1, p2 = address(x1) + place, address(x2) + place
+        o1, o2 = address(s1) + place, address(s2) + place
         for c in range(0, done * 4, BYTES):
             _split2(p1 + 2 * c, o2 + c, o1 + c)
             _split2(p2 + 2 * c, o1 + half * 4 + c, o2 + half * 4 + c)

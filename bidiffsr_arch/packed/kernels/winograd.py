@@ -5,16 +5,20 @@ takes 144.
 ±1, ±2 and infinity). The sum over input channels turns the element-wise product into 36 matrix products.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import prange
 
-from bidiffsr_arch.packed.kernels.ahead import LINE, Ahead, fetch_ahead
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.gemm import ROWS, finish_run, gemm
+from bidiffsr_arch.packed.kernels.places import Grid, Strided, Sums
+from bidiffsr_arch.packed.kernels.prefetch import LINE, Prefetch, prefetch
 from bidiffsr_arch.packed.kernels.signs import norm_swish_vector
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
     LANES,
+    address,
     clear,
     constant,
     copy,
@@ -26,6 +30,8 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     store,
 )
 from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
+
+BLOCK_BYTES = 4 * BLOCK
 
 TILES = 32 // ROWS * ROWS
 """Tiles whose 36 products are formed together."""
@@ -86,33 +92,40 @@ def _output_line(b, m: list) -> list:
     ]
 
 
+def _pixel(b, grid: Grid, y: int, x: int):
+    """Address of a pixel of a grid."""
+    return offset(b, offset(b, grid.start, b.mul(grid.row, int64(y))), b.mul(grid.pixel, int64(x)))
+
+
+def _point(b, points: Strided, r: int, q: int):
+    """Address of point (r, q) of the 6x6 of a transformed tile."""
+    return offset(b, points.start, b.mul(points.step, int64(6 * r + q)))
+
+
 @procedure
-def _input_tile(b, x, row, pixel, v, point):
-    """``B^T d B`` of a 6x6 tile of LANES channels, to 36 places `point` bytes apart."""
-    columns = []
-    for q in range(6):
-        column = offset(b, x, b.mul(pixel, int64(q)))
-        columns.append(_input_line(b, [load(b, offset(b, column, b.mul(row, int64(r)))) for r in range(6)]))
+def _input_tile(b, x, points):
+    """``B^T d B`` of a 6x6 tile of LANES channels. x: `Grid`. points: `Strided`, to which 36 vectors are written."""
+    columns = [_input_line(b, [load(b, _pixel(b, x, r, q)) for r in range(6)]) for q in range(6)]
     for r in range(6):
         for q, value in enumerate(_input_line(b, [columns[q][r] for q in range(6)])):
-            store(b, value, offset(b, v, b.mul(point, int64(6 * r + q))))
+            store(b, value, _point(b, points, r, q))
 
 
 @procedure
-def _output_tile(b, m, point, add, s, s_row, s_pixel, out, out_row, out_pixel, sums, squares):
-    """``A^T m A`` + add + s to a 4x4 tile of LANES channels; sums += out, squares += out^2."""
-    columns = [
-        _output_line(b, [load(b, offset(b, m, b.mul(point, int64(6 * r + q)))) for r in range(6)]) for q in range(6)
-    ]
-    extra, total, square = load(b, add), load(b, sums), load(b, squares)
+def _output_tile(b, points, add, shortcut, out, sums):
+    """``out = A^T m A + add + shortcut`` for a 4x4 tile of LANES channels, and the sums of out.
+
+    points: `Strided`, the 36 vectors m. add: address. shortcut, out: `Grid`. sums: `Sums`, to which is added.
+    """
+    columns = [_output_line(b, [load(b, _point(b, points, r, q)) for r in range(6)]) for q in range(6)]
+    extra, total, square = load(b, add), load(b, sums.values), load(b, sums.squares)
     for r in range(4):
         for x, value in enumerate(_output_line(b, [columns[q][r] for q in range(6)])):
-            place = offset(b, offset(b, s, b.mul(s_row, int64(r))), b.mul(s_pixel, int64(x)))
-            value = b.fadd(b.fadd(value, extra), load(b, place))
-            store(b, value, offset(b, offset(b, out, b.mul(out_row, int64(r))), b.mul(out_pixel, int64(x))))
+            value = b.fadd(b.fadd(value, extra), load(b, _pixel(b, shortcut, r, x)))
+            store(b, value, _pixel(b, out, r, x))
             total, square = b.fadd(total, value), multiply_add(b, value, value, square)
-    store(b, total, sums)
-    store(b, square, squares)
+    store(b, total, sums.values)
+    store(b, square, sums.squares)
 
 
 @helper
@@ -124,160 +137,166 @@ def _normalised_row(x, channels, gain, bias, line, width):
         norm_swish_vector(x + i * BYTES, gain + d, bias + d, line + i * BYTES)
 
 
-def chunk_bytes(width: int, channels: int, filters: int) -> tuple[int, int, int]:
-    """Bytes of a thread's scratch: ends of its six input rows, of its transformed inputs, of its products."""
+class Scratch(NamedTuple):
+    """A thread's scratch memory: addresses of its six input rows, of its transformed inputs, of its products, and of
+    one tile's results; `end` is the first byte after it.
+    """
+
+    rows: int
+    inputs: int
+    products: int
+    tile: int
+    end: int
+
+
+def scratch_from(start: int, width: int, channels: int, filters: int) -> Scratch:
+    """A thread's scratch memory from an address on, a multiple of 64."""
     columns = (width + 3) // 4 * 4 + 2
-    rows = 6 * columns * channels * 4
-    inputs = rows + POINTS * (TILES * channels * 4 + ROW_PAD)
-    products = inputs + POINTS * (TILES * filters * 4 + ROW_PAD) + (16 + 3) * BLOCK * 4
-    return rows, inputs, (products + 63) // 64 * 64
+    inputs = start + 6 * columns * channels * 4
+    products = inputs + POINTS * (TILES * channels * 4 + ROW_PAD)
+    tile = products + POINTS * (TILES * filters * 4 + ROW_PAD)
+    end = tile + (16 + 3) * BLOCK * 4
+    return Scratch(start, inputs, products, tile, (end + 63) // 64 * 64)
 
 
-_chunk_bytes = helper(chunk_bytes)
+_scratch_from = helper(scratch_from)
 
 
 @helper
-def _store_tile(m, point, filters, add, s, target, spare, ty, tx, height, width):
-    """Results of one tile, all channels; a tile that hangs over the border goes through 4x4 pixels of spare room."""
+def _store_tile(points, add, shortcut, target, tile, ty, tx, size):
+    """Results of one tile, all channels; a tile that extends beyond the border goes through 4x4 pixels of scratch.
+
+    points: `Strided`, from the tile's first channel on. tile: address of the scratch.
+    """
+    height, width = size
     rows, across = min(4, height - 4 * ty), min(4, width - 4 * tx)
-    sums = np.int64(target.sums.ctypes.data) + ty * 2 * target.sums.shape[2] * 4
-    squares = sums + target.sums.shape[2] * 4
-    out = np.int64(target.map.ctypes.data) + 4 * ty * target.row + 4 * tx * target.pixel
-    shortcut = np.int64(s.map.ctypes.data) + s.first + 4 * ty * s.row + 4 * tx * s.pixel
-    extra = np.int64(add.ctypes.data)
-    per_block = BLOCK // LANES
+    sums = address(target.sums) + ty * 2 * target.sums.shape[2] * 4
+    squares = target.sums.shape[2] * 4
+    out = address(target.map) + 4 * ty * target.row + 4 * tx * target.pixel
+    s = address(shortcut.map) + shortcut.first + 4 * ty * shortcut.row + 4 * tx * shortcut.pixel
+    extra = address(add)
     if rows == 4 and across == 4:
-        for k in range(filters // LANES):
+        per_block = BLOCK // LANES
+        for k in range(target.blocks.size * per_block):
             block, d = k // per_block, k % per_block * BYTES
-            c = target.channels[block] * 4 + d
+            c = sums + target.channels[block] * 4 + d
             _output_tile(
-                m + k * BYTES,
-                point,
+                Strided(points.start + k * BYTES, points.step),
                 extra + k * BYTES,
-                shortcut + block * s.block + d,
-                s.row,
-                s.pixel,
-                out + target.blocks[block] + d,
-                target.row,
-                target.pixel,
-                sums + c,
-                squares + c,
+                Grid(s + block * shortcut.block + d, shortcut.row, shortcut.pixel),
+                Grid(out + target.blocks[block] + d, target.row, target.pixel),
+                Sums(c, c + squares),
             )
         return
-    z = spare + 16 * 4 * BLOCK
-    clear(z, 3 * 4 * BLOCK)
-    for block in range(filters // BLOCK):
-        for d in range(0, BLOCK * 4, BYTES):
+    zeros = tile + 16 * BLOCK_BYTES
+    clear(zeros, 3 * BLOCK_BYTES)
+    for block in range(target.blocks.size):
+        for d in range(0, BLOCK_BYTES, BYTES):
             _output_tile(
-                m + block * BLOCK * 4 + d, point, z, z, 0, 0, spare + d, 16 * BLOCK, 4 * BLOCK, z + 64, z + 128
+                Strided(points.start + block * BLOCK_BYTES + d, points.step),
+                zeros,
+                Grid(zeros, 0, 0),
+                Grid(tile + d, 4 * BLOCK_BYTES, BLOCK_BYTES),
+                Sums(zeros + BLOCK_BYTES, zeros + 2 * BLOCK_BYTES),
             )
-        c = target.channels[block] * 4
+        c = sums + target.channels[block] * 4
         for r in range(rows):
             finish_run(
                 across,
-                spare + r * 16 * BLOCK,
-                4 * BLOCK,
-                extra + block * BLOCK * 4,
-                shortcut + block * s.block + r * s.row,
-                s.pixel,
-                out + target.blocks[block] + r * target.row,
-                target.pixel,
-                sums + c,
-                squares + c,
+                Strided(tile + r * 4 * BLOCK_BYTES, BLOCK_BYTES),
+                extra + block * BLOCK_BYTES,
+                Strided(s + block * shortcut.block + r * shortcut.row, shortcut.pixel),
+                Strided(out + target.blocks[block] + r * target.row, target.pixel),
+                Sums(c, c + squares),
             )
 
 
 @helper
-def _fetch_part(x, s, target, ty, tx, tiles, point, part, parts):
-    """While products of point `point` are formed, ask for a part of what comes: the rows of x that the next row of
-    tiles adds, and these tiles' shortcut and results. Four points share a part of a row each.
+def _prefetch_part(x, s, target, ty, tx, tiles, point, part, parts):
+    """While products of point `point` are formed, prefetch a part of what comes: the rows of x that the next row of
+    tiles adds, and these tiles' shortcut and results. Four points share a row.
     """
     height, width, channels = x.shape
-    row, q = point % 4, point // 4 * parts + part
+    row, number, count = point % 4, point // 4 * parts + part, POINTS // 4 * parts
     lines = min(4 * tiles, width - 4 * tx) * channels * 4 // LINE
-    first, last = lines * q // (POINTS // 4 * parts), lines * (q + 1) // (POINTS // 4 * parts)
+    first, last = lines * number // count, lines * (number + 1) // count
     y, coming = min(4 * ty + row, height - 1), min(4 * ty + 5 + row, height - 1)
     has_shortcut = s.pixel > 0
-    fetch_ahead(
-        Ahead(
-            np.int64(x.ctypes.data) + (coming * width + 4 * tx) * channels * 4,
-            np.int64(s.map.ctypes.data) + y * s.row + 4 * tx * s.pixel,
+    prefetch(
+        Prefetch(
+            address(x) + (coming * width + 4 * tx) * channels * 4,
+            address(s.map) + y * s.row + 4 * tx * s.pixel,
             has_shortcut * LINE,
-            np.int64(target.map.ctypes.data) + y * target.row + 4 * tx * target.pixel,
+            address(target.map) + y * target.row + 4 * tx * target.pixel,
         ),
         first,
         last - first,
     )
 
 
-@kernel
-def winograd(x, normalise, gain, bias, weights, add, s, target, scratch):
-    """Convolution of a map (H, W, C), or of swish(gain * x + bias) of it, plus `add` a channel and the map s
-    (`binary_conv.Shortcut`).
+@helper
+def _input_rows(x, normalise, gain, bias, ty, kept, rows):
+    """The six input rows of a row of tiles, without the first `kept`, which are there already; zeros outside.
 
-    weights: of `winograd_weights`. target: `binary_conv.Target`, with one row of sums for four rows of the picture.
-        scratch: uint8 (threads, bytes).
+    rows: `Strided`, of the first row's first column, which lies outside of the image.
+    """
+    height, width, channels = x.shape
+    pixel = channels * 4
+    for r in range(kept, 6):
+        y = 4 * ty - 1 + r
+        inner = rows.start + r * rows.step + pixel
+        source = address(x) + y * width * pixel
+        if y < 0 or y >= height:
+            clear(inner, width * pixel)
+        elif normalise:
+            _normalised_row(source, channels, address(gain), address(bias), inner, width)
+        else:
+            copy(inner, source, width * pixel)
+
+
+@kernel
+def winograd(x, normalise, gain, bias, weights, add, shortcut, target, scratch):
+    """Convolution of a map (H, W, C), or of swish(gain * x + bias) of it, plus `add` per channel and a map.
+
+    weights: of `winograd_weights`. shortcut: `binary_conv.Shortcut`. target: `binary_conv.Target`, with one row of sums
+        for four rows of the image. scratch: uint8 (threads, bytes), see `scratch_from`.
     Error: about 2e-5 for maps and results of order 1, against 3e-6 of the definition in float32.
     """
     height, width, channels = x.shape
-    filters = weights.shape[1] * BLOCK
+    blocks, filters = weights.shape[1], weights.shape[1] * BLOCK
     tile_rows, tiles_across = (height + 3) // 4, (width + 3) // 4
-    columns = tiles_across * 4 + 2
-    line, pixel = columns * channels * 4, channels * 4
-    rows_end, inputs_end, _ = _chunk_bytes(width, channels, filters)
-    in_point, out_point = TILES * channels * 4 + ROW_PAD, TILES * filters * 4 + ROW_PAD
+    line, pixel = (tiles_across * 4 + 2) * channels * 4, channels * 4
+    in_point, out_point = TILES * pixel + ROW_PAD, TILES * filters * 4 + ROW_PAD
     sums_row = 2 * target.sums.shape[2] * 4
     chunks = min(scratch.shape[0], tile_rows)
     for chunk in prange(chunks):
-        start = np.int64(scratch.ctypes.data) + chunk * scratch.shape[1]
-        inputs, products = start + rows_end, start + inputs_end
-        spare = products + POINTS * out_point
-        clear(start, rows_end)
+        own = _scratch_from(address(scratch) + chunk * scratch.shape[1], width, channels, filters)
+        clear(own.rows, own.inputs - own.rows)
         first, last = chunk * tile_rows // chunks, (chunk + 1) * tile_rows // chunks
         for ty in range(first, last):
             kept = 0
             if ty > first:
-                copy(start, start + 4 * line, 2 * line)
+                copy(own.rows, own.rows + 4 * line, 2 * line)
                 kept = 2
-            for r in range(kept, 6):
-                y = 4 * ty - 1 + r
-                inner = start + r * line + pixel
-                source = np.int64(x.ctypes.data) + y * width * pixel
-                if y < 0 or y >= height:
-                    clear(inner, width * pixel)
-                elif normalise:
-                    _normalised_row(
-                        source, channels, np.int64(gain.ctypes.data), np.int64(bias.ctypes.data), inner, width
-                    )
-                else:
-                    copy(inner, source, width * pixel)
-            clear(np.int64(target.sums.ctypes.data) + ty * sums_row, sums_row)
+            _input_rows(x, normalise, gain, bias, ty, kept, Strided(own.rows, line))
+            clear(address(target.sums) + ty * sums_row, sums_row)
             for tx in range(0, tiles_across, TILES):
                 tiles = min(TILES, tiles_across - tx)
                 for t in range(tiles):
-                    for k in range(channels * 4 // BYTES):
-                        _input_tile(
-                            start + (tx + t) * 4 * pixel + k * BYTES,
-                            line,
-                            pixel,
-                            inputs + t * pixel + k * BYTES,
-                            in_point,
-                        )
+                    for d in range(0, pixel, BYTES):
+                        grid = Grid(own.rows + (tx + t) * 4 * pixel + d, line, pixel)
+                        _input_tile(grid, Strided(own.inputs + t * pixel + d, in_point))
                 for p in range(POINTS):
-                    for block in range(filters // BLOCK):
-                        _fetch_part(x, s, target, ty, tx, tiles, p, block, filters // BLOCK)
-                        w = np.int64(weights.ctypes.data) + (p * (filters // BLOCK) + block) * channels * 4 * BLOCK
+                    for block in range(blocks):
+                        _prefetch_part(x, shortcut, target, ty, tx, tiles, p, block, blocks)
                         gemm(
-                            inputs + p * in_point,
-                            pixel,
+                            Strided(own.inputs + p * in_point, pixel),
                             tiles,
-                            w,
+                            address(weights) + (p * blocks + block) * channels * BLOCK_BYTES,
                             channels,
-                            products + p * out_point + block * 4 * BLOCK,
-                            filters * 4,
+                            Strided(own.products + p * out_point + block * BLOCK_BYTES, filters * 4),
                             0,
                         )
                 for t in range(tiles):
-                    _store_tile(
-                        products + t * filters * 4, out_point, filters, add, s, target, spare, ty, tx + t, height, width
-                    )
+                    points = Strided(own.products + t * filters * 4, out_point)
+                    _store_tile(points, add, shortcut, target, own.tile, ty, tx + t, (height, width))

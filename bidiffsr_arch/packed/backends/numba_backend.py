@@ -1,4 +1,4 @@
-"""Operations on maps by Numba kernels. A map is float32 (H, W, padded C), contiguous, a NumPy array."""
+"""The backend whose operations are Numba kernels."""
 
 from functools import cached_property
 
@@ -7,10 +7,19 @@ import numpy as np
 import torch
 
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.packed.group_norm import GroupNorm
+from bidiffsr_arch.packed.backends.protocol import Affine, Backend, GroupNorm, Map
+from bidiffsr_arch.packed.backends.torch_backend import TorchBackend
 from bidiffsr_arch.packed.kernels import norm as norms
 from bidiffsr_arch.packed.kernels import pointwise, popcount, rearrange, winograd
-from bidiffsr_arch.packed.kernels.binary_conv import Shortcut, Source, Target, Weights, binary_conv, chunk_bytes
+from bidiffsr_arch.packed.kernels.binary_conv import (
+    Scale,
+    Shortcut,
+    Source,
+    Target,
+    Weights,
+    binary_conv,
+    scratch_from,
+)
 from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
 from bidiffsr_arch.packed.kernels.vector_ir import FEATURES, LANES
 from bidiffsr_arch.packed.layout import (
@@ -24,13 +33,10 @@ from bidiffsr_arch.packed.layout import (
     weight_nibbles,
     weight_words,
 )
-from bidiffsr_arch.packed.torch_backend import TorchBackend
-
-Norm = tuple[np.ndarray, np.ndarray]
 
 ZEROS = aligned((1, 1, BLOCK))
 NOTHING = Shortcut(ZEROS, 0, 0, 0, 0)
-NO_NORM = ZEROS.reshape(-1)
+NO_NORM = Affine(ZEROS.reshape(-1), ZEROS.reshape(-1))
 ONE = np.ones(1, np.float32)
 
 
@@ -53,11 +59,11 @@ class PlainWeight:
         return winograd.winograd_weights(self.direct.numpy())
 
 
-class NumbaBackend:
-    """Operations on maps.
+class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
+    """Operations by Numba kernels, compiled at their first call and kept on disk.
 
-    Those that make a map which a GroupNorm may follow return its sums: float32 (parts, 2, padded C), valid until the
-    next operation.
+    Args:
+        name: ``numba-avx2`` counts bits by look-up in tables, ``numba-portable`` by XOR and popcount of words.
     """
 
     def __init__(self, name: str) -> None:
@@ -69,15 +75,9 @@ class NumbaBackend:
         self._targets: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
     def begin(self) -> None:
-        """Before a step."""
         as_many_threads_as_torch()
 
     def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> Weights:
-        """Weights from their stored bits (`layout.pack_bits`).
-
-        Raises:
-            InputError: so many channels that a count of bits does not fit its 16 bits.
-        """
         if channels * kernel_size**2 >= 2 ** (8 * COUNT_BYTES):
             raise InputError(
                 f"expected 1-bit convolutions of fewer than 2^16 inputs, got {channels * kernel_size**2}; use torch"
@@ -89,138 +89,108 @@ class NumbaBackend:
         )
         return Weights(kernel_size // 2, self.in_words, self._table, bits, border_totals(positive, self.in_words))
 
-    def conv3x3_weight(self, weight: np.ndarray) -> "PlainWeight":
-        """Weights from float32 (C_out, C_in, 3, 3)."""
+    def conv3x3_weight(self, weight: np.ndarray) -> PlainWeight:
         return PlainWeight(weight)
 
     def pointwise_weight(self, weight: np.ndarray) -> np.ndarray:
-        """Weights from float32 (C_out, C_in)."""
         return pointwise.pointwise_weights(weight)
 
     def binary_conv(
         self,
-        x: np.ndarray,
+        x: Map,
         weight: Weights,
         shift: np.ndarray,
         parameters: np.ndarray,
-        out: np.ndarray,
+        out: Map,
         *,
         first: int = 0,
-        norm: Norm | None = None,
+        norm: Affine | None = None,
         keep: bool = False,
-        shortcut: np.ndarray | None = None,
+        shortcut: Map | None = None,
         shortcut_first: int = 0,
-        residual: np.ndarray | None = None,
+        residual: Map | None = None,
         gain: np.ndarray | None = None,
     ) -> np.ndarray:
-        """``out = PReLU(scale * gain * conv(sign(v + shift)) + offset) + add + shortcut + residual``, returns out's
-        sums.
-
-        Args:
-            x: the source; v is its channels from `first` on, as many as `shift` has, or swish(gain * x + bias) of them
-                where `norm` is given.
-            shift: float32 (padded C_in,), -inf for padding channels.
-            parameters: float32 (4, padded C_out): scale, offset, slope, add; 0 for padding channels.
-            out: (H, W, padded C_out); may be `residual`.
-            keep: the shortcut is v.
-            shortcut, residual: maps to add, the first from channel `shortcut_first` on.
-            gain: float32 (H, W), for xnor.
-        """
         height, width = x.shape[:2]
         vectors = len(shift) // LANES
-        source = Source(x, 4 * first, vectors, norm is not None, *(norm or (NO_NORM, NO_NORM)), shift)
-        needed = chunk_bytes(width, len(shift), norm is not None)[-1]
+        source = Source(x, 4 * first, vectors, norm is not None, *(norm or NO_NORM), shift)
+        end = scratch_from(0, width, len(shift), norm is not None).end
         binary_conv(
             source,
             keep,
             weight,
-            parameters,
-            ONE if gain is None else np.ascontiguousarray(gain).reshape(-1),
-            0 if gain is None else 4,
+            Scale(parameters, ONE, 0) if gain is None else Scale(parameters, np.ascontiguousarray(gain).reshape(-1), 4),
             NOTHING if shortcut is None else self._map(shortcut, shortcut_first),
             NOTHING if residual is None else self._map(residual),
             target := self._target(out, height),
-            self._room(needed),
+            self._scratch_of(end),
         )
         return target.sums
 
     def conv3x3(
         self,
-        x: np.ndarray,
-        weight: "PlainWeight",
+        x: Map,
+        weight: PlainWeight,
         add: np.ndarray,
-        out: np.ndarray,
+        out: Map,
         *,
-        norm: Norm | None = None,
-        residual: np.ndarray | None = None,
+        norm: Affine | None = None,
+        residual: Map | None = None,
     ) -> np.ndarray:
-        """Full-precision 3x3 convolution of x, or of swish(gain * x + bias) of it, + add + residual; returns out's
-        sums.
-        """
         height, width, channels = x.shape
         if not weight.suits_winograd(height * width):
             return self._direct.conv3x3(x, weight.direct, add, out, norm=norm, residual=residual)
         target = self._target(out, -(-height // 4))
-        room = self._room(winograd.chunk_bytes(width, channels, out.shape[2])[-1])
+        scratch = self._scratch_of(winograd.scratch_from(0, width, channels, out.shape[2]).end)
         shortcut = NOTHING if residual is None else self._map(residual)
-        winograd.winograd(
-            x, norm is not None, *(norm or (NO_NORM, NO_NORM)), weight.points, add, shortcut, target, room
-        )
+        winograd.winograd(x, norm is not None, *(norm or NO_NORM), weight.points, add, shortcut, target, scratch)
         return target.sums
 
     def pointwise(
         self,
-        x: np.ndarray,
+        x: Map,
         weight: np.ndarray,
         add: np.ndarray,
-        out: np.ndarray,
+        out: Map,
         *,
-        other: np.ndarray | None = None,
+        other: Map | None = None,
         other_weight: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Full-precision 1x1 convolution of x and, added, of another map; `out` may be x. Returns out's sums."""
         target = self._target(out, len(x))
         second = (np.empty((0, 0, BLOCK), np.float32), weight[:0]) if other is None else (other, other_weight)
-        pointwise.pointwise(x, weight, *second, add, NOTHING, target, self._room(pointwise.chunk_bytes(out.shape[2])))
+        scratch = self._scratch_of(pointwise.chunk_bytes(out.shape[2]))
+        pointwise.pointwise(x, weight, *second, add, NOTHING, target, scratch)
         return target.sums
 
-    def normalise(self, x: np.ndarray, norm: Norm, out: np.ndarray, *, swish: bool) -> None:
-        """``out = gain * x + bias``, through Swish if asked; `out` may be x."""
+    def normalise(self, x: Map, norm: Affine, out: Map, *, swish: bool) -> None:
         norms.normalise(x, *norm, swish, out)
 
-    def sums(self, x: np.ndarray) -> np.ndarray:
-        """Sums of a map that no operation has gathered."""
+    def sums(self, x: Map) -> np.ndarray:
         sums = self._sums_of(len(x), x.shape[2])
         norms.channel_sums(x, sums)
         return sums
 
-    def space_to_depth(self, x: np.ndarray, channels: int, out: np.ndarray) -> np.ndarray:
-        """PixelUnshuffle(2) of the first `channels` channels; returns out's sums."""
+    def space_to_depth(self, x: Map, channels: int, out: Map) -> np.ndarray:
         sums = self._sums_of(len(out), out.shape[2])
         rearrange.space_to_depth(x, channels, out, sums)
         return sums
 
-    def depth_to_space(self, x: np.ndarray, channels: int, out: np.ndarray, first: int = 0) -> None:
-        """PixelShuffle(2) of the first `channels` channels, to out's channels from `first` on."""
+    def depth_to_space(self, x: Map, channels: int, out: Map, first: int = 0) -> None:
         rearrange.depth_to_space(x, channels, out, first)
 
-    def exchange(self, x1: np.ndarray, x2: np.ndarray, channels: int, s1: np.ndarray, s2: np.ndarray) -> None:
-        """``s1 = [x1 odd channels | x2 even ones]``, ``s2 = [x1 even ones | x2 odd ones]``, of `channels` channels
-        each.
-        """
+    def exchange(self, x1: Map, x2: Map, channels: int, s1: Map, s2: Map) -> None:
         rearrange.exchange(x1, x2, channels, s1, s2)
 
-    def group_norm(self, norm: GroupNorm, sums: np.ndarray, pixels: int) -> Norm:
-        """Gain and bias of a GroupNorm whose input has these sums over so many pixels; float32 (padded C,) each."""
+    def group_norm(self, norm: GroupNorm, sums: np.ndarray, pixels: int) -> Affine:
         gain, bias = aligned((sums.shape[2],)), aligned((sums.shape[2],))
         norms.group_norm(sums, pixels, norm.groups, norm.eps, norm.weight, norm.bias, gain, bias)
-        return gain, bias
+        return Affine(gain, bias)
 
-    def _map(self, x: np.ndarray, first: int = 0) -> Shortcut:
+    def _map(self, x: Map, first: int = 0) -> Shortcut:
         _, width, channels = x.shape
         return Shortcut(x, 4 * first, 4 * width * channels, 4 * channels, 4 * BLOCK)
 
-    def _target(self, out: np.ndarray, parts: int) -> Target:
+    def _target(self, out: Map, parts: int) -> Target:
         _, width, channels = out.shape
         if channels not in self._targets:
             starts = np.arange(0, channels, BLOCK)
@@ -233,7 +203,7 @@ class NumbaBackend:
             self._sums = aligned((size,))
         return self._sums[:size].reshape(parts, 2, channels)
 
-    def _room(self, size: int) -> np.ndarray:
+    def _scratch_of(self, size: int) -> np.ndarray:
         """Scratch of each thread, at least `size` bytes."""
         threads = numba.get_num_threads()
         if self._scratch.shape[0] != threads or self._scratch.shape[1] < size:

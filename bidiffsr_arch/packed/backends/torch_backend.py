@@ -1,18 +1,16 @@
-"""The same operations in plain torch, where Numba is missing: each is its definition, and gives the same integers."""
+"""The backend in plain torch, where Numba is missing: each operation is its definition."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bidiffsr_arch.packed.group_norm import GroupNorm
+from bidiffsr_arch.packed.backends.protocol import Affine, Backend, GroupNorm, Map
 from bidiffsr_arch.packed.layout import pad_last, unpack_bits
 
-Norm = tuple[np.ndarray, np.ndarray]
 
-
-def planes(x: np.ndarray, channels: int, first: int = 0) -> Tensor:
-    """Channels of a map (H, W, C) as (1, channels, H, W), without a copy."""
+def planes(x: Map, channels: int, first: int = 0) -> Tensor:
+    """Channels of a map as (1, channels, H, W), a view."""
     return torch.from_numpy(x)[..., first : first + channels].permute(2, 0, 1)[None]
 
 
@@ -23,22 +21,20 @@ class BinaryWeight:
         self.stored, self.channels, self.kernel_size, self.filters = stored, channels, kernel_size, len(stored)
 
     def signs(self) -> Tensor:
-        """±1, float32 (C_out, C_in, k, k); made anew at each use, so that only bits stay in memory."""
+        """±1, float32 (C_out, C_in, k, k); unpacked at each use, so that only bits stay in memory."""
         positive = unpack_bits(self.stored, self.channels, self.kernel_size).transpose(0, 2, 1)
         return torch.from_numpy(
             np.where(positive, np.float32(1), np.float32(-1)).reshape(self.filters, self.channels, self.kernel_size, -1)
         )
 
 
-class TorchBackend:
-    """Operations on maps: float32 (H, W, padded C), NumPy arrays. See `numba_backend.NumbaBackend`, which says what
-    each does.
-    """
+class TorchBackend(Backend[BinaryWeight, Tensor, Tensor]):
+    """Every operation by its definition, as `Backend` states it."""
 
     name = "torch"
 
     def begin(self) -> None:
-        """Nothing has to be done before a step."""
+        """Torch needs no preparation."""
 
     def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> BinaryWeight:
         return BinaryWeight(stored, channels, kernel_size)
@@ -51,18 +47,18 @@ class TorchBackend:
 
     def binary_conv(
         self,
-        x: np.ndarray,
+        x: Map,
         weight: BinaryWeight,
         shift: np.ndarray,
         parameters: np.ndarray,
-        out: np.ndarray,
+        out: Map,
         *,
         first: int = 0,
-        norm: Norm | None = None,
+        norm: Affine | None = None,
         keep: bool = False,
-        shortcut: np.ndarray | None = None,
+        shortcut: Map | None = None,
         shortcut_first: int = 0,
-        residual: np.ndarray | None = None,
+        residual: Map | None = None,
         gain: np.ndarray | None = None,
     ) -> np.ndarray:
         channels, filters = weight.channels, weight.filters
@@ -86,13 +82,13 @@ class TorchBackend:
 
     def conv3x3(
         self,
-        x: np.ndarray,
+        x: Map,
         weight: Tensor,
         add: np.ndarray,
-        out: np.ndarray,
+        out: Map,
         *,
-        norm: Norm | None = None,
-        residual: np.ndarray | None = None,
+        norm: Affine | None = None,
+        residual: Map | None = None,
     ) -> np.ndarray:
         filters, channels = weight.shape[:2]
         source = planes(x, channels)
@@ -103,12 +99,12 @@ class TorchBackend:
 
     def pointwise(
         self,
-        x: np.ndarray,
+        x: Map,
         weight: Tensor,
         add: np.ndarray,
-        out: np.ndarray,
+        out: Map,
         *,
-        other: np.ndarray | None = None,
+        other: Map | None = None,
         other_weight: Tensor | None = None,
     ) -> np.ndarray:
         filters, channels = weight.shape
@@ -117,36 +113,36 @@ class TorchBackend:
             value = value + F.conv2d(planes(other, other_weight.shape[1]), other_weight[:, :, None, None])
         return self._put(value, out)
 
-    def normalise(self, x: np.ndarray, norm: Norm, out: np.ndarray, *, swish: bool) -> None:
+    def normalise(self, x: Map, norm: Affine, out: Map, *, swish: bool) -> None:
         channels = x.shape[2]
         value = planes(x, channels) * _column(norm[0], channels) + _column(norm[1], channels)
         planes(out, channels).copy_(F.silu(value) if swish else value)
 
-    def sums(self, x: np.ndarray) -> np.ndarray:
+    def sums(self, x: Map) -> np.ndarray:
         rows = torch.from_numpy(x)
         return torch.stack([rows.sum(1), rows.square().sum(1)], 1).numpy()
 
-    def space_to_depth(self, x: np.ndarray, channels: int, out: np.ndarray) -> np.ndarray:
+    def space_to_depth(self, x: Map, channels: int, out: Map) -> np.ndarray:
         return self._put(F.pixel_unshuffle(planes(x, channels), 2), out)
 
-    def depth_to_space(self, x: np.ndarray, channels: int, out: np.ndarray, first: int = 0) -> None:
+    def depth_to_space(self, x: Map, channels: int, out: Map, first: int = 0) -> None:
         planes(out, channels // 4, first).copy_(F.pixel_shuffle(planes(x, channels), 2))
 
-    def exchange(self, x1: np.ndarray, x2: np.ndarray, channels: int, s1: np.ndarray, s2: np.ndarray) -> None:
+    def exchange(self, x1: Map, x2: Map, channels: int, s1: Map, s2: Map) -> None:
         half = channels // 2
         for out, odd in ((s1, 1), (s2, 0)):
             out[..., :half], out[..., half:channels] = x1[..., odd:channels:2], x2[..., 1 - odd : channels : 2]
 
-    def group_norm(self, norm: GroupNorm, sums: np.ndarray, pixels: int) -> Norm:
+    def group_norm(self, norm: GroupNorm, sums: np.ndarray, pixels: int) -> Affine:
         each = len(norm.weight) // norm.groups
         totals = sums.sum(0, dtype=np.float64)[:, : len(norm.weight)].reshape(2, norm.groups, each).sum(2)
         mean, square = totals / (pixels * each)
         deviation = np.sqrt(np.maximum(square - mean * mean, 0) + norm.eps)
         gain = norm.weight / np.repeat(deviation, each)
         bias = norm.bias - np.repeat(mean, each) * gain
-        return pad_last(gain.astype(np.float32)), pad_last(bias.astype(np.float32))
+        return Affine(pad_last(gain.astype(np.float32)), pad_last(bias.astype(np.float32)))
 
-    def _put(self, value: Tensor, out: np.ndarray) -> np.ndarray:
+    def _put(self, value: Tensor, out: Map) -> np.ndarray:
         """Write (1, C, H, W) into a map; padding channels stay 0. Returns the map's sums."""
         planes(out, value.shape[1]).copy_(value)
         return self.sums(out)
