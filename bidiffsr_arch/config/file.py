@@ -142,8 +142,15 @@ class DiffusionOptions(Built, Trained):
         "sample", description="each sample of a batch at its own timestep, or all at one (as the reference)"
     )
 
+    noise_level_sampling: Literal["discrete", "uniform"] = Field(
+        "discrete",
+        description="training with `time_input: noise_level`: the levels of the timesteps, or any between two (SR3)",
+    )
+
     def relations(self) -> Iterator[str]:
         yield from super().relations()
+        if self.noise_level_sampling == "uniform" and self.time_input != "noise_level":
+            yield f"expected time_input: noise_level with noise_level_sampling: uniform, got {self.time_input}"
         steps = ((self.network_g and self.network_g.model_extra) or {}).get("total_step")
         if steps is not None and steps != self.beta_schedule.n_timestep:
             yield (

@@ -79,6 +79,28 @@ class Diffusion:
             return self.training.get_velocity(x0, noise, time)
         return noise if self.schedule.prediction_type == "epsilon" else x0
 
+    def training_sample(
+        self, x0: Tensor, noise: Tensor, time: Tensor, between: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the network is given, x_t and its time (B,), and what it is to predict.
+
+        Args:
+            x0, noise: (B, C, H, W).
+            time: timesteps (B,), int64 in 0..T-1.
+            between: noise levels between those of t and t - 1, as fractions (B,) in 0..1 of the way; those of t if
+                None. SR3 draws them uniformly, and gives the network the level (Saharia et al. 2021, Section 2.4).
+        Raises:
+            InputError: a timestep outside 0..T-1.
+        """
+        if between is None:
+            return self.add_noise(x0, noise, time), self.network_time(time), self.target(x0, noise, time)
+        self._check_time(time)
+        levels = torch.cat([torch.ones(1), self.alphas_cumprod.sqrt()]).to(x0)  # without noise before t = 0
+        level = levels[time + 1] + (levels[time] - levels[time + 1]) * between
+        signal, sigma = (factor[:, None, None, None] for factor in (level, (1 - level**2).sqrt()))
+        targets = {"epsilon": noise, "sample": x0, "v_prediction": signal * noise - sigma * x0}
+        return signal * x0 + sigma * noise, level, targets[self.schedule.prediction_type]
+
     def network_time(self, time: Tensor) -> Tensor:
         """What the network is given for timesteps (B,): themselves, or the noise level sqrt(abar_t)."""
         return time if self.time_input == "timestep" else self.abar(time).sqrt()

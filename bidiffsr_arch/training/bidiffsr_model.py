@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
-from bidiffsr_arch.training.sample_order import DIFFUSION, SampleIndex, sample_indices
+from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
 from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
 from bidiffsr_arch.training.validation import ValidatedSRModel
@@ -43,6 +43,7 @@ class BIDiffSRModel(ValidatedSRModel):
         self.super_resolution = SuperResolution(options)
         self.diffusion = self.super_resolution.diffusion
         self.one_time = options.timestep_sampling == "batch"
+        self.any_noise_level = options.noise_level_sampling == "uniform"
         self.stepping = Stepping(options.train or Step())
         self.timestep_weighting = TimestepWeighting(options.train and options.train.timestep_weighting, self.diffusion)
         if not opt["is_train"]:
@@ -144,11 +145,10 @@ class BIDiffSRModel(ValidatedSRModel):
         condition, gt = map(self.super_resolution.inward, (self.condition, self.gt))
         x0 = self.super_resolution.clean(gt, condition)
         time, noise = self._draw(x0, current_iter)
-        x_t = self.diffusion.add_noise(x0, noise, time)
+        x_t, time, target = self.diffusion.training_sample(x0, noise, time, self._draw_between(x0, current_iter))
 
-        inputs = [x_t, condition, self.diffusion.network_time(time)]
-        target = self.diffusion.target(x0, noise, time)
-        self.group_parameters.begin(inputs[-1])
+        inputs = [x_t, condition, time]
+        self.group_parameters.begin(time)
         loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target, self.group_parameters)
 
         self.log_dict = self.reduce_loss_dict(OrderedDict(l_pix=loss))
@@ -156,20 +156,34 @@ class BIDiffSRModel(ValidatedSRModel):
             self.model_ema(self.ema_decay)
 
     def _draw(self, x0: Tensor, current_iter: int) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's index in training.
+        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's index in training."""
+        times, noises = [], []
+        for generator in self._generators(x0, current_iter, DIFFUSION):
+            times.append(self.timestep_weighting.draw(generator))
+            noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
+        return self._at_one_time(torch.cat(times)), torch.stack(noises)
+
+    def _draw_between(self, x0: Tensor, current_iter: int) -> Tensor | None:
+        """Fractions (B,) of the way from a timestep's noise level to the one before; None for discrete levels."""
+        if not self.any_noise_level:
+            return None
+        drawn = [torch.rand(1, generator=generator, device=x0.device)
+                 for generator in self._generators(x0, current_iter, NOISE_LEVEL)]  # fmt: skip
+        return self._at_one_time(torch.cat(drawn))
+
+    def _at_one_time(self, drawn: Tensor) -> Tensor:
+        return drawn[:1].expand(len(drawn)) if self.one_time else drawn
+
+    def _generators(self, x0: Tensor, current_iter: int, purpose: int) -> Iterator[torch.Generator]:
+        """A generator for each sample.
 
         Samples without an index (see `sample_indices`) are counted from the first iteration on, as in one long epoch.
         """
-        times, noises = [], []
         processes, rank = self.opt["world_size"], self.opt["rank"]
         first = (current_iter - 1) * len(x0)
         counted = [SampleIndex(0, (first + number) * processes + rank) for number in range(len(x0))]
         for index in self.sample_indices or counted:
-            generator = torch.Generator(x0.device).manual_seed(index.seed(DIFFUSION, self.opt["manual_seed"]))
-            times.append(self.timestep_weighting.draw(generator))
-            noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
-        time = torch.cat(times)
-        return (time[:1].expand(len(x0)) if self.one_time else time), torch.stack(noises)
+            yield torch.Generator(x0.device).manual_seed(index.seed(purpose, self.opt["manual_seed"]))
 
     def super_resolve(self) -> Tensor:
         """Sample (B, 3, H, W) in [0, 1] for self.condition; every image starts from the noise of ``manual_seed``."""

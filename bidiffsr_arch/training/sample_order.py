@@ -18,7 +18,7 @@ from basicsr.data.data_sampler import EnlargedSampler
 from torch.utils.data import Dataset, get_worker_info
 
 # What a sample's seeds are for: its crop and augmentation, its timestep and noise.
-DATA, DIFFUSION = range(2)
+DATA, DIFFUSION, NOISE_LEVEL = range(3)
 KEY = "sample_index"
 
 _drawing = threading.Lock()  # random and numpy have one state for all threads, and a prefetcher is a thread

@@ -23,6 +23,8 @@ class ValidatedSRModel(SRModel):
     - An LPIPS metric without weights is logged as n/a, with the line that says what to do, and the others go on.
     """
 
+    takes_pixels = True
+    """Its images are in [0, 1] whatever a data set's ``mean`` and ``std`` are, see `compat.validation`."""
     gathered: Tensor | None = None
     """What another process has made of the present image."""
 
