@@ -13,7 +13,18 @@ from bidiffsr_arch.config.diffusion import Scaled, Trained
 from bidiffsr_arch.config.kinds import Gpus, Name, Seed, Text
 from bidiffsr_arch.config.shipped import place_benchmarks, place_weights
 from bidiffsr_arch.config.struct import Struct, told
-from bidiffsr_arch.config.training import DistParams, Expected, Kept, Logger, Metric, Paths, Train, Val, unknown_best
+from bidiffsr_arch.config.training import (
+    DistParams,
+    Expected,
+    Kept,
+    Logger,
+    Metric,
+    Objective,
+    Paths,
+    Train,
+    Val,
+    unknown_best,
+)
 from bidiffsr_arch.config.yaml import merged_options, override
 from bidiffsr_arch.errors import InputError
 
@@ -27,13 +38,6 @@ class Network(Struct, extra="allow"):
     """A network. Further keys are arguments of its constructor."""
 
     type: Text = Field(description="class of the network, such as `BIDiffSRUNet` or `SR3UNet`")
-
-
-class Built(Struct):
-    """A network, and how it is trained."""
-
-    network_g: Network | None = None
-    train: Train | None = None
 
 
 class AnyFile(Scaled, extra="allow"):
@@ -74,7 +78,7 @@ class AnyFile(Scaled, extra="allow"):
             yield "expected a `val:` block to test by, found none"
 
 
-class OptionFile(Built, AnyFile):
+class OptionFile(AnyFile):
     """An option file whose model reads what BasicSR's SRModel reads; there may be further keys."""
 
     name: Name = Field(description="name of the experiment and its folder")
@@ -83,6 +87,7 @@ class OptionFile(Built, AnyFile):
     paper_row: Any = Field(None, description="table and method of the paper that `basicsr cost` compares with")
     datasets: dict[str, AnyDataset] = Field(description="`train`, `val`, `val_2`, …; in tests `test_1`, `test_2`, …")
     path: Paths
+    train: Train | None = None
     val: Val | None = None
     logger: Logger | None = None
     dist_params: DistParams | None = None
@@ -135,9 +140,11 @@ class OptionFile(Built, AnyFile):
                 yield f"expected the data sets to be {' or '.join(kinds)} (or val_2, …), got {phase!r}"
 
 
-class DiffusionOptions(Built, Trained):
-    """What `BIDiffSRModel` reads beside a SRModel's options."""
+class DiffusionOptions(Trained):
+    """What `BIDiffSRModel` itself reads."""
 
+    network_g: Network | None = None
+    train: Objective | None = None
     timestep_sampling: Literal["sample", "batch"] = Field(
         "sample", description="each sample of a batch at its own timestep, or all at one (as the reference)"
     )
@@ -165,6 +172,8 @@ class DiffusionOptions(Built, Trained):
 
 class DiffusionFile(DiffusionOptions, OptionFile, extra="forbid"):
     """An option file for `BIDiffSRModel`, or `BicubicModel`, which reads less."""
+
+    train: Train | None = None
 
 
 def _listed(names: Iterable[str]) -> str:

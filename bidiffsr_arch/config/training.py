@@ -75,7 +75,22 @@ class TimestepWeights(Struct):
             yield "expected a weight above 0 in train: timestep_weighting, got none"
 
 
-class Train(Step):
+class Objective(Step):
+    """What a network is trained for, and how a step is computed; part of ``train``."""
+
+    timestep_weighting: TimestepWeights | None = Field(
+        None, description="how often timesteps are drawn, as in `{uniform: 1, sampler: 3}`; `~`: all alike"
+    )
+    pixel_opt: dict[str, Any] | None = Field(None, description="the loss, such as `{type: L1Loss}`")
+    perceptual_opt: dict[str, Any] | None = Field(None, description="BasicSR's perceptual loss, for models of images")
+
+    def relations(self) -> Iterator[str]:
+        for name in ("pixel_opt", "perceptual_opt"):
+            if (getattr(self, name) or {}).get("reduction") == "none":
+                yield f"expected train: {name}: reduction: mean or sum, got none: a step needs one number"
+
+
+class Train(Objective):
     """How a network is trained."""
 
     optim_g: Optimizer = Field(description="the optimizer")
@@ -85,13 +100,9 @@ class Train(Step):
     ema_decay: Share = Field(
         0, description="average of parameters and buffers, for validation and tests, saved as `params_ema`; 0: none"
     )
-    timestep_weighting: TimestepWeights | None = Field(
-        None, description="how often timesteps are drawn, as in `{uniform: 1, sampler: 3}`; `~`: all alike"
-    )
-    pixel_opt: dict[str, Any] | None = Field(None, description="the loss, such as `{type: L1Loss}`")
-    perceptual_opt: dict[str, Any] | None = Field(None, description="BasicSR's perceptual loss, for models of images")
 
     def relations(self) -> Iterator[str]:
+        yield from super().relations()
         schedule, steps = self.scheduler, self.scheduler.type in ("MultiStepLR", "MultiStepRestartLR")
         if schedule.type == "CosineAnnealingRestartLR" and sum(schedule.periods) < self.total_iter - 1:
             yield (
@@ -109,9 +120,6 @@ class Train(Step):
                 f"expected train: scheduler: milestones after warmup_iter {self.warmup_iter}, got {early[0]}, which "
                 "the warm-up undoes"
             )
-        for name in ("pixel_opt", "perceptual_opt"):
-            if (getattr(self, name) or {}).get("reduction") == "none":
-                yield f"expected train: {name}: reduction: mean or sum, got none: a step needs one number"
 
 
 class Metric(Struct, extra="allow"):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
 from bidiffsr_arch.config.file import DiffusionOptions
-from bidiffsr_arch.config.training import Step, Train
+from bidiffsr_arch.config.training import Objective, Step
 from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -43,6 +43,7 @@ class BIDiffSRModel(ValidatedSRModel):
         self.super_resolution = SuperResolution(options)
         self.diffusion = self.super_resolution.diffusion
         self.one_time = options.timestep_sampling == "batch"
+        self.channels = opt["network_g"].get("out_channel", 3)
         self.any_noise_level = options.noise_level_sampling == "uniform"
         self.stepping = Stepping(options.train or Step())
         self.timestep_weighting = TimestepWeighting(options.train and options.train.timestep_weighting, self.diffusion)
@@ -133,8 +134,11 @@ class BIDiffSRModel(ValidatedSRModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take LQ (B, 3, h, w) and GT (B, 3, H, W) in [0, 1]; LQ is upsampled by ``scale`` unless it already has GT's
-        size."""
+        size. Of images of one channel (``color: y``) the network gets as many equal ones as it takes."""
         super().feed_data(data)
+        for name in ("lq", "gt"):
+            if getattr(self, name, self.lq).shape[1] == 1:
+                setattr(self, name, getattr(self, name).expand(-1, self.channels, -1, -1))
         self.sample_indices = sample_indices(data)
         same_size = "gt" in data and self.lq.shape == self.gt.shape
         self.condition = self.lq if same_size else enlarge(self.lq, self.opt["scale"])
@@ -220,5 +224,5 @@ def _checked(opt: dict[str, Any]) -> DiffusionOptions:
     """Those of BasicSR's options that the model itself reads; a test does not look at ``train``."""
     own = {key: value for key, value in opt.items() if key != "train"}
     if opt["is_train"]:
-        own["train"] = {key: value for key, value in opt["train"].items() if key in Train.names()}
+        own["train"] = {key: value for key, value in opt["train"].items() if key in Objective.names()}
     return DiffusionOptions.part_of(own)

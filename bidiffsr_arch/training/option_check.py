@@ -86,7 +86,8 @@ def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) 
     """Build a network without memory for its weights and call it, which shows what no signature says."""
     import torch
 
-    channels = 1 if any(data.get("color") == "y" for data in options["datasets"].values()) else 3
+    is_gray = all(data.get("color") == "y" for data in options["datasets"].values())
+    channels = 1 if is_gray and block.get("out_channel") == 1 else 3
     try:
         with torch.device("meta"):
             built = network(**{key: value for key, value in block.items() if key != "type"}).eval()
