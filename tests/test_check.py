@@ -11,7 +11,9 @@ import pytest
 
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.cli.check import DIFFERS, NOT_CHECKED, OK, compare, table
-from bidiffsr_arch.config.option_file import dump_options, load_options, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
+from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.data.resize import imresize
 
 
@@ -165,9 +167,9 @@ def number_for_metrics(options):
         (drop_expected, "expected an `expected:` block"),
         (rename_dataset, "`expected: Her:` is no data set of the file; those are Here, Away"),
         (rename_metric, "`expected: Here: psn:` is no metric of the file; those are psnr, lpips"),
-        (drop_tolerance, "{value: NUMBER, tolerance: NUMBER}"),
-        (text_for_value, "{value: NUMBER, tolerance: NUMBER}"),
-        (number_for_metrics, "expected metrics in `expected: Here:`"),
+        (drop_tolerance, "expected the key `tolerance:` in `expected: Here: psnr:`"),
+        (text_for_value, "expected `expected: Here: psnr: value` to be a number, got '30 dB'"),
+        (number_for_metrics, "expected `expected: Here:` to hold keys of its own, got 30"),
     ],
 )
 def test_a_block_that_cannot_be_checked_is_refused(bicubic_options, capsys, damage, said):

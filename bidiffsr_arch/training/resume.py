@@ -17,7 +17,6 @@ from torch import distributed
 
 from bidiffsr_arch.compat.options import after_parsing
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
-from bidiffsr_arch.config.option_file import read_yaml
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import digest
 from bidiffsr_arch.training import signals
@@ -44,7 +43,7 @@ def drawn_seed() -> bool:
         return False
 
     def share(opt: dict[str, Any], args: Namespace) -> None:
-        drawn = read_yaml(args.opt).get("manual_seed") is None
+        drawn = args.options.get("manual_seed") is None
         if drawn and opt["dist"]:
             seed = [opt["manual_seed"]]
             distributed.broadcast_object_list(seed)
