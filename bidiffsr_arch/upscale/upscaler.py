@@ -13,6 +13,7 @@ from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, is_direct, load_weights
+from bidiffsr_arch.pretrained import load_pretrained
 from bidiffsr_arch.upscale import OVERLAP, TILE
 from bidiffsr_arch.upscale.alpha import fill_hidden
 from bidiffsr_arch.upscale.direct import DirectNetwork
@@ -96,6 +97,22 @@ class Upscaler:
             InputError: the file or an option is wrong; the message is one line.
         """
         return cls(load_weights(weights, options, packed), **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_folder: str | Path, *, revision: str | None = None, packed: bool | None = None, **settings
+    ) -> "Upscaler":
+        """An upscaler from a folder in the Hub's layout, or from the Hugging Face Hub.
+
+        Args:
+            name_or_folder: a folder that ``save_pretrained`` wrote, ``OWNER/NAME`` or ``hf://OWNER/NAME``.
+            revision: branch, tag or commit of the repository.
+            packed: compute with 1-bit weights (True), in float (False), or as the weights are (None).
+            settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
+        Raises:
+            InputError: no such folder or repository, no connection, or the weights or an option are wrong.
+        """
+        return cls(load_pretrained(name_or_folder, revision, packed), **settings)
 
     @classmethod
     def shipped(cls, scale: int = 2, **settings: Any) -> "Upscaler":
