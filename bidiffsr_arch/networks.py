@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bidiffsr_arch import archs, description, hub
 from bidiffsr_arch.config.option_file import load_options
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.plugins import failed_plugins, load_plugins
+from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
 
 CHECKPOINT, SAFETENSORS = ".pth", ".safetensors"
 # Where a checkpoint may keep its parameters, in order of preference.
@@ -61,7 +61,8 @@ def is_direct(network: Callable) -> bool:
     """Whether a network is a function of the image alone, not one of (x_t, condition, time)."""
     function = network.forward if isinstance(network, nn.Module) else network
     parameters = inspect.signature(function).parameters.values()
-    return sum(parameter.default is parameter.empty for parameter in parameters) == 1
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return sum(parameter.default is parameter.empty for parameter in positional) == 1
 
 
 def find_architecture(name: Any) -> type[nn.Module]:
@@ -297,6 +298,7 @@ def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | 
         raise InputError(f"{chosen}: expected `network_g:` and `scale:`, as a network is trained with, found none")
     if option_file is not None:
         _refuse_other_scale(path, option_file, options["scale"])
+    import_plugins((), options)
     network = build_network(options["network_g"])
     load_parameters(network, path, options=chosen)
     multiple = getattr(network.eval(), "multiple", 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.networks import Weights, is_direct, load_weights
 from bidiffsr_arch.pretrained import load_pretrained
 from bidiffsr_arch.upscale import OVERLAP, TILE
 from bidiffsr_arch.upscale.alpha import fill_hidden
@@ -72,6 +72,9 @@ class Upscaler:
             self.timesteps = 1
             self.network = DirectNetwork(network, self.scale, tile, overlap, weights.multiple)
         else:
+            if is_direct(network):
+                name = type(network).__name__
+                raise InputError(f"expected a network of (x_t, condition, time) for beta_schedule, got {name}")
             if sampler is not None:
                 options["beta_schedule"] = (options.get("beta_schedule") or {}) | {"scheduler_type": sampler}
             self.super_resolution = SuperResolution(options)
