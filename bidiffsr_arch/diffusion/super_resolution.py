@@ -56,7 +56,7 @@ class SuperResolution:
         self,
         network: Network,
         condition: Tensor,
-        seeds: Iterable[int],
+        seeds: Iterable[int | torch.Generator],
         *,
         multiple: int = 1,
         steps: int | None = None,
@@ -76,7 +76,9 @@ class SuperResolution:
         height, width = condition.shape[-2:]
         condition = pad_to_multiple(condition, multiple)
         # Drawn on the CPU, so that all devices see the same noise.
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        generators = [
+            seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed) for seed in seeds
+        ]
         noise = torch.stack([torch.randn(condition.shape[1:], generator=generator) for generator in generators])
         bar = partial(tqdm, desc="Sample", unit="step", leave=False, disable=not progress_bar)
         result = self.sample_from(noise.to(condition.device), network, condition, generators, steps=steps, progress=bar)

@@ -158,7 +158,7 @@ class Upscaler:
         colour, alpha = _split(torch.tensor(np.ascontiguousarray(fill_hidden(image))).to(self.device))
         white = float(np.iinfo(image.dtype).max)
         try:
-            layers = [self._sample(colour / white)]
+            layers = [self.sample(colour / white)]
             if alpha is not None:
                 layers.append(enlarge(alpha / white, self.scale).clamp(0, 1))
         except (RuntimeError, MemoryError) as error:
@@ -173,7 +173,7 @@ class Upscaler:
         result = torch.cat(layers, 1)[0].permute(1, 2, 0).mul_(white).round_().cpu().numpy().astype(image.dtype)
         return result[..., 0] if colour_is_gray and alpha is None else result
 
-    def _sample(self, image: Tensor) -> Tensor:
+    def sample(self, image: Tensor) -> Tensor:
         """(1, 3, h, w) -> (1, 3, H, W), both in [0, 1]."""
         if isinstance(self.network, DirectNetwork):
             return self.network(image)
