@@ -1,4 +1,4 @@
-"""Run code around the first import of another package, whichever import causes it."""
+"""Run code around the first import of another package, wherever it is imported."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,13 @@ Hook = Callable[[], AbstractContextManager[None]]
 
 
 class ImportHooks(MetaPathFinder):
-    """A finder that finds nothing itself: it lets the other finders find a module, and wraps the module's loader.
+    """A finder that delegates to the other finders and wraps the loader that they return.
 
     Args:
-        hooks: module name -> context manager that is entered before the module is loaded and left after its code ran.
-            A hook runs again where the import failed, and not after the first import that succeeded.
-        prerequisites: module name -> module with a hook that is imported before it. A module of this package that
-            imports such a module, and that the hook imports in turn, is thus never met half-initialized.
+        hooks: module name -> context manager that is entered before the module is loaded and left after its code has
+            run. If the import fails, the hook runs again at the next one; after a successful import it is removed.
+        prerequisites: module name -> module with a hook that is imported first. Otherwise a module of this package that
+            imports a hooked module, whose hook imports the first one, would be seen half-initialized.
     """
 
     def __init__(self, hooks: Mapping[str, Hook], prerequisites: Mapping[str, str]) -> None:

@@ -128,7 +128,7 @@ def test_a_cut_file_is_refused_whatever_the_decoder_makes_of_it(suffix, tail, mo
     monkeypatch.setattr(cv2, "imdecode", lambda *_: picture(16, 12))  # as older OpenCVs: a picture, half of it gray
     assert inspect.unwrap(imfrombytes)(content[:-tail]).shape == (16, 12, 3)
     assert imfrombytes(content).shape == (16, 12, 3)
-    with pytest.raises(InputError, match="a picture cannot be decoded"):
+    with pytest.raises(InputError, match="an image cannot be decoded"):
         imfrombytes(content[:-tail])
 
 

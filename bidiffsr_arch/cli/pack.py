@@ -44,8 +44,10 @@ def run(args: argparse.Namespace) -> None:
     from bidiffsr_arch.packed import Description, pack, save_packed
     from bidiffsr_arch.packed.file_format import SAMPLING
     from bidiffsr_arch.packed.registry import architecture_named
+    from bidiffsr_arch.plugins import import_plugins
 
     options = load_options(args.opt)
+    import_plugins((), options)
     network_g = plain(options["network_g"])
     architecture_named(network_g["type"])
     network = build_network(network_g)

@@ -1,4 +1,4 @@
-"""Cures of BasicSR's command line and option files."""
+"""Patches of BasicSR's command line and option files."""
 
 import argparse
 import atexit
@@ -15,6 +15,7 @@ import torch
 import yaml
 from basicsr.utils import misc, options
 
+from bidiffsr_arch.compat.distributed import chosen_launcher
 from bidiffsr_arch.compat.patch import contains, replace
 from bidiffsr_arch.config.option_file import dump_options, load_options, read_yaml
 from bidiffsr_arch.errors import InputError
@@ -69,6 +70,7 @@ def command_line() -> bool:
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
         given = _arguments()
+        given.launcher = chosen_launcher(given.launcher)
         file = _resolved(given.opt, given.force_yml)
         command = sys.argv
         sys.argv = [command[0], "-opt", file, "--launcher", given.launcher, "--local_rank", str(given.local_rank)]

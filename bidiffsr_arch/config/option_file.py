@@ -21,8 +21,8 @@ WEIGHTS_FOLDER = "bidiffsr_arch/weights"
 
 REQUIRED_KEYS = ("name", "model_type", "num_gpu", "datasets", "path")
 MAPPING_KEYS = ("datasets", "network_g", "beta_schedule", "path", "train", "val", "logger", "dist_params", "expected")
-KNOWN_KEYS = (*REQUIRED_KEYS, *MAPPING_KEYS, "scale", "paper_row", "manual_seed", "find_unused_parameters", "diffuse",
-              "residual_scale", "timestep_sampling", "time_input", "data_range")  # fmt: skip
+KNOWN_KEYS = (*REQUIRED_KEYS, *MAPPING_KEYS, "scale", "plugins", "paper_row", "manual_seed", "find_unused_parameters",
+              "diffuse", "residual_scale", "timestep_sampling", "time_input", "data_range")  # fmt: skip
 MODELS_WITHOUT_NETWORK = ("BicubicModel",)
 MISSPELT = 0.8  # difflib ratio from which an unknown top-level key counts as a misspelt known one
 

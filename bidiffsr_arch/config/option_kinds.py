@@ -66,6 +66,7 @@ MAYBE_TEXT, MAYBE_FLAG = or_none(TEXT), or_none(FLAG)
 
 TOP = {
     "name": NAME, "model_type": TEXT, "manual_seed": or_none(SEED), "find_unused_parameters": FLAG,
+    "plugins": or_none(Kind("a list of modules", are(TEXT))),
 }  # fmt: skip
 TRAIN = {
     "optim_g": BLOCK, "scheduler": BLOCK, "total_iter": COUNT, "warmup_iter": WHOLE, "ema_decay": SHARE,

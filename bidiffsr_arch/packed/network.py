@@ -79,7 +79,7 @@ class PackedNetwork(nn.Module, ABC):
         """
 
     def step_contexts(self, time: Tensor) -> list[StepContext]:
-        """What the layers need to know of the timesteps (B,); nothing, unless a subclass says more."""
+        """What depends on the timesteps (B,), for each sample; nothing unless a subclass overrides it."""
         return [StepContext() for _ in time]
 
     def run(self, images: Tensor, time: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.networks import Weights, is_direct, load_weights
+from bidiffsr_arch.pretrained import load_pretrained
 from bidiffsr_arch.upscale import OVERLAP, TILE
 from bidiffsr_arch.upscale.alpha import fill_hidden
 from bidiffsr_arch.upscale.direct import DirectNetwork
@@ -71,6 +72,9 @@ class Upscaler:
             self.timesteps = 1
             self.network = DirectNetwork(network, self.scale, tile, overlap, weights.multiple)
         else:
+            if is_direct(network):
+                name = type(network).__name__
+                raise InputError(f"expected a network of (x_t, condition, time) for beta_schedule, got {name}")
             if sampler is not None:
                 options["beta_schedule"] = (options.get("beta_schedule") or {}) | {"scheduler_type": sampler}
             self.super_resolution = SuperResolution(options)
@@ -93,6 +97,22 @@ class Upscaler:
             InputError: the file or an option is wrong; the message is one line.
         """
         return cls(load_weights(weights, options, packed), **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_folder: str | Path, *, revision: str | None = None, packed: bool | None = None, **settings
+    ) -> "Upscaler":
+        """An upscaler from a folder in the Hub's layout, or from the Hugging Face Hub.
+
+        Args:
+            name_or_folder: a folder that ``save_pretrained`` wrote, ``OWNER/NAME`` or ``hf://OWNER/NAME``.
+            revision: branch, tag or commit of the repository.
+            packed: compute with 1-bit weights (True), in float (False), or as the weights are (None).
+            settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
+        Raises:
+            InputError: no such folder or repository, no connection, or the weights or an option are wrong.
+        """
+        return cls(load_pretrained(name_or_folder, revision, packed), **settings)
 
     @classmethod
     def shipped(cls, scale: int = 2, **settings: Any) -> "Upscaler":

@@ -84,7 +84,7 @@ def test_end_to_end(variant, backend):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_all_memory_is_given_back_and_used_again(variant):
+def test_all_memory_is_released_and_reused(variant):
     packed, memory = pack(network_of(variant), "torch"), []
     for _ in range(3):
         packed(*inputs())
@@ -95,7 +95,7 @@ def test_all_memory_is_given_back_and_used_again(variant):
 
 
 @pytest.mark.parametrize("variant", ["paper", "one level", "attention"])
-def test_skips_that_are_computed_again_change_nothing(variant, monkeypatch):
+def test_skips_that_are_recomputed_change_nothing(variant, monkeypatch):
     packed = pack(network_of(variant), "torch")
     expected = packed(*inputs())
     before = sum(block.memory.size for block in packed.arena._blocks)
@@ -109,7 +109,7 @@ def test_skips_that_are_computed_again_change_nothing(variant, monkeypatch):
 
 @pytest.mark.parametrize("variant", ["paper", "all binary", "odd widths", "xnor", "reactnet", "concat"])
 def test_every_layer_on_the_same_input(variant, backend):
-    """Fed what the float layer was fed, a packed layer gives the same integers; the numbers differ by rounding."""
+    """With the same input a packed layer has the same integers as the float one; the numbers differ by rounding."""
     network = network_of(variant)
     seen = []
 
@@ -304,7 +304,7 @@ class Doubled(BIDiffSRUNet):
 def test_refusals():
     with pytest.raises(InputError, match=r"one of BBCUNet, BIDiffSRUNet, SR3UNet.*got Linear"):
         pack(nn.Linear(2, 2))
-    with pytest.raises(InputError, match="forward of its own"):
+    with pytest.raises(InputError, match="overrides forward"):
         pack(Doubled(**BASE))
     with pytest.raises(InputError, match="numba-avx2, numba-portable, torch"):
         choose_backend("numpy")

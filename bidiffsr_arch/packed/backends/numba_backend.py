@@ -43,7 +43,7 @@ ONE = np.ones(1, np.float32)
 class PlainWeight:
     """A full-precision 3x3 weight for Winograd's algorithm and for the definition.
 
-    Winograd's rounding error is some times that of the definition; it is taken where it saves time.
+    Winograd's rounding error is several times that of the definition; it is used where it saves time.
     """
 
     def __init__(self, weight: np.ndarray) -> None:
