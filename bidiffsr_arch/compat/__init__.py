@@ -39,14 +39,14 @@ AFTER_BASICSR: Patches = {
         "prefetch_errors",
         "lazy_prefetcher",
         "named_content",
-        "broken_pictures",
+        "broken_images",
         "unpaired_folders",
         "mismatched_crops",
         "silent_crops",
     ),
 }
 
-INSTALL = "pip install --no-build-isolation basicsr"
+INSTALL = "python -m bidiffsr_arch.compat.install"
 
 _applied: dict[str, str] = {}
 

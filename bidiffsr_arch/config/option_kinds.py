@@ -72,8 +72,11 @@ TRAIN = {
     "optim_g": BLOCK, "scheduler": BLOCK, "total_iter": COUNT, "warmup_iter": WHOLE, "ema_decay": SHARE,
     "pixel_opt": or_none(BLOCK), "perceptual_opt": or_none(BLOCK), "amp": one_of(None, "bf16", "fp16"),
     "compile": MAYBE_FLAG, "checkpointing": MAYBE_FLAG, "channels_last": MAYBE_FLAG, "accumulate": or_none(ITEMS),
-    "grad_clip": or_none(POSITIVE), "timestep_weighting": or_none(BLOCK),
+    "grad_clip": or_none(POSITIVE), "timestep_weighting": or_none(BLOCK), "distill": or_none(BLOCK),
+    "teacher": or_none(BLOCK),
 }  # fmt: skip
+DISTILL = {"path": TEXT, "options": MAYBE_TEXT, "steps": or_none(STEPS)}
+TEACHER = {"path": TEXT, "options": MAYBE_TEXT, "weight": POSITIVE}
 VAL = {
     "val_freq": COUNT, "save_img": FLAG, "pbar": FLAG, "suffix": MAYBE_TEXT, "packed": FLAG,
     "metrics": or_none(BLOCK),

@@ -21,6 +21,7 @@ from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
 from bidiffsr_arch.training.sample_order import DIFFUSION, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
+from bidiffsr_arch.training.teacher import Distillation, Teacher
 from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
 from bidiffsr_arch.training.validation import ValidatedSRModel
 
@@ -33,9 +34,9 @@ class BIDiffSRModel(ValidatedSRModel):
     Options beside SRModel's, at the top level of the option file: those of `SuperResolution` (``beta_schedule``,
     ``diffuse``, ``residual_scale``, ``time_input``, ``data_range``), and ``timestep_sampling``: ``sample``, each
     picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference). Under ``train``: those of
-    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``) and
-    ``timestep_weighting`` (see `TimestepWeighting`). With ``val: packed: true``, or a packed file as ``path:
-    pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
+    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``), and
+    ``timestep_weighting`` (`TimestepWeighting`), ``distill`` (`Distillation`) and ``teacher`` (`Teacher`). With ``val:
+    packed: true``, or a packed file as ``path: pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
@@ -55,6 +56,13 @@ class BIDiffSRModel(ValidatedSRModel):
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
         self.multiple = getattr(self.get_bare_model(self.net_g), "multiple", 1)
+
+    def init_training_settings(self) -> None:
+        """As BasicSR's, with teachers where the options name them."""
+        super().init_training_settings()
+        distill, teacher = (self.opt["train"].get(name) for name in ("distill", "teacher"))
+        self.distillation = Distillation(distill, self.opt["scale"], self.device) if distill else None
+        self.teacher = Teacher(teacher, self.opt, self.device) if teacher else None
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -148,13 +156,16 @@ class BIDiffSRModel(ValidatedSRModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One step: add noise of a random timestep to each image, predict, compare, update."""
         set_progress(self.net_g, (current_iter - 1) / self.opt["train"]["total_iter"])
-        condition, gt = map(self.super_resolution.inward, (self.condition, self.gt))
+        time, noise = self._draw(self.gt, current_iter)
+        gt = self.gt if self.distillation is None else self.distillation.result(self.condition, noise)
+        condition, gt = map(self.super_resolution.inward, (self.condition, gt))
         x0 = self.super_resolution.clean(gt, condition)
-        time, noise = self._draw(x0, current_iter)
         x_t = self.diffusion.add_noise(x0, noise, time)
 
         inputs = [x_t, condition, self.diffusion.network_time(time)]
         target = self.diffusion.target(x0, noise, time)
+        if self.teacher is not None:
+            target = self.teacher.blend(target, *inputs)
         self.group_parameters.begin(inputs[-1])
         loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target, self.group_parameters)
 
@@ -163,7 +174,7 @@ class BIDiffSRModel(ValidatedSRModel):
             self.model_ema(self.ema_decay)
 
     def _draw(self, x0: Tensor, current_iter: int) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's index in training.
+        """Timesteps (B,) and noise of x0's shape, which depend only on the seed and each sample's index in training.
 
         Samples without an index (see `sample_indices`) are counted from the first iteration on, as in one long epoch.
         """

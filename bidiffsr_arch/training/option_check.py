@@ -17,6 +17,7 @@ from bidiffsr_arch.config.option_kinds import (
     BACKENDS,
     DATA,
     DATA_NEEDED,
+    DISTILL,
     DISTRIBUTED,
     KINDS_OF_SIZES,
     KINDS_OF_TYPES,
@@ -29,6 +30,7 @@ from bidiffsr_arch.config.option_kinds import (
     PATH,
     SCHEDULE,
     SCHEDULER,
+    TEACHER,
     TEXT,
     TOP,
     TRAIN,
@@ -122,6 +124,9 @@ def _check_training(options: Mapping[str, Any], path: str) -> None:
     steps, cosine = lr_scheduler.MultiStepRestartLR, lr_scheduler.CosineAnnealingRestartLR
     schedulers = {"MultiStepLR": steps, "MultiStepRestartLR": steps, "CosineAnnealingRestartLR": cosine}
     _check_call(train["scheduler"], schedulers, path, "train: scheduler", without=("optimizer",))
+    for name, known in (("distill", DISTILL), ("teacher", TEACHER)):
+        _check_block(train.get(name) or {}, known, path, f"train: {name}")
+        _check_need(train.get(name), ("path",), path, f"train: {name}")
     if train.get("pixel_opt"):
         _check_call(train["pixel_opt"], LOSS_REGISTRY, path, "train: pixel_opt")
     _check_values(train["optim_g"], OPTIMIZER, path, "train: optim_g")
