@@ -235,8 +235,9 @@ def _check_optimizers(model: BaseModel, state: dict[str, Any]) -> None:
     same = len(state["optimizers"]) == len(model.optimizers) and len(state["schedulers"]) == len(model.schedulers)
     if not (same and all(map(_fits, model.optimizers, state["optimizers"]))):
         raise InputError(
-            f"expected optimizers of this network in {model.opt['path']['resume_state']}, got others: it was saved by "
-            "another program or for another network; train from its network file alone, by path: pretrain_network_g"
+            f"expected optimizers of this network in {model.opt['path'].get('resume_state', 'the state')}, got others: "
+            "it was saved by another program or for another network; train from its network file alone, by path: "
+            "pretrain_network_g"
         )
 
 

@@ -78,7 +78,7 @@ class Stepping:
 
         Args:
             network: as `prepare` returned it, or wrapped for several processes.
-            loss: (prediction, target) -> a mean over the samples, in float32.
+            loss: (prediction, target) -> a mean over the samples, in the target's type.
             inputs: what the network takes, each (B, ...).
             target: what its prediction is compared with, (B, ...).
             groups: by which the optimizer's parameters were split, after `GroupParameters.begin`.
@@ -95,7 +95,7 @@ class Stepping:
         optimizer.zero_grad()
         groups.clear_gradients()
         parts = list(zip(*(self._laid_out(tensor).chunk(self.accumulate) for tensor in (*inputs, target)), strict=True))
-        total = torch.zeros((), device=target.device)
+        total = torch.zeros((), dtype=target.dtype, device=target.device)
         # Of one call nothing is to be held; copies on several devices (DataParallel) have weights of their own.
         once = len(parts) == 1 or isinstance(network, nn.DataParallel)
         early = can_update_early(network, optimizer) and not self._needs_all_gradients()
@@ -105,7 +105,7 @@ class Stepping:
                 with no_sync() if number < len(parts) else nullcontext():  # gradients are exchanged with the last
                     with torch.autocast(target.device.type, dtype=self.amp, enabled=self.amp is not None):
                         prediction = network(*part)
-                    part_loss = loss(prediction.float(), part_target) / len(parts)
+                    part_loss = loss(prediction.to(part_target.dtype), part_target) / len(parts)
                     with early_updates(optimizer, groups) if early else nullcontext():
                         self.scaler.scale(part_loss).backward()
                 total += part_loss.detach()
