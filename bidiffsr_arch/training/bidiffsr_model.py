@@ -138,7 +138,7 @@ class BIDiffSRModel(ValidatedSRModel):
         super().feed_data(data)
         for name in ("lq", "gt"):
             if getattr(self, name, self.lq).shape[1] == 1:
-                setattr(self, name, getattr(self, name).expand(-1, self.channels, -1, -1))
+                setattr(self, name, getattr(self, name).repeat(1, self.channels, 1, 1))
         self.sample_indices = sample_indices(data)
         same_size = "gt" in data and self.lq.shape == self.gt.shape
         self.condition = self.lq if same_size else enlarge(self.lq, self.opt["scale"])
