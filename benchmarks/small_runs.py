@@ -53,7 +53,7 @@ def shortened(options: dict[str, Any], name: str, seed: int, iterations: int) ->
     options["datasets"] = {"train": options["datasets"]["train"], **validation(options["scale"])}
     options["train"] |= {"total_iter": iterations}
     options["train"]["ema_decay"] = min(options["train"]["ema_decay"], iterations / (iterations + 10))
-    options["train"]["scheduler"] |= {"periods": [iterations]}
+    options["train"]["scheduler"] = {"type": "CosineAnnealingRestartLR", "periods": [iterations], "eta_min": 0}
     options["logger"] |= {"save_checkpoint_freq": max(iterations // 4, 1)}
     options["val"] |= {"val_freq": 10 * iterations, "save_img": False}
     return options

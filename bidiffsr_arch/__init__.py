@@ -1,8 +1,8 @@
 """BI-DiffSR for BasicSR: a diffusion UNet with 1-bit weights, its model class and metrics.
 
-After ``import bidiffsr_arch``, BasicSR's own trainer runs the whole pipeline: as soon as BasicSR is imported, before or
-after this package, its defects are patched (`bidiffsr_arch.compat`) and this package's classes are registered. Nothing
-else is imported until it is used, neither torch nor BasicSR; inference never imports BasicSR.
+After ``import bidiffsr_arch``, BasicSR's own trainer runs the whole pipeline: when BasicSR is imported, before or after
+this package, its defects are patched (`bidiffsr_arch.compat`) and this package's classes are registered. Everything
+else is imported when it is used, torch and BasicSR included; inference never imports BasicSR.
 """
 
 import sys
@@ -37,7 +37,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# Where the names are that are imported when they are asked for.
+# Modules of the names that are imported on first use.
 _HOMES = {
     "BBCUNet": "bidiffsr_arch.archs",
     "BIDiffSRUNet": "bidiffsr_arch.archs",

@@ -1,4 +1,4 @@
-"""Run code around the first import of another package, whichever import causes it."""
+"""Run code around the first import of another package, wherever it is imported."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,13 @@ Hook = Callable[[], AbstractContextManager[None]]
 
 
 class ImportHooks(MetaPathFinder):
-    """A finder that finds nothing itself: it lets the other finders find a module, and wraps the module's loader.
+    """A finder that delegates to the other finders and wraps the loader that they return.
 
     Args:
-        hooks: module name -> context manager that is entered before the module is loaded and left after its code ran.
-            A hook runs again where the import failed, and not after the first import that succeeded.
-        prerequisites: module name -> module with a hook that is imported before it. A module of this package that
-            imports such a module, and that the hook imports in turn, is thus never met half-initialized.
+        hooks: module name -> context manager that is entered before the module is loaded and left after its code has
+            run. If the import fails, the hook runs again at the next one; after a successful import it is removed.
+        prerequisites: module name -> module with a hook that is imported first. Otherwise a module of this package that
+            imports a hooked module, whose hook imports the first one, would be seen half-initialized.
     """
 
     def __init__(self, hooks: Mapping[str, Hook], prerequisites: Mapping[str, str]) -> None:
@@ -35,6 +35,7 @@ class ImportHooks(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """The spec of a module with a hook, with a loader that runs the hook; None for all other modules."""
         if self.prerequisites.get(fullname) in self.hooks:
             import_module(self.prerequisites[fullname])
         if fullname not in self.hooks:
@@ -59,6 +60,7 @@ class HookedLoader(Loader):
         self.loader, self.owner = loader, owner
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Enter the hook and let the module's own loader create the module."""
         with ExitStack() as stack:
             stack.enter_context(self.owner.hooks[spec.name]())
             module = self.loader.create_module(spec)  # here the libraries of extension modules are loaded
@@ -66,6 +68,8 @@ class HookedLoader(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
+        """Run the module's code by its own loader, then leave the hook."""
+        assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self.loader
         with self.context:
             self.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""What BasicSR needs to know of this package: patches of its defects, and entries in its registries."""
+"""Patch BasicSR, and enter this package's classes in its registries, when BasicSR is imported."""
 
 import sys
 import warnings
@@ -8,20 +8,20 @@ from importlib import import_module
 
 from bidiffsr_arch import compat
 
-# Registry of BasicSR -> module -> what it enters.
-ENTRIES = {
+# BasicSR's registry -> module -> names that are registered.
+ENTRIES: dict[str, dict[str, tuple[str, ...]]] = {
     "ARCH_REGISTRY": {"bidiffsr_arch.archs": ("BBCUNet", "BIDiffSRUNet", "SR3UNet")},
     "MODEL_REGISTRY": {"bidiffsr_arch.training": ("BIDiffSRModel", "BicubicModel")},
     "DATASET_REGISTRY": {"bidiffsr_arch.data.paired_dataset": ("MultiPairedImageDataset",)},
     "METRIC_REGISTRY": {"bidiffsr_arch.metrics": ("calculate_lpips", "calculate_params", "calculate_ops")},
 }
-# Modules of this package that import BasicSR when they are imported.
+# Modules of this package that import BasicSR at module level.
 NEED_BASICSR = (*compat.AFTER_BASICSR, *ENTRIES["MODEL_REGISTRY"], *ENTRIES["DATASET_REGISTRY"])
 
 
 @contextmanager
 def patched_and_registered() -> Iterator[None]:
-    """While BasicSR is imported: apply the patches that its import needs before, the others and `register` after."""
+    """Wrap BasicSR's import: apply the patches that it needs before, the others after it, and register."""
     if warning := compat.unsupported_python(sys.version_info[:3]):
         print(warning, file=sys.stderr)
     compat.apply(compat.BEFORE_BASICSR)
@@ -31,10 +31,10 @@ def patched_and_registered() -> Iterator[None]:
 
 
 def register() -> None:
-    """Enter this package's classes and functions in BasicSR's registries; calling it again changes nothing.
+    """Enter this package's classes and functions in BasicSR's registries; a second call changes nothing.
 
-    `import bidiffsr_arch` sees to it, as soon as BasicSR is imported. A name that another package has registered before
-    stays that package's, and one warning says so.
+    `import bidiffsr_arch` arranges that this happens when BasicSR is imported. A name that another package has already
+    registered stays that package's, with a warning.
     """
     registries = import_module("basicsr.utils.registry")
     for registry_name, modules in ENTRIES.items():

@@ -1,16 +1,16 @@
-"""How threads wait for each other where other programs want the same cores.
+"""How OpenMP threads wait for each other when other programs use the same cores.
 
-A parallel loop ends when its last thread does. GNU's OpenMP lets the others spin meanwhile, for milliseconds; where
-another program has taken the last thread's core, they spin instead of leaving theirs to it, and small layers take
-hundreds of times as long. So torch and Numba are loaded with a shorter spin; benchmarks/shared_cores.md has the
-measurements by which it was chosen. OpenMP reads its environment once, when it is loaded.
+A parallel loop ends when its last thread finishes. Meanwhile GNU's OpenMP lets the other threads spin for milliseconds.
+If another program occupies the core of the last thread, they keep spinning instead of yielding their cores, and small
+layers take hundreds of times as long. torch and Numba are therefore loaded with a shorter spin, chosen by the
+measurements in benchmarks/shared_cores.md. OpenMP reads its environment once, when it is loaded.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Module that loads OpenMP -> what `policies` calls it.
+# Module that loads OpenMP -> its name in `policies`.
 LIBRARIES = {"torch": "torch", "numba.np.ufunc.omppool": "numba"}
 VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "3000"
 USERS_CHOICE = ("OMP_WAIT_POLICY", VARIABLE, "KMP_BLOCKTIME", "OMP_NUM_THREADS")
@@ -20,9 +20,9 @@ _policies: dict[str, str] = {}
 
 @contextmanager
 def waiting_policy(library: str) -> Iterator[None]:
-    """Let `library` load OpenMP with the short spin, unless the environment has one of `USERS_CHOICE`.
+    """Load `library` and its OpenMP with the short spin, unless the environment has one of `USERS_CHOICE`.
 
-    The variable is removed afterwards, so that child processes inherit the user's environment.
+    Afterwards the variable is removed, so child processes inherit the user's environment.
     """
     chosen = _users_choice()
     if not chosen:
@@ -36,7 +36,7 @@ def waiting_policy(library: str) -> Iterator[None]:
 
 
 def loaded_before(library: str) -> None:
-    """Note that `library` had loaded OpenMP before this package could choose."""
+    """Record that `library` loaded OpenMP before this package could set its spin."""
     advice = f"imported before bidiffsr_arch: threads spin; import it later, or set {VARIABLE}={SPIN_COUNT} yourself"
     _policies[library] = _users_choice() or advice
 
@@ -47,5 +47,5 @@ def _users_choice() -> str:
 
 
 def policies() -> list[tuple[str, str]]:
-    """(library, how its threads wait), for each library that has loaded OpenMP."""
+    """(library, how its threads wait) for each library that has loaded OpenMP."""
     return list(_policies.items())

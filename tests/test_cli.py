@@ -275,7 +275,7 @@ def test_demo_ends_with_one_line_and_a_strip(demo_run, capsys):
     last = capsys.readouterr().out.splitlines()[-1]
     folder = "experiments/demo_BIDiffSR_x4/visualization"
     first, second = (
-        last.removeprefix("demo: PSNR ").removesuffix(f" dB, pictures in {folder}").split(" dB, bicubic (cv2) ")
+        last.removeprefix("demo: PSNR ").removesuffix(f" dB, images in {folder}").split(" dB, bicubic (cv2) ")
     )
     assert first == second
     strip = cv2.imread(f"{folder}/strip.png")

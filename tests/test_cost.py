@@ -16,7 +16,7 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import nn
 
-from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet, norm_swish
+from bidiffsr_arch.archs import BBCUNet, BIDiffSRUNet, SR3UNet, norm_swish
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, convolve, rprelu
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.cli import cost as command
@@ -228,6 +228,18 @@ def test_counts_each_binarizer_by_hand(binarizer: str, params_fp: int, ops_fp: i
     assert cost.uncounted == {}
 
 
+def test_counts_the_network_without_diffusion_by_hand() -> None:
+    """Width 8, 2 blocks of two convolutions, x4: four convolutions before each of two PixelShuffles."""
+    cost = count_cost(BBCUNet(num_feat=8, num_block=2, upscale=4), (5, 7))
+    assert cost.inputs == ((1, 3, 5, 7),)
+    binary, pixels = 8 * 8 * 9, 5 * 7
+    assert cost.params_fp == (3 * 8 * 9 + 8) + (4 + 4 + 4) * 4 * 8 + (8 * 3 * 9 + 3)
+    assert cost.params_binary == (4 + 4 + 4) * binary
+    assert cost.ops_fp == 3 * 8 * 9 * pixels + 8 * 3 * 9 * 16 * pixels + 4 * 3 * 16 * pixels  # bilinear: 4 an output
+    assert cost.ops_binary == (4 + 4 + 4 * 4) * binary * pixels
+    assert cost.uncounted == {}
+
+
 @pytest.mark.parametrize("unet", [BIDiffSRUNet, SR3UNet])
 def test_counts_a_network_on_patches_by_hand(unet: type[nn.Module]) -> None:
     """Its inputs are images; its first layer sees 6 * 2² channels on a quarter of the pixels, its last gives 3 * 2²."""
@@ -414,7 +426,7 @@ def test_table_names_what_was_not_counted(option_file, sorter_registered, capsys
     run_command("-opt", option_file(dict(type="Sorter")), "--input-size", "8", "4", "--by-module")
     out = capsys.readouterr().out
     assert "mine: counted for an input of 1x3x8x4" in out
-    assert "mine: not counted, for want of a rule: aten.sort (2 times), aten.cumsum (1 times)" in out
+    assert "mine: not counted, since there is no rule: aten.sort (2 times), aten.cumsum (1 times)" in out
     conv = next(line for line in out.splitlines() if line.startswith("conv "))
     assert conv.split() == ["conv", "Conv2d", "0.0000", "0.0000", "4", "0", "96", "0"]
 

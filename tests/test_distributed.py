@@ -205,5 +205,5 @@ def test_without_torchrun_the_pytorch_launcher_is_one_line(monkeypatch):
         dist_util.init_dist("pytorch")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with pytest.raises(InputError, match=r"did not meet .* start them by torchrun"):
+    with pytest.raises(InputError, match=r"could not be formed .* start the processes by torchrun"):
         dist_util.init_dist("pytorch")

@@ -14,6 +14,7 @@ from bidiffsr_arch.metrics.published import PUBLISHED
 
 FLAT = [f"{kind}_BIDiffSR_x{scale}" for kind in ("train", "test") for scale in (2, 4)] + ["demo_BIDiffSR_x4"]
 SMALL = [f"{kind}_BIDiffSR_small_x{scale}" for kind in ("train", "test") for scale in (2, 4)]
+SMALL += ["train_BIDiffSR_small_x4_decay"]
 COMPETITORS = ("BNN", "DoReFa", "XNOR", "IRNet", "ReActNet", "BBCU")
 DIRECT = [f"{kind}_BBCUNet_x{scale}" for kind in ("train", "test") for scale in (2, 4)]
 NETWORKS = {"BBCUNet": BBCUNet, "BIDiffSRUNet": BIDiffSRUNet, "SR3UNet": SR3UNet}

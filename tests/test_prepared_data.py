@@ -1,4 +1,4 @@
-"""Pictures made ready to load fast: squares, and an LMDB that BasicSR reads."""
+"""Images prepared for fast loading: subimages, and an LMDB that BasicSR reads."""
 
 import io
 
@@ -146,7 +146,7 @@ def test_command_cuts(pairs, tmp_path, capsys):
     command = ["data", "subimages", "--hr", str(pairs[0]), "--lr", str(pairs[1]), "--scale", "2"]
     command += ["--size", "16", "--step", "12", "--workers", "1", "-o", str(tmp_path / "out")]
     assert main(command) == 0
-    assert "10 pairs of squares in" in capsys.readouterr().out
+    assert "10 pairs of subimages in" in capsys.readouterr().out
     assert main([*command, "--workers", "0"]) == 2
 
 

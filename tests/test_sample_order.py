@@ -51,7 +51,7 @@ def sampled(order: Order, rank: int, epoch: int, ratio: float = 2.5) -> list[Req
 def test_processes_share_one_order(processes, epoch, ratio):
     length = int(7 * ratio)
     whole = sampled(Order(length, 1), 0, epoch, ratio)
-    assert [entry.index for entry in whole] == [SampleIndex(epoch, position) for position in range(length)]
+    assert [entry.sample for entry in whole] == [SampleIndex(epoch, position) for position in range(length)]
     shares = [sampled(Order(length, 1, processes), rank, epoch, ratio) for rank in range(processes)]
     assert {len(share) for share in shares} == {length // processes}
     together = [entry for turn in zip(*shares, strict=True) for entry in turn]

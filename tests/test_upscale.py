@@ -233,7 +233,7 @@ def test_what_exists_stays_until_overwrite(workplace, capsys):
     Path("out").mkdir()
     Path("out/a.png").write_text("mine")
     assert upscale("in", "-o", "out", "--weights", WEIGHTS) == 0
-    assert Path("out/a.png").read_text() == "mine" and "1 existed and stay" in capsys.readouterr().out
+    assert Path("out/a.png").read_text() == "mine" and "1 existed and were kept" in capsys.readouterr().out
     before = Path("out/b.jpg").stat().st_mtime_ns
     assert upscale("in", "-o", "out", "--weights", WEIGHTS, "--overwrite", "--quiet") == 0
     assert size("out/a.png") == (24, 18) and Path("out/b.jpg").stat().st_mtime_ns > before

@@ -232,8 +232,8 @@ def test_damaged_pixels_stay_damaged(tmp_path):
 
 
 @pytest.mark.parametrize(("segments", "said"), [
-    ([(0xE2, b"ICC_PROFILE\0\1\2" + SRGB[:9])], "lacks parts"),
-    ([(0xE2, b"ICC_PROFILE\0")], "lacks parts"),
+    ([(0xE2, b"ICC_PROFILE\0\1\2" + SRGB[:9])], "is incomplete"),
+    ([(0xE2, b"ICC_PROFILE\0")], "is incomplete"),
     ([(0xE2, b"MPF\0" + bytes(30))], "previews or a gain map"),
     ([(0xEB, b"JP" + bytes(30))], "APP11"),
     ([(0xE1, b"Exif\0\0XX")], "EXIF cannot be read"),
@@ -425,7 +425,7 @@ def test_inks_tell_srgb_in_exif(tmp_path):
 def test_what_another_format_has_no_place_for_is_said(tmp_path, target):
     own = {"PNG": [(b"gAMA", bytes(4))]}
     photo = Photo(PIXELS, {"exif": EXIF, "dpi": (72.0, 72.0)} | (own if target != ".png" else {"JPEG": [(0xFE, b"x")]}))
-    with pytest.warns(MetadataWarning, match="no place in"):
+    with pytest.warns(MetadataWarning, match="cannot be stored in"):
         write_photo(tmp_path / f"a{target}", photo)
 
 

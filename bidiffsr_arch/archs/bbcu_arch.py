@@ -20,6 +20,7 @@ class BinaryUp(nn.Module):
         self.convs = nn.ModuleList(BinaryConv2d(channels, channels, 3, method) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) -> (B, C, 2H, 2W)."""
         return F.pixel_shuffle(torch.cat([conv(x) for conv in self.convs], dim=1), 2)
 
 

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter, process_time
@@ -161,13 +162,14 @@ def _step_seconds(
     steps: dict[tuple[str, str], Callable[[], object]] = {}
     for subject in settings.subjects:
         network, args = networks[subject.name], inputs[subject.name]
-        steps[subject.name, "contiguous"] = lambda network=network, args=args: network(*args)
+        steps[subject.name, "contiguous"] = partial(network, *args)
         if not subject.packed:
-            last = build_network(subject.network_g).eval().to(memory_format=torch.channels_last)
+            last: Any = build_network(subject.network_g).eval()
+            last.to(memory_format=torch.channels_last)
             args = tuple(
                 arg.contiguous(memory_format=torch.channels_last) if arg.dim() == 4 else arg for arg in args
             )
-            steps[subject.name, "channels_last"] = lambda network=last, args=args: network(*args)
+            steps[subject.name, "channels_last"] = partial(last, *args)
     medians = in_turns(steps, settings.rounds, CLOCKS[settings.clock])
     return {
         subject.name: min(value for (name, _), value in medians.items() if name == subject.name)

@@ -1,8 +1,8 @@
-"""Count the parameters and operations of the networks in option files, in the paper's accounting.
+"""Count the parameters and operations of the networks in option files by the paper's rules.
 
-Params = full precision + binary / 32, in M; OPs = full precision + binary / 64, in G, for one pass of a network (of a
-diffusion network: one sampling step). The figures that the paper prints stand beside them. Nothing is computed and no
-checkpoint is read, so that it needs no GPU and about a second a network.
+Params = full precision + binary / 32, in M. OPs = full precision + binary / 64, in G, for one pass of a network (of a
+diffusion network: one sampling step). The paper's figures are printed beside them. Nothing is computed and no
+checkpoint is read: it needs no GPU, and about a second per network.
 """
 
 import argparse
@@ -11,36 +11,40 @@ import sys
 from contextlib import redirect_stdout
 
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.plugins import add_plugin_argument, import_plugins
 
 EXAMPLE = "basicsr cost -opt options/test_SR3_x4.yml options/test_BIDiffSR_x4.yml --input-size 256 256"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Option files, input size and output format."""
     parser.add_argument("-opt", required=True, nargs="+", metavar="FILE", help="option files (YAML)")
     parser.add_argument(
         "--input-size", nargs=2, type=int, default=[256, 256], metavar=("H", "W"),
-        help="size of the pictures that the network is given (default 256 256); where it enlarges them, before",
+        help="size of the input images (default 256 256), before upsampling if the network upsamples",
     )  # fmt: skip
-    parser.add_argument("--by-module", action="store_true", help="also every module, with what is in it")
+    add_plugin_argument(parser)
+    parser.add_argument("--by-module", action="store_true", help="also print every module, submodules included")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON and nothing else")
-    form.add_argument("--markdown", action="store_true", help="print the page docs/cost.md")
+    form.add_argument("--markdown", action="store_true", help="print docs/cost.md")
 
 
 def run(args: argparse.Namespace) -> None:
     """Count and print.
 
     Raises:
-        InputError: options that do not go together, an option file that is wrong, or a network that cannot be built or
-            does not run at that size.
+        InputError: options that exclude each other, a wrong option file, or a network that cannot be built or does not
+            run at that size.
     """
     if args.markdown and args.by_module:
-        raise InputError("--by-module goes with the plain table or with --json, not with --markdown; leave one out")
+        raise InputError("expected --by-module with the plain table or --json, got --markdown; leave one out")
     from tqdm import tqdm
 
     from bidiffsr_arch.cli.cost_table import as_json, as_page, as_text, count_file, remarks
 
-    with redirect_stdout(sys.stderr):  # for networks that print
+    import_plugins(args.plugin, {})
+    with redirect_stdout(sys.stderr):  # some networks print when they are built
         rows = [count_file(file, args.input_size) for file in tqdm(args.opt, unit="network", leave=False, disable=None)]
     if args.json:
         print(json.dumps([as_json(row, args.by_module) for row in rows], indent=2))

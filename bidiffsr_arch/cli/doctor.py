@@ -1,7 +1,4 @@
-"""Print what a report of a problem should hold.
-
-Versions, the device, how threads wait for each other, patches of BasicSR, and what is registered with it.
-"""
+"""Print what a bug report needs: versions, device, thread settings, patches of BasicSR, registered classes."""
 
 import argparse
 import os
@@ -32,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the report; a BasicSR or a plugin that cannot be imported is part of it."""
+    """Print the report, which also names a BasicSR or plugin that cannot be imported."""
     from bidiffsr_arch.compat import applied
 
     section("versions", [("python", platform.python_version()), *((name, installed(name)) for name in PACKAGES)])
@@ -51,7 +48,7 @@ def section(title: str, rows: list[tuple[str, str]]) -> None:
 
 
 def installed(package: str) -> str:
-    """A package's version, or that it is missing."""
+    """A package's version, or "not installed"."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -59,7 +56,7 @@ def installed(package: str) -> str:
 
 
 def devices() -> list[tuple[str, str]]:
-    """What torch computes on."""
+    """The devices that torch can compute on."""
     import torch
 
     rows = [(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
@@ -79,7 +76,7 @@ def threads() -> list[tuple[str, str]]:
 
 
 def registered() -> list[tuple[str, str]]:
-    """For each registry and package, the names that it holds; of BasicSR's own, the number."""
+    """For each registry and package the registered names; for BasicSR's own only their number."""
     from bidiffsr_arch.compat import require_basicsr
     from bidiffsr_arch.plugins import failed_plugins, load_plugins
 
@@ -102,7 +99,7 @@ def registered() -> list[tuple[str, str]]:
 
 
 def lpips_weights() -> str:
-    """Where AlexNet's weights are, or what to do to have them."""
+    """Where AlexNet's weights are, or how to get them."""
     from bidiffsr_arch.metrics.lpips import WeightsMissing, find_weights
 
     try:

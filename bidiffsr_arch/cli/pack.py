@@ -1,9 +1,8 @@
-"""Pack a trained network for 1-bit inference: 1 bit for each binary weight, and all that is needed to run it, in one
-file.
+"""Pack a trained network for 1-bit inference into one file, with 1 bit per binary weight.
 
-The file runs without an option file: it holds the architecture, the scale, the noise schedule and what is diffused. Use
-it as `--weights` of `basicsr upscale`, or, for a diffusion network, as `path: pretrain_network_g:` of an option file
-for testing. The averaged network (`params_ema`) is taken where the checkpoint has one.
+The file needs no option file: it contains the architecture, the scale, the noise schedule and what is diffused. Use it
+as `--weights` of `basicsr upscale` or, for a diffusion network, as `path: pretrain_network_g:` of an option file for
+testing. If the checkpoint has an averaged network (`params_ema`), that one is packed.
 """
 
 import argparse
@@ -16,21 +15,22 @@ EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BI
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what training saved (.pth)")
     parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML) of this network")
     parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="the packed network")
     parser.add_argument(
-        "--half", action="store_true", help="real numbers as float16: a third smaller, not exactly the same"
+        "--half", action="store_true", help="store real numbers as float16: a third smaller, not exact"
     )
-    parser.add_argument("--params", choices=["params", "params_ema"], help="which network of the checkpoint to take")
-    parser.add_argument("--overwrite", action="store_true", help="the output may exist and is replaced")
+    parser.add_argument("--params", choices=["params", "params_ema"], help="which network of the checkpoint to pack")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, check, pack, write.
+    """Read a checkpoint, pack it, write it.
 
     Raises:
-        InputError: the checkpoint or the option file does not fit, or the output exists.
+        InputError: checkpoint and option file do not match, or the output exists.
     """
     output = Path(args.output).expanduser()
     if output.suffix != ".safetensors":
@@ -45,8 +45,10 @@ def run(args: argparse.Namespace) -> None:
     from bidiffsr_arch.networks import build_network, is_direct, load_parameters
     from bidiffsr_arch.packed import Description, pack, save_packed
     from bidiffsr_arch.packed.registry import architecture_named
+    from bidiffsr_arch.plugins import import_plugins
 
     options = load_options(args.opt)
+    import_plugins((), options)
     network_g = plain(options["network_g"])
     architecture_named(network_g["type"])
     network = build_network(network_g)
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"wrote {output}: {size / 1e6:.2f} MB, {before / size:.1f} times less than {args.checkpoint} ({found})")
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Options as dictionaries and lists, for JSON."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}

@@ -24,7 +24,7 @@ BEFORE_BASICSR: Patches = {
 # Patches of BasicSR's own modules. Their order is the order in which they wrap: options are checked after the option
 # file has been read.
 AFTER_BASICSR: Patches = {
-    "bidiffsr_arch.compat.registry": ("unknown_names",),
+    "bidiffsr_arch.compat.registry": ("unknown_names", "names_of_others"),
     "bidiffsr_arch.compat.options": (
         "command_line",
         "own_roots",
@@ -43,7 +43,7 @@ AFTER_BASICSR: Patches = {
         "prefetch_errors",
         "lazy_prefetcher",
         "named_content",
-        "broken_pictures",
+        "broken_images",
         "unpaired_folders",
         "mismatched_crops",
         "silent_crops",
@@ -51,7 +51,7 @@ AFTER_BASICSR: Patches = {
     "bidiffsr_arch.compat.pairs": ("several_folders", "suffixed_databases"),
 }
 
-INSTALL = "pip install --no-build-isolation basicsr"
+INSTALL = "python -m bidiffsr_arch.compat.install"
 
 _applied: dict[str, str] = {}
 

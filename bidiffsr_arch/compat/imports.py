@@ -1,4 +1,4 @@
-"""What `import basicsr` needs on today's torchvision and Python."""
+"""Patches that let `import basicsr` work with today's torchvision and Python."""
 
 import importlib
 import importlib.util
@@ -6,11 +6,11 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_libraries: list[Any] = []  # a declaration lives as long as its torch.library.Library
+_libraries: list[Any] = []  # an operator is declared as long as its Library object exists
 
 
 def torchvision_operators() -> bool:
-    """torchvision's import asks for operators that its CUDA build cannot load into a CPU torch: they are declared."""
+    """torchvision's CUDA build cannot load its operators into a CPU torch: they are declared."""
     try:
         importlib.import_module("torchvision")
         return False
@@ -26,7 +26,7 @@ def torchvision_operators() -> bool:
 
 
 def torchvision_functional_tensor() -> bool:
-    """BasicSR imports rgb_to_grayscale from a module that torchvision 0.17 removed: it is found where it is today."""
+    """BasicSR imports a module that torchvision 0.17 removed: its successor takes its name."""
     gone = "torchvision.transforms.functional_tensor"
     if gone in sys.modules or importlib.util.find_spec(gone):
         return False
@@ -35,13 +35,13 @@ def torchvision_functional_tensor() -> bool:
 
 
 def distutils_version() -> bool:
-    """BasicSR compares versions with distutils, which left Python in 3.12: packaging's Version compares them."""
+    """BasicSR compares versions with distutils, which Python 3.12 removed: packaging's Version replaces it."""
     try:
         importlib.import_module("distutils.version")
         return False
     except ImportError:
         module = ModuleType("distutils.version")
-    module.LooseVersion = importlib.import_module("packaging.version").Version
+    vars(module)["LooseVersion"] = importlib.import_module("packaging.version").Version
     sys.modules.setdefault("distutils", ModuleType("distutils"))
     sys.modules["distutils.version"] = module
     return True

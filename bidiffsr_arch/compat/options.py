@@ -20,6 +20,7 @@ import torch
 import yaml
 from basicsr.utils import misc, options
 
+from bidiffsr_arch.compat.distributed import chosen_launcher
 from bidiffsr_arch.compat.patch import contains, replace
 from bidiffsr_arch.config.command_line import add_basicsr_arguments, stock_arguments
 from bidiffsr_arch.config.file import load_options
@@ -58,6 +59,7 @@ def _from_command_line() -> tuple[argparse.Namespace, OrderedDict]:
     parser = argparse.ArgumentParser()
     add_basicsr_arguments(parser)
     args = parser.parse_args()
+    args.launcher = chosen_launcher(args.launcher)
     return args, load_options(args.opt, args.force_yml)
 
 

@@ -63,6 +63,7 @@ Seed = Annotated[int, Field(ge=0, le=2**31)]
 Number = float
 Positive = Annotated[float, Field(gt=0)]
 FromZero = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Iterations = Annotated[list[Index], Field(strict=False)]
 Pair = Annotated[list[Number], Field(strict=False, min_length=2, max_length=2)]

@@ -9,6 +9,7 @@ from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.config.file import OUR_MODELS, DiffusionFile
 from bidiffsr_arch.config.struct import Struct
 from bidiffsr_arch.config.training import (
+    Distill,
     DistParams,
     Expected,
     Logger,
@@ -16,6 +17,7 @@ from bidiffsr_arch.config.training import (
     Optimizer,
     Paths,
     Scheduler,
+    TeacherBlock,
     TimestepWeights,
     Train,
     Val,
@@ -33,6 +35,8 @@ BLOCKS: dict[str, type[Struct]] = {
     "train: optim_g": Optimizer,
     "train: scheduler": Scheduler,
     "train: timestep_weighting": TimestepWeights,
+    "train: distill": Distill,
+    "train: teacher": TeacherBlock,
     "val": Val,
     "val: metrics: …": Metric,
     "logger": Logger,

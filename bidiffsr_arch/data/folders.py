@@ -1,4 +1,4 @@
-"""The images of a folder, and what else lies there: hidden files are passed over, all others are counted."""
+"""The images of a folder; hidden files are ignored, all other files are counted."""
 
 import os
 import warnings
@@ -13,17 +13,17 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import read_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".avif")
-"""Names of image files that OpenCV, and so BasicSR's data sets, decode."""
+"""Suffixes of image files that OpenCV, and therefore BasicSR's data sets, can decode."""
 
 
 @dataclass
 class Contents:
-    """What a folder holds.
+    """Contents of a folder.
 
     Attributes:
-        images: paths of images, judged by their suffixes, in order of their names.
-        others: how many other files there are, by suffix.
-        folders: how many folders there are that were not entered.
+        images: paths of images, recognised by their suffixes, in order of their names.
+        others: number of other files by suffix.
+        folders: number of subfolders that were not entered.
     """
 
     images: list[Path] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Contents:
     folders: int = 0
 
     def left_out(self) -> str:
-        """What is not among the images, as in `2 .heic, 1 .db, 3 folders`; empty if there is nothing."""
+        """What is left out, such as `2 .heic, 1 .db, 3 folders`; empty if there is nothing."""
         counts = [*self.others.most_common(), ("folder" if self.folders == 1 else "folders", self.folders)]
         return ", ".join(f"{count} {kind}" for kind, count in counts if count)
 
@@ -41,12 +41,12 @@ def scan(
 ) -> Contents:
     """List a folder.
 
-    Hidden entries are passed over: names that begin with a dot, among them macOS's ``._NAME`` companions of files.
+    Hidden entries are ignored: names that begin with a dot, such as macOS's ``._NAME`` files.
 
     Args:
-        suffixes: of images, in lower case.
-        recursive: enter the folders in it, too; symbolic links to folders are not followed.
-        leave_out: a folder that is not entered, such as the one that results are written to.
+        suffixes: suffixes of images, in lower case.
+        recursive: include subfolders; symbolic links to folders are not followed.
+        leave_out: a subfolder that is not entered, such as that of the results.
     """
     contents = Contents()
     for place, folders, names in os.walk(folder):
@@ -70,35 +70,35 @@ def scan(
 
 
 class LeftOut(UserWarning):
-    """A folder holds more than images."""
+    """A folder contains other files than images."""
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """The images of a folder by name without suffix, sorted; a `LeftOut` warning tells what else there is.
+    """The images of a folder by name without suffix, sorted; a `LeftOut` warning names other contents.
 
     Raises:
-        InputError: there are none, or two of one name.
+        InputError: there are none, or two with the same name.
     """
     contents = scan(folder)
     found = {path.stem: path for path in contents.images}
     if not found or len(found) < len(contents.images):
         what = "got none" if not found else "got two of one name"
-        raise InputError(f"expected a folder of images with a name each, {what} in {folder}")
+        raise InputError(f"expected a folder of images with different names, {what} in {folder}")
     if left_out := contents.left_out():
         warnings.warn(f"left out of {folder}: {left_out}", LeftOut, stacklevel=2)
     return found
 
 
 def image_shape(path: Path) -> tuple[int, int, int]:
-    """Height, width and number of channels of an image, from its header where Pillow reads it.
+    """Height, width and number of channels of an image, from its header if Pillow can read it.
 
     Raises:
-        InputError: no image.
+        InputError: it is not an image.
     """
     try:
         with Image.open(path) as image:
             return image.height, image.width, len(image.getbands())
-    except Exception:  # whatever Pillow may raise; metadata can stop it that OpenCV, which decodes, does not read
+    except Exception:  # Pillow may fail on metadata that OpenCV, which decodes the pixels, ignores
         height, width, channels = read_picture(path).shape
         return height, width, channels
 

@@ -1,7 +1,7 @@
-"""Pack a folder of images into an LMDB of the kind that BasicSR's data sets read with ``io_backend: lmdb``.
+"""Pack a folder of images into an LMDB that BasicSR's data sets read with ``io_backend: lmdb``.
 
-BasicSR's own `make_lmdb_from_imgs` decodes and encodes every image and starts over when it was stopped; here files go
-in as they are, and a second run goes on where the first one stopped.
+BasicSR's `make_lmdb_from_imgs` decodes and encodes every image, and starts over after it was stopped. Here files are
+stored unchanged, and a second run continues.
 """
 
 import os
@@ -16,21 +16,21 @@ from bidiffsr_arch.errors import InputError, raise_all
 from bidiffsr_arch.files import is_truncated
 
 META = "meta_info.txt"
-AT_ONCE = 200  # images a transaction; as many at most are lost when a run is stopped
+AT_ONCE = 200  # images per transaction; at most these are lost when a run is stopped
 PAGE = 4096
 
 
 def write_lmdb(folder: Path, output: Path, suffix: str = "") -> int:
-    """Write ``output`` with the images of a folder, each under its name without ending and suffix.
+    """Write the images of a folder to ``output``, with their names, without extension and suffix, as keys.
 
     Args:
-        output: a folder, by BasicSR's rule named ``*.lmdb``; until it is complete, it is called ``*.lmdb.part``.
-        suffix: what LR's names have more than HR's, such as ``x4``: in a pair of LMDBs both keys are the same.
+        output: a folder, which BasicSR requires to be named ``*.lmdb``; it is named ``*.lmdb.part`` until complete.
+        suffix: suffix that LR names have and HR names do not, such as ``x4``; keys of a pair are equal without it.
     Returns:
-        Number of images in it.
+        Number of images in the output.
     Raises:
-        InputError: names that BasicSR cannot read, or an output that holds other images, or files that are no images
-            (all others are packed; without the bad ones, or with good ones, a second run completes the output).
+        InputError: names that BasicSR cannot read; an output with other images; or files that are not images (all
+            others are packed; remove or replace the bad files, and a second run completes the output).
     """
     if output.suffix != ".lmdb":
         raise InputError(f"expected an output that ends in .lmdb, got {output}")
@@ -59,24 +59,24 @@ def _key(name: str, suffix: str) -> str:
 
 
 def _keys(database: Path) -> set[str]:
-    """What BasicSR would find in a database: the keys of its list's whole lines."""
+    """The keys that BasicSR finds in a database: those of complete lines in its list."""
     meta = database / META
     lines = meta.read_text().splitlines(keepends=True) if meta.exists() else []
     return {line.split(".")[0] for line in lines if line.endswith("\n")}
 
 
 def _fill(database: Path, missing: dict[str, Path], files: dict[str, Path]) -> None:
-    """Put files into a database; an image is listed after it is safely in.
+    """Store files in a database; each image is listed after its transaction.
 
     Raises:
-        InputError: files that are no images; all others are in then.
+        InputError: some files are not images; all others are stored.
     """
-    room = sum(path.stat().st_size + 4 * PAGE for path in files.values()) * 2
+    map_size = sum(path.stat().st_size + 4 * PAGE for path in files.values()) * 2
     meta = database / META
     lines = meta.read_text().splitlines(keepends=True) if meta.exists() else []
     meta.write_text("".join(line for line in lines if line.endswith("\n")))
     left, failures = iter(missing.items()), []
-    with lmdb.open(str(database), map_size=room) as environment, meta.open("a") as listed:
+    with lmdb.open(str(database), map_size=map_size) as environment, meta.open("a") as listed:
         bar = tqdm(total=len(files), initial=len(files) - len(missing), desc="Pack", unit="image")
         while batch := list(islice(left, AT_ONCE)):
             lines = []
@@ -98,5 +98,5 @@ def _fill(database: Path, missing: dict[str, Path], files: dict[str, Path]) -> N
 def _whole_content(path: Path) -> bytes:
     content = path.read_bytes()
     if is_truncated(content):
-        raise InputError(f"expected a whole image, got {path}, which lacks its end; replace it")
+        raise InputError(f"expected a whole image, got {path}, which is truncated; replace it")
     return content

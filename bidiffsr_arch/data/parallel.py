@@ -1,4 +1,4 @@
-"""One job for each image, in several processes, with a progress bar."""
+"""Run one job per image in several processes, with a progress bar."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,14 +20,14 @@ def in_processes(
 
     Args:
         job: a function that can be pickled.
-        workers: processes at the same time.
-        description: what stands before the bar.
-        failures: what is known to be wrong with other images.
+        workers: number of processes.
+        description: label of the progress bar.
+        failures: known errors of other images.
     Returns:
-        What the calls returned, as they ended.
+        Results in the order in which the calls ended.
     Raises:
-        InputError: `failures`, and those that calls raised, after all others are done.
-        Whatever else a call raises; those that have not begun are left out.
+        InputError: `failures` and the InputErrors of calls, after all other calls have ended.
+        Exception: any other error of a call, after which no further calls are started.
     """
     results, failed = [], list(failures)
     with ProcessPoolExecutor(workers) as pool:

@@ -1,4 +1,4 @@
-"""Cut large training images into overlapping squares, which a loader reads many times faster."""
+"""Cut large training images into overlapping subimages, which a data loader reads many times faster."""
 
 import json
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ class Cut:
     """How images are cut, in pixels of HR.
 
     Attributes:
-        scale: HR's sides in units of LR's.
-        size: side of a square, a multiple of scale.
-        step: from one square to the next, a multiple of scale; the last one of a row ends at the edge.
+        scale: size of HR divided by that of LR.
+        size: side of a square subimage, a multiple of scale.
+        step: distance between subimages, a multiple of scale; the last one of a row ends at the edge.
     """
 
     scale: int
@@ -34,30 +34,30 @@ class Cut:
             )
 
     def starts(self, side: int) -> list[int]:
-        """Where the squares along a side of an HR image begin; none where it is too small."""
+        """Start positions of subimages along a side of an HR image; none if it is too small."""
         starts = list(range(0, side - self.size + 1, self.step))
         return starts if not starts or starts[-1] + self.size == side else [*starts, side - self.size]
 
     def squares(self, width: int, height: int) -> Iterator[tuple[str, int, int]]:
-        """Name (_s001, _s002, …), top and left of every square, row by row."""
+        """Name (_s001, _s002, …), top and left of every subimage, row by row."""
         corners = ((top, left) for top in self.starts(height) for left in self.starts(width))
         return ((f"_s{number:03d}", top, left) for number, (top, left) in enumerate(corners, 1))
 
 
 def write_subimages(hr: Path, lr: Path, output: Path, cut: Cut, workers: int = 1) -> int:
-    """Cut pairs of images; squares that are there from an earlier run are kept as they are.
+    """Cut pairs of images; subimages from an earlier run are kept.
 
     Files: ``output/HR/{name}_s001.png`` and ``output/LR_bicubic/X{scale}/{name}_s001x{scale}.png``.
 
     Args:
         hr: folder of the images.
         lr: folder of the same images, `scale` times smaller, named ``{name}x{scale}`` or ``{name}``.
-        workers: processes that cut at the same time.
+        workers: number of processes.
     Returns:
-        Number of pairs of squares that the output now has.
+        Number of pairs of subimages in the output.
     Raises:
-        InputError: an image without its partner, or an output that was cut in another way (nothing is written then);
-            images that cannot be read or are of another size (the others are done).
+        InputError: an image has no partner, or the output was cut with other settings (then nothing is written); or
+            images cannot be read or have wrong sizes (all others are cut).
     """
     small = images_in(lr)
     pairs = []
@@ -71,7 +71,7 @@ def write_subimages(hr: Path, lr: Path, output: Path, cut: Cut, workers: int = 1
 
 
 def _record(path: Path, how: dict) -> None:
-    """Write down how an output is cut; refuse another way than the one that is written down."""
+    """Store the settings of an output; refuse settings that differ from the stored ones."""
     try:
         before = json.loads(path.read_text()) if path.exists() else how
     except ValueError:
@@ -82,7 +82,7 @@ def _record(path: Path, how: dict) -> None:
 
 
 def _cut_pair(name: str, hr: Path, lr: Path, output: Path, cut: Cut) -> int:
-    """Cut one pair, and count its squares. Sizes come from the files' headers: nothing is decoded if all is there."""
+    """Cut one pair; returns the number of its subimages. Sizes are read from headers, so existing ones cost little."""
     (height, width, _), (low_height, low_width, _) = image_shape(hr), image_shape(lr)
     if (height, width) != (low_height * cut.scale, low_width * cut.scale):
         raise InputError(

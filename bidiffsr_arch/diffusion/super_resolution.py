@@ -5,6 +5,7 @@ The network is any function (x_t, condition, time) -> prediction: a float networ
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,15 +74,29 @@ class SuperResolution:
             (B, 3, H, W) in [0, 1].
         """
         height, width = condition.shape[-2:]
-        condition = self.inward(pad_to_multiple(condition, multiple))
+        condition = pad_to_multiple(condition, multiple)
         # Drawn on the CPU, so that all devices see the same noise.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise = torch.stack([torch.randn(condition.shape[1:], generator=generator) for generator in generators])
+        bar = partial(tqdm, desc="Sample", unit="step", leave=False, disable=not progress_bar)
+        result = self.sample_from(noise.to(condition.device), network, condition, generators, steps=steps, progress=bar)
+        return result[..., :height, :width]
+
+    @torch.no_grad()
+    def sample_from(
+        self,
+        noise: Tensor,
+        network: Network,
+        condition: Tensor,
+        generators: list[torch.Generator] | None = None,
+        *,
+        steps: int | None = None,
+        progress: Callable[[Any], Any] = iter,
+    ) -> Tensor:
+        """As `sample`, from this noise (B, 3, H, W) and with sides that the network takes; `generators` and `progress`
+        as in `Diffusion.sample`."""
+        condition = self.inward(condition)
         x0 = self.diffusion.sample(
-            lambda x_t, time: network(x_t, condition, time),
-            noise.to(condition.device),
-            generators,
-            steps=steps,
-            progress=partial(tqdm, desc="Sample", unit="step", leave=False, disable=not progress_bar),
+            lambda x_t, time: network(x_t, condition, time), noise, generators, steps=steps, progress=progress
         )
-        return self.outward(self.picture(x0, condition)[..., :height, :width]).clamp(0, 1)
+        return self.outward(self.picture(x0, condition)).clamp(0, 1)

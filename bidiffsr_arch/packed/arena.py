@@ -22,10 +22,12 @@ class Block:
 
     @property
     def address(self) -> int:
+        """Where the memory starts."""
         return self.memory.ctypes.data
 
     @property
     def unused(self) -> bool:
+        """Whether all of it is free."""
         return self.free == [(0, self.memory.size)]
 
     def allocate(self, gap: tuple[int, int], size: int) -> np.ndarray:

@@ -16,6 +16,7 @@ class PackedBBCUNet(PackedNetwork):
     """A packed `BBCUNet`; arguments as `PackedNetwork`."""
 
     def build(self, builder: LayerBuilder, network: BBCUNet) -> None:
+        """See `PackedNetwork.build`."""
         self.head, self.tail = PlainConv3x3(builder, "head"), PlainConv3x3(builder, "tail")
         self.body = binary_convs(builder, "body", network.body)
         self.ups = [Up(builder, f"up.{i}", up) for i, up in enumerate(network.up)]
@@ -26,6 +27,7 @@ class PackedBBCUNet(PackedNetwork):
         return self.run(x, x.new_zeros(len(x)))
 
     def compute(self, x: Map, step: StepContext) -> Map:
+        """See `PackedNetwork.compute`."""
         height, width, _ = x.shape
         image, h = x, self.arena.allocate((height, width, self.head.filters))
         self.head(image, step, h)

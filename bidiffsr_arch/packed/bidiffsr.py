@@ -1,6 +1,6 @@
-"""BI-DiffSR packed: 1-bit convolutions by XNOR-popcount, what stays in full precision by kernels of its own."""
+"""BI-DiffSR packed: 1-bit convolutions by XNOR-popcount, and kernels for what stays in full precision."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 from math import prod
 from typing import Any
@@ -24,7 +24,12 @@ from bidiffsr_arch.packed.network import PackedDenoiser
 from bidiffsr_arch.packed.registry import packs
 from bidiffsr_arch.packed.time_table import TimeTable
 
-LAYERS = [(ResBlockAttention, ResBlock), ((CPDown, PixelDown), Down), ((CPUp, PixelUp), Up), (Fusion, fusion)]
+LAYERS: list[tuple[Any, Callable]] = [
+    (ResBlockAttention, ResBlock),
+    ((CPDown, PixelDown), Down),
+    ((CPUp, PixelUp), Up),
+    (Fusion, fusion),
+]
 
 KEPT = 2**29
 """Bytes that the outermost level's skips may take; more than that are recomputed when the decoder needs them: of the
@@ -36,6 +41,7 @@ class PackedUNet(PackedDenoiser):
     """A packed `BIDiffSRUNet`, any binarizer and ablation; arguments as `PackedNetwork`."""
 
     def build(self, builder: LayerBuilder, network: BIDiffSRUNet) -> None:
+        """See `PackedNetwork.build`."""
         self.total_step, self.dynamic_group = network.total_step, network.dynamic_group
         self.first_conv = PlainConv3x3(builder, "downs.0")
         self.downs = list(_layers(builder, "downs", network.downs, start=1))
@@ -49,10 +55,12 @@ class PackedUNet(PackedDenoiser):
         self.time = TimeTable(self.state, network.timestep_level_mlp[0], "timestep_level_mlp", linears, F.silu)
 
     def step_contexts(self, time: Tensor) -> list[StepContext]:
+        """See `PackedNetwork.step_contexts`."""
         groups = timestep_group(time, self.total_step, self.dynamic_group).tolist()
         return [StepContext(group, added) for group, added in zip(groups, self.time(time), strict=True)]
 
     def compute(self, x: Map, step: StepContext) -> Map:
+        """See `PackedNetwork.compute`."""
         image = x
         x, sums, skips = self._encode(image, step)
         for layer in self.mid:

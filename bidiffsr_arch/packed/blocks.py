@@ -30,8 +30,8 @@ class ResBlock:
                 BinaryConv(builder, f"{inner}.conv", block.conv) if binary else PlainConv3x3(builder, f"{inner}.conv")
             )
         self.filters = self.convs[0].filters
-        attention = isinstance(module.attn, SelfAttention)
-        self.attention = Attention(builder, f"{name}.attn", module.attn) if attention else None
+        attn = module.attn
+        self.attention = Attention(builder, f"{name}.attn", attn) if isinstance(attn, SelfAttention) else None
 
     def __call__(self, x: Map, sums: np.ndarray | None, step: StepContext, out: Map) -> np.ndarray | None:
         """`out` may be x. Returns out's sums, if they are known."""
@@ -64,6 +64,7 @@ class Attention:
         self.bias = builder.state[f"{name}.out.bias"]
 
     def __call__(self, x: Map, sums: np.ndarray) -> None:
+        """Sums: those of x."""
         height, width, channels = x.shape
         with self.arena.maps((height, width, self.channels)) as (n,):
             self.backend.normalise(x, self.backend.group_norm(self.norm, sums, height * width), n, swish=False)

@@ -5,7 +5,8 @@ Tensors are those of `state.packed_state`. Metadata, all strings:
 
 - ``format``: ``bidiffsr-packed``; ``version``: ``1``;
 - ``sha256``: digest of all bytes of the file, read with 64 zeros in its own place;
-- ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs.
+- ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs;
+- ``modelspec.*``, and one tensor more: see `bidiffsr_arch.description`.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bidiffsr_arch.config.diffusion import Description
+from bidiffsr_arch.description import TENSOR, described
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.packed.network import PackedNetwork
@@ -71,9 +73,8 @@ def save_packed(
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputError(f"expected numbers that float16 can hold, {name} has larger ones; leave --half out")
-    described = json.dumps(description.model_dump(exclude_unset=True))
-    metadata = {"format": FORMAT, "version": VERSION, "description": described}
-    write_bytes(path, sealed(tensors, metadata))
+    tensors, metadata = described(tensors, description.model_dump(exclude_unset=True))
+    write_bytes(path, sealed(tensors, {"format": FORMAT, "version": VERSION, **metadata}))
     return path.stat().st_size
 
 
@@ -99,6 +100,7 @@ def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedNet
         raise InputError(
             f"expected a safetensors file at {path}, could not read it ({error}); copy or pack it again"
         ) from error
+    tensors.pop(TENSOR, None)  # what the header says again; older files lack it
     description = _description(path, metadata)
     network = _structure(path, description)
     _check_shapes(path, expected_shapes(network), tensors)

@@ -5,7 +5,7 @@ A layer that a GroupNorm may follow returns its map's sums, which saves a pass o
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,8 +36,8 @@ class LayerBuilder:
         """A packed tensor."""
         return self.state[name].numpy()
 
-    def group_norm(self, name: str, module: nn.GroupNorm) -> GroupNorm:
-        """Parameters of the GroupNorm `name`."""
+    def group_norm(self, name: str, module: Any) -> GroupNorm:
+        """Parameters of the `nn.GroupNorm` of this name."""
         return GroupNorm(module.num_groups, module.eps, self.array(f"{name}.weight"), self.array(f"{name}.bias"))
 
 
@@ -70,9 +70,8 @@ class BinaryConv:
         self.channels, self.filters, self.kernel_size = conv.in_channels, conv.out_channels, conv.kernel_size
         self.identity, self.spatial_scale = module.shortcut, module.method.spatial_scale
         if self.kernel_size not in KERNEL_SIZES:
-            raise InputError(
-                f"expected 1-bit convolutions of 1x1 or 3x3 to pack, got {name}: {module}"
-            )
+            size = f"{self.kernel_size}x{self.kernel_size}"
+            raise InputError(f"expected 1-bit convolutions of 1x1 or 3x3 to pack, got {size} at {name}")
         try:
             self.weight = self.backend.binary_weight(
                 builder.array(f"{name}.binary_conv.bits"), self.channels, self.kernel_size

@@ -20,6 +20,7 @@ activation bits (shift -inf) and weight bits are 0, their real weights and gains
 """
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 BLOCK = 16
 """Channels that kernels handle together: maps are padded to a multiple of it."""
@@ -54,12 +55,12 @@ def padded(channels: int, block: int = BLOCK) -> int:
     return -(-channels // block) * block
 
 
-def aligned(shape: tuple[int, ...], dtype: type = np.float32, fill: float | None = 0) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: DTypeLike = np.float32, fill: float | None = 0) -> np.ndarray:
     """A new array that starts at a multiple of 64 bytes; `fill` None leaves it uninitialised."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    array = raw[start : start + size].view(dtype).reshape(shape)
+    array: np.ndarray = raw[start : start + size].view(dtype).reshape(shape)
     if fill is not None:
         array.fill(fill)
     return array

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import count
 from threading import Lock
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -13,6 +14,7 @@ from bidiffsr_arch.archs.blocks import as_times, check_size, image_to_patches, p
 from bidiffsr_arch.packed.arena import Arena
 from bidiffsr_arch.packed.backends import Map, choose_backend
 from bidiffsr_arch.packed.layers import LayerBuilder, StepContext
+from bidiffsr_arch.packed.process import check_process
 
 # Numba's simplest threading layer allows one Python thread at a time.
 ONE_AT_A_TIME = Lock()
@@ -52,8 +54,14 @@ class PackedNetwork(nn.Module, ABC):
         self.build(LayerBuilder(self.state, self.backend, self.arena), network)
         self._register()
 
+    def __call__(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        """As `nn.Module`; refused in a process forked after kernels ran, before torch can hang in it."""
+        if not torch.compiler.is_compiling():
+            check_process()
+        return super().__call__(*args, **kwargs)
+
     @abstractmethod
-    def build(self, builder: LayerBuilder, network: nn.Module) -> None:
+    def build(self, builder: LayerBuilder, network: Any) -> None:
         """Make the packed layers from those of the training network.
 
         Raises:
@@ -71,7 +79,7 @@ class PackedNetwork(nn.Module, ABC):
         """
 
     def step_contexts(self, time: Tensor) -> list[StepContext]:
-        """What the layers need to know of the timesteps (B,); nothing, unless a subclass says more."""
+        """What depends on the timesteps (B,), for each sample; nothing unless a subclass overrides it."""
         return [StepContext() for _ in time]
 
     def run(self, images: Tensor, time: Tensor) -> Tensor:
@@ -121,7 +129,7 @@ class PackedNetwork(nn.Module, ABC):
 class PackedDenoiser(PackedNetwork):
     """A packed diffusion network: (x_t, condition, time) -> prediction."""
 
-    def __init__(self, network: nn.Module, state: Mapping[str, Tensor], backend: str | None = None) -> None:
+    def __init__(self, network: Any, state: Mapping[str, Tensor], backend: str | None = None) -> None:
         super().__init__(network, state, backend)
         self.patch_size, self.scales = network.patch_size, (network.input_scale, network.output_scale)
 

@@ -35,6 +35,7 @@ class Convolution:
         self.arena, self.conv, self.filters = builder.arena, conv, conv.filters
 
     def __call__(self, x: Map, step: StepContext) -> Map:
+        """Returns the new map."""
         out = self.arena.allocate((*x.shape[:2], self.filters))
         self.conv(x, step, out)
         return out
@@ -51,6 +52,7 @@ class BatchNorm:
         self.affine = Affine(pad_last(gain.astype("float32")), pad_last(bias.astype("float32")))
 
     def __call__(self, x: Map, step: StepContext) -> Map:
+        """Returns x."""
         self.backend.normalise(x, self.affine, x, swish=False)
         return x
 
@@ -72,6 +74,7 @@ class RPReLU:
             self.groups = list(zip(*banks, strict=True))
 
     def __call__(self, x: Map, step: StepContext) -> Map:
+        """Returns x."""
         before, slope, after = self.groups[min(step.group, len(self.groups) - 1)]
         values = planes(x, self.filters)
         values.copy_(F.prelu(values + before[:, None, None], slope).add_(after[:, None, None]))
@@ -87,6 +90,7 @@ class Shuffle:
         self.filters = channels // self.enlargement**2
 
     def __call__(self, x: Map, step: StepContext) -> Map:
+        """Returns the new map."""
         height, width, _ = x.shape
         out = self.arena.allocate((self.enlargement * height, self.enlargement * width, self.filters))
         if self.enlargement == 2:
@@ -132,6 +136,7 @@ class PackedSequential(PackedNetwork):
     """Layers one after the other: (B, C, H, W) -> (B, C', H', W')."""
 
     def build(self, builder: LayerBuilder, network: nn.Sequential) -> None:
+        """See `PackedNetwork.build`."""
         modules = list(_flat(network))
         self.in_channels = channels = _channels(modules)
         self.groups = max(_groups(module) for _, module in modules)
@@ -158,9 +163,11 @@ class PackedSequential(PackedNetwork):
         return self.run(x, x.new_zeros(len(x), dtype=torch.long) if group is None else group)
 
     def step_contexts(self, time: Tensor) -> list[StepContext]:
+        """See `PackedNetwork.step_contexts`."""
         return [StepContext(group) for group in time.tolist()]
 
     def compute(self, x: Map, step: StepContext) -> Map:
+        """See `PackedNetwork.compute`."""
         image = x
         for layer in self.layers:
             before, x = x, layer(x, step)
@@ -193,7 +200,7 @@ def pack_layer(layer: nn.Module, backend: str | None = None) -> PackedSequential
 
 def _flat(sequence: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Names and layers of a Sequential and of those in it, without what does nothing in inference."""
-    for name, module in sequence.named_children():
+    for name, module in zip(sequence._modules, sequence, strict=True):
         if type(module) is nn.Sequential:
             yield from _flat(module, f"{prefix}{name}.")
         elif type(module) not in NOTHING:

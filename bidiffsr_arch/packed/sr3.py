@@ -25,6 +25,7 @@ class PackedSR3(PackedDenoiser):
     """An `SR3UNet` with float kernels; arguments as `PackedNetwork`."""
 
     def build(self, builder: LayerBuilder, network: SR3UNet) -> None:
+        """See `PackedNetwork.build`."""
         self.first_conv = PlainConv3x3(builder, "downs.0")
         self.downs = _layers(builder, "downs", network.downs)[1:]
         self.mid = _layers(builder, "mid", network.mid)
@@ -37,9 +38,11 @@ class PackedSR3(PackedDenoiser):
         self.time = TimeTable(self.state, network.noise_level_mlp[0], "noise_level_mlp", linears, _identity)
 
     def step_contexts(self, time: Tensor) -> list[StepContext]:
+        """See `PackedNetwork.step_contexts`."""
         return [StepContext(added=added) for added in self.time(time)]
 
     def compute(self, x: Map, step: StepContext) -> Map:
+        """See `PackedNetwork.compute`."""
         allocate, release = self.arena.allocate, self.arena.release
         image, x = x, allocate((*x.shape[:2], self.first_conv.filters))
         sums: Sums = self.first_conv(image, step, x)
@@ -85,8 +88,8 @@ class ResBlock:
         self.filters = self.convs[0].filters
         widens = isinstance(module.res_block.res_conv, nn.Conv2d)
         self.shortcut = PlainConv1x1(builder, f"{inner}.res_conv") if widens else None
-        attention = isinstance(module.attn, SelfAttention)
-        self.attention = Attention(builder, f"{name}.attn", module.attn) if attention else None
+        attn = module.attn
+        self.attention = Attention(builder, f"{name}.attn", attn) if isinstance(attn, SelfAttention) else None
 
     def __call__(self, x: Map, sums: Sums, step: StepContext) -> tuple[Map, Sums]:
         """A new map, and its sums where they are known."""

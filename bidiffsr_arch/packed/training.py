@@ -1,18 +1,20 @@
-"""Training on bits: the forward pass of 1-bit convolutions by XOR and popcount, on a CPU.
+"""XNOR-popcount in training: the forward pass of 1-bit convolutions by XOR and popcount, on a CPU.
 
-A convolution of ±1 gives whole numbers, so this gives the same to the last bit, in less time. The backward pass
-convolves real gradients and stays as it is. Both halves are operators of their own, since `torch.compile` cannot look
-into Numba's kernels.
+A convolution of ±1 gives whole numbers, so the result is the same to the last bit, in less time. The backward pass
+convolves real gradients and stays as it is. Packing and counting are operators of `torch.library`, since
+`torch.compile` cannot trace Numba's kernels.
 """
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import BinaryConvBackend
 from bidiffsr_arch.packed.layout import PLANE_FILTERS, PLANE_SLACK, WORD, padded
+from bidiffsr_arch.packed.process import prepare_kernels
 
 
 @torch.library.custom_op(
@@ -22,7 +24,6 @@ from bidiffsr_arch.packed.layout import PLANE_FILTERS, PLANE_SLACK, WORD, padded
     schema="(Tensor x, Tensor? shift, Tensor v) -> Tensor",
 )
 def _pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
-    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import pack_planes
 
     batch, channels = x.shape[:2]
@@ -32,7 +33,7 @@ def _pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
         raise ValueError(f"expected a shift for maps of {tuple(x.shape)}, got {tuple(shift.shape)}")
     shifts = x.new_zeros(1, channels) if shift is None else shift.flatten(1)
     bits = _new_bits(x, v)
-    as_many_threads_as_torch()
+    prepare_kernels()
     pack_planes(_array(x.float()), _array(shifts.float()), v.shape[-1] // 2, bits.view(torch.uint64).numpy())
     return bits
 
@@ -49,11 +50,10 @@ def _(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
     schema="(Tensor v) -> (Tensor, Tensor)",
 )
 def _pack_weight(v: Tensor) -> tuple[Tensor, Tensor]:
-    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import pack_filters
 
     words, sums = _new_weight(v)
-    as_many_threads_as_torch()
+    prepare_kernels()
     pack_filters(_array(v.flatten(2)), words.view(torch.uint64).numpy(), sums.numpy())
     return words, sums
 
@@ -70,12 +70,11 @@ def _(v: Tensor) -> tuple[Tensor, Tensor]:
     schema="(Tensor packed, Tensor words, Tensor sums, Tensor scale) -> Tensor",
 )
 def _count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> Tensor:
-    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import count_planes
 
     z = _new_result(packed, words, sums)
     factors = scale.flatten().expand(len(sums))
-    as_many_threads_as_torch()
+    prepare_kernels()
     bits, weights = (tensor.view(torch.uint64).numpy() for tensor in (packed, words))
     count_planes(bits, weights, sums.numpy(), _array(factors), z.numpy())
     return z
@@ -92,7 +91,7 @@ def pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
     Args:
         x: (B, C_in, H, W), float32 or shorter floats.
         shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
-        v: the weights that they are for, (C_out, C_in, k, k), k odd; only their shape matters.
+        v: the weights that they are convolved with, (C_out, C_in, k, k), k odd; only their shape matters.
     Returns:
         int64, `layout`'s planes.
     Raises:
@@ -125,14 +124,14 @@ def count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> T
     return torch.ops.bidiffsr_arch.count_signs(packed, words, sums, scale)
 
 
-# A smaller layer gains nothing, and where other processes want the same cores its threads wait for each other: two
-# trainings of the small network beside each other, two threads each, took 6.0 s a step with kernels, 0.7 s without.
+# A smaller layer gains nothing, and where other processes use the same cores its threads wait for each other: two
+# trainings of the small network side by side, two threads each, took 6.0 s a step with kernels, 0.7 s without.
 LEAST_WORK = 2**27
 POPCOUNT = BinaryConvBackend(pack_signs, pack_weight, count_signs, LEAST_WORK)
 
 
 def train_on_bits(network: nn.Module) -> None:
-    """Let the 1-bit convolutions of a network count bits in training on a CPU, if Numba can be imported."""
+    """Let the 1-bit convolutions of a network use popcount in training on a CPU, if Numba can be imported."""
     try:
         import bidiffsr_arch.packed.kernels.planes  # noqa: F401
     except ImportError:
@@ -162,5 +161,5 @@ def _new_result(packed: Tensor, words: Tensor, sums: Tensor) -> Tensor:
     return packed.new_empty(shape, dtype=torch.float32)
 
 
-def _array(tensor: Tensor):
+def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()

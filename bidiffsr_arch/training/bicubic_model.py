@@ -1,4 +1,4 @@
-"""Bicubic interpolation as a model, so that the tables' Bicubic row is a test like any other."""
+"""Bicubic interpolation as a model, for the Bicubic row of the tables."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from bidiffsr_arch.training.validation import ValidatedSRModel
 
 
 class BicubicModel(ValidatedSRModel):
-    """MATLAB's ``imresize(uint8, scale, 'bicubic')``; there is no network and nothing to train.
+    """MATLAB's ``imresize(uint8, scale, 'bicubic')``, without a network.
 
     Raises:
-        InputError: the option file is one for training.
+        InputError: it is used for training.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:

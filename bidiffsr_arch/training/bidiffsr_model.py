@@ -21,6 +21,7 @@ from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
 from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
+from bidiffsr_arch.training.teacher import Distillation, Teacher
 from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
 from bidiffsr_arch.training.validation import ValidatedSRModel
 
@@ -39,7 +40,7 @@ class BIDiffSRModel(ValidatedSRModel):
     sample_indices: Sequence[SampleIndex] = ()
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        options = _checked(opt)
+        self.options = options = _checked(opt)
         self.super_resolution = SuperResolution(options)
         self.diffusion = self.super_resolution.diffusion
         self.one_time = options.timestep_sampling == "batch"
@@ -51,6 +52,13 @@ class BIDiffSRModel(ValidatedSRModel):
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
         self.multiple = getattr(self.get_bare_model(self.net_g), "multiple", 1)
+
+    def init_training_settings(self) -> None:
+        """As BasicSR's, with teachers where the options name them."""
+        super().init_training_settings()
+        train, scale = self.options.train, self.options.scale
+        self.distillation = Distillation(train.distill, scale, self.device) if train.distill else None
+        self.teacher = Teacher(train.teacher, self.options, self.device) if train.teacher else None
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -146,12 +154,15 @@ class BIDiffSRModel(ValidatedSRModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One step: add noise of a random timestep to each image, predict, compare, update."""
         set_progress(self.net_g, (current_iter - 1) / self.opt["train"]["total_iter"])
-        condition, gt = map(self.super_resolution.inward, (self.condition, self.gt))
+        time, noise = self._draw(self.gt, current_iter)
+        gt = self.gt if self.distillation is None else self.distillation.result(self.condition, noise)
+        condition, gt = map(self.super_resolution.inward, (self.condition, gt))
         x0 = self.super_resolution.clean(gt, condition)
-        time, noise = self._draw(x0, current_iter)
         x_t, time, target = self.diffusion.training_sample(x0, noise, time, self._draw_between(x0, current_iter))
 
         inputs = [x_t, condition, time]
+        if self.teacher is not None:
+            target = self.teacher.blend(target, *inputs)
         self.group_parameters.begin(time)
         loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target, self.group_parameters)
 

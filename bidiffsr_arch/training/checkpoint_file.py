@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written as a whole or not at all, and recognised by their digest."""
+"""Checkpoint files: written atomically, and identified by their SHA-256."""
 
 import errno
 import time
@@ -11,16 +11,16 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import UNFINISHED, digest, whole_file
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-ABANDONED = 3600.0  # seconds since an unfinished file was last written to, after which its process must be gone
+ABANDONED = 3600.0  # seconds after the last write to an unfinished file, when its process must have ended
 
 
 def save_checkpoint(content: Any, path: Path | str) -> str:
-    """`torch.save` by `whole_file`.
+    """`torch.save` through `whole_file`.
 
     Returns:
         The file's SHA-256.
     Raises:
-        InputError: it cannot be written (disk full, no permission, no folder); what was there before is unchanged.
+        InputError: it cannot be written (disk full, no permission, no folder); an existing file is unchanged.
     """
     path = Path(path)
     try:
@@ -28,7 +28,7 @@ def save_checkpoint(content: Any, path: Path | str) -> str:
             torch.save(content, file)
         return digest(path)
     except (OSError, RuntimeError) as error:
-        # torch's zip writer meets an error of the file with a RuntimeError of its own.
+        # torch's zip writer replaces an OSError by a RuntimeError.
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
@@ -37,16 +37,15 @@ def save_checkpoint(content: Any, path: Path | str) -> str:
         )
         raise InputError(
             f"{path} cannot be written ({cause.strerror or cause}); the last good checkpoint is unchanged: {advice}, "
-            "and go on with --auto_resume"
+            "and resume with --auto_resume"
         ) from error
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder; what was written to in the last hour may belong to a
-    running one."""
+    """Remove unfinished files of killed processes from a folder, unless they were written to in the last hour."""
     for file in folder.glob(f"{UNFINISHED}*"):
         try:
             if time.time() - file.stat().st_mtime > ABANDONED:
                 file.unlink()
-        except OSError:  # another process was faster
+        except OSError:  # another process has removed it
             continue

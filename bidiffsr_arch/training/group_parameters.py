@@ -1,7 +1,7 @@
-"""TaR's and TaA's parameters as the optimizer sees them: those of each timestep group apart, as in the reference.
+"""Separate optimizer parameters for each timestep group of TaR and TaA, as in the reference.
 
-A bank holds the parameters of all K groups in one (K, C) tensor. A step uses the groups of its timesteps. Adam would
-move the others, too, by the momentum of earlier steps; it leaves a parameter without a gradient alone.
+A bank stores all K groups in one (K, C) tensor, of which a step uses the groups of its timesteps. Adam would also move
+the unused groups, by the momentum of earlier steps; it skips parameters without a gradient.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,14 +15,14 @@ from bidiffsr_arch.binary.bank import TimestepBank
 
 
 class GroupParameters:
-    """Gives the optimizer each row of a bank as a parameter of its own, which shares the bank's memory.
+    """Passes each row of a bank to the optimizer as a separate parameter that shares the bank's memory.
 
     Args:
-        network: bare, as it is trained; without banks, or None, there is nothing to do.
+        network: the bare network; for None, or a network without banks, all methods do nothing.
     """
 
     def __init__(self, network: nn.Module | None = None) -> None:
-        self.network = network
+        self.network: Any = network
         self.rows: dict[Tensor, list[nn.Parameter]] = {
             bank: [nn.Parameter(row) for row in bank.data]
             for module in (network.modules() if network is not None else ())
@@ -33,21 +33,21 @@ class GroupParameters:
         self.used: set[int] = set()
 
     def split(self, parameters: Iterable[Tensor]) -> list[Tensor]:
-        """The optimizer's parameters: `parameters`, with its rows in place of each bank."""
+        """`parameters`, with each bank replaced by its rows, for the optimizer."""
         self.whole = list(parameters)
         return [part for parameter in self.whole for part in self.rows.get(parameter, [parameter])]
 
     def leaves(self, optimizer: optim.Optimizer) -> Iterator[Tensor]:
-        """The parameters that the backward pass gives gradients: the optimizer's, with the banks in place of rows."""
+        """The parameters that receive gradients: the optimizer's, with rows replaced by their banks."""
         rows = {row for bank in self.rows.values() for row in bank}
         yield from (p for group in optimizer.param_groups for p in group["params"] if p not in rows)
         yield from self.rows
 
     def begin(self, time: Tensor) -> None:
-        """Note down which groups a step uses; in several processes, those of all of them count.
+        """Record the groups that a step uses, in all processes.
 
         Args:
-            time: what the network is given as time, (B,).
+            time: the network's timesteps, (B,).
         """
         if not self.rows:
             return
@@ -58,8 +58,8 @@ class GroupParameters:
             distributed.all_reduce(mask, distributed.ReduceOp.MAX)
         self.used = set(mask.nonzero().flatten().tolist())
 
-    def hand_gradient(self, parameter: Tensor) -> None:
-        """Give the rows of a bank their parts of its gradient, and unused ones none; nothing for other parameters."""
+    def split_gradient(self, parameter: Tensor) -> None:
+        """Split a bank's gradient among its used rows; does nothing for other parameters."""
         rows = self.rows.get(parameter, [])
         if rows and (rows[0].data_ptr() != parameter.data_ptr() or rows[0].dtype != parameter.dtype):
             for row, data in zip(rows, parameter.data, strict=True):  # the network was moved or converted
@@ -67,10 +67,10 @@ class GroupParameters:
         for group, row in enumerate(rows):
             row.grad = parameter.grad[group] if group in self.used and parameter.grad is not None else None
 
-    def hand_gradients(self) -> None:
-        """`hand_gradient` for all banks."""
+    def split_gradients(self) -> None:
+        """`split_gradient` for all banks."""
         for bank in self.rows:
-            self.hand_gradient(bank)
+            self.split_gradient(bank)
 
     def clear_gradients(self, parameters: Iterable[Tensor] | None = None) -> None:
         """Free the gradients of parameters and their rows; of all banks if None."""
@@ -79,7 +79,7 @@ class GroupParameters:
                 part.grad = None
 
     def split_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """An optimizer's state; one that was saved with whole banks is split into rows."""
+        """An optimizer's state, in which whole banks are split into rows."""
         parts = [len(self.rows.get(parameter, [parameter])) for parameter in self.whole]
         groups = state["param_groups"]
         if len(groups) != 1 or len(groups[0]["params"]) != len(parts) or sum(parts) == len(parts):

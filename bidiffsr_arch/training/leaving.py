@@ -1,4 +1,4 @@
-"""Leaving a training between two iterations: where a signal asks to stop, or where its loss is lost."""
+"""Stop training between two iterations: on a signal, or when the loss is not finite."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from bidiffsr_arch.training.session import session_of
 
 
 def stopping_between_iterations() -> bool:
-    """A signal ended training with what it had not saved: a state is saved between two iterations, then it ends."""
+    """A signal ended training without saving: a state is saved after the current iteration, then training ends."""
     stock = BaseModel.update_learning_rate
     if not contains(stock, "scheduler.step()"):
         return False
@@ -35,7 +35,7 @@ def stopping_between_iterations() -> bool:
 
 
 def validation_apart() -> bool:
-    """Validation changed what training draws, and could not be left: random states are kept, signals are noticed."""
+    """Validation changed random states and could not be stopped: states are kept, and signals noticed."""
     stock = BaseModel.validation
     if not contains(stock, "self.nondist_validation("):
         return False
@@ -60,7 +60,7 @@ def validation_apart() -> bool:
 
 
 class LeavableLoader:
-    """A validation loader between whose images training may be left: validation can take long."""
+    """A validation loader that checks for signals between images, since validation can take long."""
 
     def __init__(self, model: BaseModel, dataloader: DataLoader) -> None:
         self.model, self.dataloader, self.dataset = model, dataloader, dataloader.dataset
@@ -76,10 +76,10 @@ class LeavableLoader:
 
 
 def leave_if_asked(model: BaseModel) -> None:
-    """Save a state and leave if a signal has come to any of the processes.
+    """Save a state and stop if any process has received a signal.
 
     Raises:
-        Stopped: a signal has come; a state of the last iteration is saved.
+        Stopped: a signal was received; the state of the last iteration is saved.
     """
     if not signals.watching():
         return
@@ -90,14 +90,14 @@ def leave_if_asked(model: BaseModel) -> None:
     if session.iteration > session.saved:
         model.save(session.order.after(session.iteration).epoch if session.order else 0, session.iteration)
     where = state_file(model.opt) if session.saved else "nothing, as no iteration was done"
-    raise Stopped(number, f"stopped after iteration {session.iteration}, saved {where}; go on with --auto_resume")
+    raise Stopped(number, f"stopped after iteration {session.iteration}, saved {where}; resume with --auto_resume")
 
 
 def refuse_divergence(model: BaseModel, lost: str = "") -> None:
-    """Stop where a loss is not finite in any of the processes, or where `lost` says what else is not.
+    """Stop training if a loss is not finite in any process, or if `lost` names something else that is not.
 
     Raises:
-        CheckFailed: training has diverged; the last good checkpoint is named.
+        CheckFailed: training has diverged; the message names the last good checkpoint.
     """
     losses = {name: float(value) for name, value in getattr(model, "log_dict", {}).items()}
     lost = next((f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)), lost)
@@ -106,12 +106,12 @@ def refuse_divergence(model: BaseModel, lost: str = "") -> None:
         last_good = state_file(model.opt) if session.saved else "none (nothing was saved)"
         raise CheckFailed(
             f"training has diverged at iteration {session.iteration}: {lost or 'a loss is not finite'}. The last good "
-            f"checkpoint is {last_good}; lower train: optim_g: lr and go on from there"
+            f"checkpoint is {last_good}; lower train: optim_g: lr and resume from it"
         )
 
 
 def lost_weights(network: torch.nn.Module) -> str:
-    """Which weights of a network are not finite, in words; empty where all are."""
+    """A message that says which weights of a network are not finite; empty if all are."""
     lost = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
     return f"{len(lost)} weights of the network are not finite, {lost[0]} among them" if lost else ""
 
@@ -122,7 +122,7 @@ def state_file(opt: dict[str, Any]) -> Path:
 
 
 def worst_of_processes(model: BaseModel, value: float) -> float:
-    """The largest of the processes' values."""
+    """The maximum of a value over all processes."""
     if not model.opt["dist"]:
         return value
     shared = torch.tensor(float(value), device=model.device)
@@ -131,7 +131,7 @@ def worst_of_processes(model: BaseModel, value: float) -> float:
 
 
 def of_all_processes(model: BaseModel, value: Any) -> list[Any]:
-    """The processes' values, by rank."""
+    """The values of all processes, by rank."""
     if not model.opt["dist"]:
         return [value]
     values = [None] * model.opt["world_size"]
@@ -140,6 +140,7 @@ def of_all_processes(model: BaseModel, value: Any) -> list[Any]:
 
 
 def _is_first(opt: dict[str, Any], dataloader: DataLoader) -> bool:
-    """Whether it loads the first validation set of the option file, whose scores choose the best checkpoint."""
+    """Whether a loader is that of the first validation set, whose scores select the best checkpoint."""
     first = next(data for phase, data in opt["datasets"].items() if phase.split("_")[0] == "val")
-    return dataloader.dataset.opt["name"] == first["name"]
+    dataset: Any = dataloader.dataset
+    return dataset.opt["name"] == first["name"]

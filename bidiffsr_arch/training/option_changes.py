@@ -1,4 +1,4 @@
-"""Which options have changed since the training state that a run resumes from."""
+"""Options that have changed since the training state from which a run resumes."""
 
 import inspect
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import find_architecture
 
-# What of the options does not change what is learned.
+# Options that do not affect what is learned.
 OTHER_BLOCKS = (
     "name", "path", "val", "logger", "dist_params", "expected", "paper_row", "base", "plugins", "num_gpu",
     "find_unused_parameters", "root_path", "auto_resume", "is_train", "dist", "rank", "session", "datasets",
@@ -20,7 +20,7 @@ NETWORK, SEPARATOR = "network_", ": "
 
 
 def training_options(opt: Mapping[str, Any], seed_is_drawn: bool) -> dict[str, Any]:
-    """The options of BasicSR's trainer that a training depends on, flat: ``{"train: optim_g: lr": 1e-4, …}``."""
+    """The options that affect training, as a flat dictionary: ``{"train: optim_g: lr": 1e-4, …}``."""
     blocks = {key: value for key, value in opt.items() if key not in OTHER_BLOCKS}
     if seed_is_drawn:
         blocks.pop("manual_seed", None)
@@ -30,21 +30,21 @@ def training_options(opt: Mapping[str, Any], seed_is_drawn: bool) -> dict[str, A
 
 
 def changed_options(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """``{key: (then, now)}`` of what differs, None for what is left out; a network's defaults count as given."""
+    """``{key: (then, now)}`` of all differences, None for missing options; a network's defaults are filled in."""
     then, now = ({**_network_defaults(options), **options} for options in (then, now))
     keys = dict.fromkeys([*then, *now])
     return {key: (then.get(key), now.get(key)) for key in keys if then.get(key) != now.get(key)}
 
 
 def check_changes(changes: Mapping[str, tuple[Any, Any]], path: Any, ignored: tuple[str, ...], strict: bool) -> None:
-    """Refuse changes with which a training cannot go on.
+    """Refuse changes with which training cannot be resumed.
 
     Args:
         path: the training state, for the message.
         ignored: networks that are not resumed (``path: ignore_resume_networks``).
         strict: refuse all changes.
     Raises:
-        InputError: a network or the class of an optimizer has changed, or anything, where `strict`.
+        InputError: a network or the class of an optimizer has changed; with `strict`, anything.
     """
     refused = [key for key in changes if strict or _belongs_to_state(key, ignored)]
     if refused:
@@ -52,17 +52,17 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]], path: Any, ignored: tu
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise InputError(
             f"expected {refused[0]}: {_shown(then)}, as {path} was trained with, got {_shown(now)}{more}; restore "
-            "it, or train anew under another name"
+            "it, or start a new run under another name"
         )
 
 
 def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """A line for each change."""
+    """One line per change."""
     return [f"resumed with another {key}: {_shown(then)} -> {_shown(now)}" for key, (then, now) in changes.items()]
 
 
 def concerns_learning_rate(key: str) -> bool:
-    """Whether an option is one of those that an optimizer's or a scheduler's state holds, too."""
+    """Whether the state of an optimizer or scheduler contains this option, too."""
     parts = key.split(SEPARATOR)
     return parts[0] == "train" and (parts[1].startswith("optim_") or parts[1] in ("scheduler", "warmup_iter"))
 
@@ -74,7 +74,7 @@ def _belongs_to_state(key: str, ignored: tuple[str, ...]) -> bool:
 
 
 def _network_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = {}
+    defaults: dict[str, Any] = {}
     for block in {key.split(SEPARATOR)[0] for key in options if key.startswith(NETWORK)}:
         try:
             architecture = find_architecture(options.get(f"{block}{SEPARATOR}type"))
@@ -87,7 +87,7 @@ def _network_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in block.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}{SEPARATOR}")
@@ -97,7 +97,7 @@ def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as torch's safe loader takes it."""
+    """A value that `torch.load(weights_only=True)` can read."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The states of all generators that dropout and data sets draw from, as data that torch's safe loader reads."""
+"""The states of the random generators of torch, Python and numpy, as data that torch's safe loader reads."""
 
 import random
 from collections.abc import Iterator
@@ -10,8 +10,9 @@ import torch
 
 
 def random_states() -> dict[str, Any]:
-    """The states of this process: torch's on the CPU and on each GPU, Python's and numpy's."""
-    name, words, *rest = np.random.get_state()
+    """The random states of this process: torch's on the CPU and on each GPU, Python's and numpy's."""
+    state: Any = np.random.get_state()
+    name, words, *rest = state
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -21,7 +22,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Go on drawing where `random_states` was asked; GPUs are left alone where their number is another."""
+    """Restore `random_states`; those of GPUs only if their number is the same."""
     torch.set_rng_state(states["torch"])
     if len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -32,7 +33,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 @contextmanager
 def random_states_kept() -> Iterator[None]:
-    """What is drawn inside leaves no trace."""
+    """Restore the random states at the end of the context."""
     states = random_states()
     try:
         yield

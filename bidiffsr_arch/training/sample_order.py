@@ -1,8 +1,8 @@
-"""In which order samples are trained on, and the seed of everything that is drawn for each of them.
+"""The order of training samples, and the seed of all random numbers of each sample.
 
-A sample has an index in training: its epoch, and its position in the epoch's shuffled order. Crop and augmentation, and
-in the model timestep and noise, depend on the seed and this index alone: not on the number of processes and loader
-workers, nor on where a training was stopped and resumed.
+A sample's index is its epoch and its position in the epoch's shuffled order. Its crop and augmentation, and in the
+model its timestep and noise, depend only on the seed and this index, not on the number of processes and loader workers
+nor on when training was stopped and resumed.
 """
 
 import math
@@ -17,21 +17,21 @@ import torch
 from basicsr.data.data_sampler import EnlargedSampler
 from torch.utils.data import Dataset, get_worker_info
 
-# What a sample's seeds are for: its crop and augmentation, its timestep and noise.
+# Purposes of a sample's seeds: crop and augmentation; timestep and noise; a noise level between timesteps.
 DATA, DIFFUSION, NOISE_LEVEL = range(3)
 KEY = "sample_index"
 
-_drawing = threading.Lock()  # random and numpy have one state for all threads, and a prefetcher is a thread
+_drawing = threading.Lock()  # random and numpy share one state between threads, and a prefetcher is a thread
 
 
 class SampleIndex(NamedTuple):
-    """Where in training a sample stands."""
+    """Index of a sample in training: epoch and position."""
 
     epoch: int
     position: int
 
     def seed(self, purpose: int, manual_seed: int) -> int:
-        """63 bits, a function of the arguments and the index."""
+        """A seed of 63 bits that depends only on the arguments and the index."""
         entropy = (abs(manual_seed), int(manual_seed < 0), self.epoch, self.position, purpose)
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -40,24 +40,24 @@ FIRST = SampleIndex(0, 0)
 
 
 class Request(NamedTuple):
-    """What the sampler asks the data set for: an item, for a sample index."""
+    """A request of the sampler to the data set: an item, and its sample index."""
 
     item: int
-    index: SampleIndex
+    sample: SampleIndex
 
 
 @dataclass(frozen=True)
 class Order:
     """How the samples of each epoch are distributed to batches of several processes.
 
-    The processes take turns: from the first position p of an epoch on, rank r of n gets p + r, p + r + n, … Every
-    process gets equally many; what is left over at the end of an epoch is left out, as are incomplete batches.
+    Samples are dealt in turn: from the first position p of an epoch, rank r of n gets p + r, p + r + n, … Every process
+    gets the same number; the remainder of an epoch and incomplete batches are dropped.
 
     Attributes:
-        length: samples of an epoch.
-        batch: samples of a batch in each process.
-        processes: n.
-        start: the first sample to be trained on; later epochs begin at position 0.
+        length: samples per epoch.
+        batch: samples per batch and process.
+        processes: number n of processes.
+        start: the first sample to train on; later epochs begin at position 0.
         iteration: the last iteration before `start`.
     """
 
@@ -72,20 +72,20 @@ class Order:
         return self.start.position if epoch == self.start.epoch else 0
 
     def share(self, epoch: int) -> int:
-        """Samples that each process gets in an epoch."""
+        """Samples per process in an epoch."""
         return max(self.length - self.first(epoch), 0) // self.processes
 
     def positions(self, epoch: int, rank: int) -> range:
-        """The positions of one process's samples."""
+        """The positions of the samples of one process."""
         first = self.first(epoch) + rank
         return range(first, first + self.share(epoch) * self.processes, self.processes)
 
     def iterations(self, epoch: int) -> int:
-        """Complete batches of an epoch in each process."""
+        """Complete batches per process in an epoch."""
         return self.share(epoch) // self.batch
 
     def after(self, iteration: int) -> SampleIndex:
-        """The index of the first sample that is not trained on when `iteration` is done."""
+        """Index of the first sample after `iteration`."""
         done = iteration - self.iteration
         beyond = done - self.iterations(self.start.epoch)
         if beyond <= 0:
@@ -100,10 +100,10 @@ class Order:
 
 
 class OrderedSampler(EnlargedSampler):
-    """BasicSR's sampler with sample indices, one order for any number of processes, and a start within an epoch.
+    """BasicSR's sampler with sample indices, an order independent of the number of processes, and a start in an epoch.
 
     Args:
-        dataset, rank, ratio: as EnlargedSampler's.
+        dataset, rank, ratio: as in EnlargedSampler.
         order: see `Order`.
     """
 
@@ -120,14 +120,14 @@ class OrderedSampler(EnlargedSampler):
 
 
 class SeededDataset(Dataset):
-    """A data set of which each sample is drawn by the seed of its index, and carries it as ``sample_index``.
+    """A data set that seeds random generators per sample, by its index, and returns the index as ``sample_index``.
 
-    ``sample_index`` is the text "epoch:position", since prefetchers move numbers to the GPU, from where reading them
-    costs a wait. In a loader's worker torch's generator is seeded, too; in the main process it belongs to dropout.
+    ``sample_index`` is a string "epoch:position": prefetchers move numbers to the GPU, and reading them there waits for
+    the GPU. torch's generator is seeded in loader workers only; in the main process dropout uses it.
     """
 
     def __init__(self, dataset: Dataset, manual_seed: int) -> None:
-        self.dataset = dataset
+        self.dataset: Any = dataset
         self.opt = getattr(dataset, "opt", None)
         self.manual_seed = manual_seed
 
@@ -135,7 +135,7 @@ class SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, wanted: Request) -> Any:
-        seed = wanted.index.seed(DATA, self.manual_seed)
+        seed = wanted.sample.seed(DATA, self.manual_seed)
         with _drawing:
             random.seed(seed)
             np.random.seed(seed % 2**32)
@@ -144,7 +144,7 @@ class SeededDataset(Dataset):
             sample = self.dataset[wanted.item]
         if not isinstance(sample, Mapping):
             return sample
-        return {**sample, KEY: f"{wanted.index.epoch}:{wanted.index.position}"}
+        return {**sample, KEY: f"{wanted.sample.epoch}:{wanted.sample.position}"}
 
 
 def sample_indices(batch: Mapping[str, Any]) -> list[SampleIndex]:

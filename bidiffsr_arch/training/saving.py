@@ -1,4 +1,4 @@
-"""What a checkpoint consists of: a network file, and a training state from which every model is resumed exactly."""
+"""Checkpoints: a network file, and a training state from which training resumes exactly."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils.dist_util import master_only
 from torch import nn
 
+from bidiffsr_arch import description
 from bidiffsr_arch.compat.patch import contains, replace_method
 from bidiffsr_arch.training.checkpoint_file import save_checkpoint
 from bidiffsr_arch.training.leaving import of_all_processes
@@ -15,9 +16,9 @@ from bidiffsr_arch.training.session import session_of
 
 
 def whole_checkpoints() -> bool:
-    """Checkpoints were written in place, failures ignored: they are written whole or not at all, which ends training.
+    """Checkpoints were written in place and failures ignored: they are written atomically, and a failure ends training.
 
-    A training state also holds the position in the epoch, the random states, and the digests of its networks' files.
+    A training state also holds the position in the epoch, the random states and the digests of its network files.
     """
     if not contains(BaseModel.save_network, "Just ignore it"):
         return False
@@ -33,22 +34,27 @@ def save_network(
     current_iter: int,
     param_key: str | list[str] = "params",
 ) -> None:
-    """As BasicSR's: the networks' parameters on the CPU, each under its key; -1 stands for the latest."""
+    """As in BasicSR: save the networks' parameters, each under its key; iteration -1 means "latest".
+
+    With them goes what the network was trained to do, so that using the file needs no option file.
+    """
     networks = net if isinstance(net, list) else [net]
     keys = param_key if isinstance(param_key, list) else [param_key]
     content = {
         key: {name: value.cpu() for name, value in self.get_bare_model(network).state_dict().items()}
         for key, network in zip(keys, networks, strict=True)
     }
+    if net_label == "net_g":
+        content[description.KEY] = description.describe(self.opt)
     iteration = "latest" if current_iter == -1 else current_iter
     written = save_checkpoint(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
     session_of(self.opt).networks[net_label] = written
 
 
 def save_training_state(self: BaseModel, epoch: int, current_iter: int) -> None:
-    """As BasicSR's, with what else the losses after a resume depend on; older checkpoints are deleted where asked.
+    """As in BasicSR, with everything else that later losses depend on; then delete old checkpoints, if asked to.
 
-    All processes call it, as each has random states of its own; the first one writes.
+    All processes call it, since each has its own random states; the first one writes.
     """
     if current_iter == -1:
         return
@@ -75,7 +81,7 @@ def save_training_state(self: BaseModel, epoch: int, current_iter: int) -> None:
 
 
 def _plain(results: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Best metrics with Python's own numbers, which torch's safe loader takes."""
+    """Best metrics as Python numbers, which torch's safe loader can read."""
     return {
         dataset: {metric: record | {"val": float(record["val"])} for metric, record in records.items()}
         for dataset, records in results.items()

@@ -1,8 +1,9 @@
-"""What one run of BasicSR's trainer knows beyond its option file.
+"""The state of one training run beyond its option file.
 
-BasicSR hands its options, a dictionary, from function to function; a `Session` is the one entry that this package adds.
+BasicSR passes its options, a dictionary, from function to function; a `Session` is the only entry this package adds.
 """
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,24 +11,26 @@ from bidiffsr_arch.training.retention import Retention
 from bidiffsr_arch.training.sample_order import FIRST, Order, SampleIndex
 
 KEY = "session"
+STRICT: ContextVar[bool] = ContextVar("strict", default=False)
+"""Whether sessions that begin refuse to resume with other options: `basicsr train --strict-resume`."""
 
 
 @dataclass
 class Session:
-    """Kept as ``opt["session"]`` from the parsing of options on.
+    """State of a training run, stored as ``opt["session"]`` when options are parsed.
 
     Attributes:
-        options: the options that a training depends on, see `option_changes.training_options`.
-        seed_is_drawn: whether ``manual_seed`` was drawn, not given.
-        strict: whether to refuse resuming with other options.
-        changes: which of `options` have changed since the state that is resumed from: {key: (then, now)}.
-        start: the first sample that this run trains on.
-        order: which samples are trained on; None where the model was not built by BasicSR's trainer.
-        retention: which checkpoints are kept; None as before.
-        iteration: the last iteration that is done.
-        saved: the last iteration of which a checkpoint was saved, 0 for none.
-        networks: SHA-256 of the network files that were saved last, by label.
-        random: the random states before the validation that is going on.
+        options: the options that affect training, see `option_changes.training_options`.
+        seed_is_drawn: whether ``manual_seed`` was drawn because the option file has none.
+        strict: whether to refuse resuming with changed options.
+        changes: options that have changed since the state that is resumed: {key: (then, now)}.
+        start: the first sample of this run.
+        order: the order of samples; None if the model was not built by BasicSR's trainer.
+        retention: decides which checkpoints are kept; None likewise.
+        iteration: the last completed iteration.
+        saved: the last iteration with a checkpoint, 0 for none.
+        networks: SHA-256 of the last saved network files, by label.
+        random: the random states before the current validation.
     """
 
     options: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -44,5 +47,5 @@ class Session:
 
 
 def session_of(opt: dict[str, Any]) -> Session:
-    """The session in BasicSR's options; a model that is built without BasicSR's trainer gets one of its own."""
+    """The session in BasicSR's options; created if the model was built without BasicSR's trainer."""
     return opt.setdefault(KEY, Session())

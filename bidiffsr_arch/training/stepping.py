@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class Stepping:
         if self.amp is torch.float16:
             self.scaler = torch.amp.GradScaler(device.type)
         if self.channels_last:
-            network.to(memory_format=torch.channels_last)
+            cast(Any, network).to(memory_format=torch.channels_last)  # an overload that torch's hints lack
         elif device.type == "cpu":
             train_on_bits(network)
         if self.checkpointing:
@@ -98,17 +99,17 @@ class Stepping:
         # Of one call nothing is to be held; copies on several devices (DataParallel) have weights of their own.
         once = len(parts) == 1 or isinstance(network, nn.DataParallel)
         early = can_update_early(network, optimizer) and not self._needs_all_gradients()
+        no_sync = getattr(network, "no_sync", nullcontext)
         with nullcontext() if once else cached_weights(network):
             for number, (*part, part_target) in enumerate(parts, 1):
-                alone = number < len(parts) and hasattr(network, "no_sync")  # gradients are exchanged with the last
-                with network.no_sync() if alone else nullcontext():
+                with no_sync() if number < len(parts) else nullcontext():  # gradients are exchanged with the last
                     with torch.autocast(target.device.type, dtype=self.amp, enabled=self.amp is not None):
                         prediction = network(*part)
                     part_loss = loss(prediction.float(), part_target) / len(parts)
                     with early_updates(optimizer, groups) if early else nullcontext():
                         self.scaler.scale(part_loss).backward()
                 total += part_loss.detach()
-        groups.hand_gradients()
+        groups.split_gradients()
         if self.grad_clip:
             self.scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip)

@@ -1,8 +1,8 @@
-"""A SRModel whose validation is spread over all processes, and knows the network whose cost metrics ask for."""
+"""An SRModel whose validation runs in all processes and supports cost metrics and LPIPS without weights."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
@@ -15,41 +15,41 @@ from bidiffsr_arch.training.leaving import leave_if_asked
 
 
 class ValidatedSRModel(SRModel):
-    """BasicSR's SRModel with what its validation lacks; subclasses say by `super_resolve` what is validated.
+    """BasicSR's SRModel with a better validation; subclasses implement `super_resolve`.
 
-    - Sampling, which takes nearly all of the time, is spread over the processes. The first one gathers the results and
-      goes on as BasicSR does in one process, so that metrics, images and log are the same.
-    - ``calculate_params`` and ``calculate_ops`` are told the network, as BasicSR hands metrics only images.
-    - An LPIPS metric without weights is logged as n/a, with the line that says what to do, and the others go on.
+    - Sampling, which takes most of the time, is distributed over the processes. The first process gathers the results
+      and continues as BasicSR does in a single process, with the same metrics, images and log.
+    - ``calculate_params`` and ``calculate_ops`` get the network, since BasicSR passes only images to metrics.
+    - An LPIPS metric without weights is logged as n/a, with a line that says what to do; the other metrics continue.
     """
 
     takes_pixels = True
     """Its images are in [0, 1] whatever a data set's ``mean`` and ``std`` are, see `compat.validation`."""
     gathered: Tensor | None = None
-    """What another process has made of the present image."""
+    """The result of the current image if another process computed it."""
 
     def super_resolve(self) -> Tensor:
         """The result (B, 3, H, W) in [0, 1] for the images of `feed_data`."""
         raise NotImplementedError
 
     def test(self) -> None:
-        """As BasicSR's: self.output (B, 3, H, W) in [0, 1]."""
+        """As in BasicSR: set self.output, (B, 3, H, W) in [0, 1]."""
         self.output = self.super_resolve() if self.gathered is None else self.gathered.to(self.device)
 
     def nondist_validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
     ) -> None:
-        """As BasicSR's."""
+        """As in BasicSR."""
         self._drop_metrics_without_weights()
         network = self.get_bare_model(self.net_g) if hasattr(self, "net_g") else None
         with measured_network(network) if network is not None else nullcontext():
             super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
-        """As BasicSR's, which leaves all of it to the first process."""
+        """As in BasicSR, but in all processes."""
         batches = DistributedBatches(self, dataloader)
         if self.opt["rank"] == 0:
-            self.nondist_validation(batches, current_iter, tb_logger, save_img)
+            self.nondist_validation(cast(DataLoader, batches), current_iter, tb_logger, save_img)
         else:
             for _ in batches:
                 pass
@@ -69,14 +69,15 @@ class ValidatedSRModel(SRModel):
 
 
 class DistributedBatches:
-    """A validation loader with which every process super-resolves one image a round.
+    """A validation loader with which every process super-resolves one image per round.
 
-    In the first process it gives the data set's images in their order, and the model the result of each as `gathered`;
-    in the others it gives nothing. Between rounds, training may be left.
+    In the first process it yields the data set's images in order and sets the model's `gathered` to each result; in the
+    others it yields nothing. Between rounds it checks for signals.
     """
 
     def __init__(self, model: ValidatedSRModel, dataloader: DataLoader) -> None:
-        self.model, self.dataset = model, dataloader.dataset
+        self.model = model
+        self.dataset: Any = dataloader.dataset
         self.rank, self.processes = model.opt["rank"], model.opt["world_size"]
 
     def __len__(self) -> int:
@@ -96,12 +97,12 @@ class DistributedBatches:
         return default_collate([self.dataset[index]])
 
     def _results(self, index: int) -> list[Tensor | None]:
-        """This round's results in the first process, nothing in the others."""
+        """The results of this round in the first process, an empty list in the others."""
         mine = None
         if index < len(self):
             self.model.feed_data(self._batch(index))
             self.model.test()
             mine = self.model.output.cpu()
-        results = [None] * self.processes if self.rank == 0 else None
+        results: list[Tensor | None] | None = [None] * self.processes if self.rank == 0 else None
         distributed.gather_object(mine, results)
         return results or []

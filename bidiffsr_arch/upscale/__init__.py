@@ -1,4 +1,8 @@
-"""Trained weights put to use: images of any size and format, upscaled."""
+"""Upscale images of any size and format with trained weights.
+
+`upscaler` has the API; `tiles` and `direct` run a network tile by tile; `photo`, `formats`, `metadata` and the modules
+named after formats read and write image files; `plan` and `batch` serve `basicsr upscale`.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +15,7 @@ TILE, OVERLAP = 256, 32  # result pixels
 
 
 def __getattr__(name: str) -> Any:
-    """`Upscaler`, imported when it is asked for: the command's arguments need only the numbers."""
+    """`Upscaler`, imported on first use: the command's arguments need only the two numbers."""
     if name != "Upscaler":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from bidiffsr_arch.upscale.upscaler import Upscaler

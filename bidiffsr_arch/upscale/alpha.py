@@ -1,20 +1,19 @@
-"""Colours beside transparency: a network sees colours alone, those of hidden pixels as well."""
+"""Colours of transparent images: the network sees only colours, including those of hidden pixels."""
 
 import cv2
 import numpy as np
 
-HIDDEN = 0.01  # opacity below which a pixel's colour is that of nothing: rounding and lossy alpha leave noise there
+HIDDEN = 0.01  # opacity below which a colour is meaningless: rounding and lossy alpha leave noise there
 
 
 def fill_hidden(pixels: np.ndarray) -> np.ndarray:
     """Give hidden pixels the colour of the nearest visible one.
 
-    Files keep any colour where nothing is seen, mostly black. Upsampled along with the visible pixels it would bleed
-    into their edges.
+    Files store arbitrary colours in hidden pixels, mostly black, which upsampling would blend into visible edges.
 
     Args:
         pixels: uint8 or uint16, (H, W, 2) gray and alpha or (H, W, 4) RGB and alpha; other shapes have no alpha and
-            are returned as they are, as are images that are hidden altogether.
+            are returned unchanged, as are fully hidden images.
     Returns:
         The same shape and type, with the same alpha.
     """
@@ -23,7 +22,7 @@ def fill_hidden(pixels: np.ndarray) -> np.ndarray:
     hidden = pixels[..., -1] < HIDDEN * np.iinfo(pixels.dtype).max
     if not hidden.any() or hidden.all():
         return pixels
-    # Each visible pixel has a label of its own, and each hidden one that of the visible pixel next to it.
+    # Each visible pixel has its own label, and each hidden pixel has the label of the nearest visible one.
     _, labels = cv2.distanceTransformWithLabels(
         hidden.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -35,7 +34,7 @@ def fill_hidden(pixels: np.ndarray) -> np.ndarray:
 
 
 def unpremultiplied(pixels: np.ndarray) -> np.ndarray:
-    """Colours that were multiplied by their opacity (TIFF's associated alpha), divided by it again.
+    """Divide colours by their opacity, by which TIFF's associated alpha multiplies them.
 
     Args:
         pixels: uint8 or uint16, (H, W, 2) or (H, W, 4), alpha last.

@@ -1,4 +1,4 @@
-"""Many images, one after the other: a failure ends one of them, and a progress bar covers all."""
+"""Upscale many images in sequence, with one progress bar; an error stops only the image in which it occurs."""
 
 import itertools
 import sys
@@ -20,18 +20,18 @@ def upscale_all(upscaler: Upscaler, jobs: list[Job], quiet: bool) -> list[InputE
     """Upscale one image after the other, with a progress bar over images, steps and tiles.
 
     Returns:
-        What was wrong with images that could not be upscaled; each names its file.
+        An error for each image that could not be upscaled; each names its file.
     """
     calls = [upscaler.calls(job.height, job.width) for job in jobs]
     failures = []
     with tqdm(total=sum(calls), unit="tile", disable=quiet or None, dynamic_ncols=True) as bar:
-        for place, (job, count) in enumerate(zip(jobs, calls, strict=True)):
-            bar.set_description(f"{place + 1}/{len(jobs)} {job.source.name}")
+        for number, (job, count) in enumerate(zip(jobs, calls, strict=True), 1):
+            bar.set_description(f"{number}/{len(jobs)} {job.source.name}")
             before = bar.n
             try:
                 with warnings_about(job.source):
                     upscale_one(upscaler, job, on_tile(bar, count // upscaler.timesteps, upscaler.timesteps))
-            except Exception as error:  # whatever a decoder, a device or a disk may raise ends one image, not all
+            except Exception as error:  # decoders, devices and disks may raise anything
                 failures.append(naming(job.source, error))
                 bar.total = (bar.total or 0) - count + int(bar.n - before)
     return failures
@@ -55,7 +55,7 @@ def warnings_about(source: Path) -> Iterator[None]:
 
 
 def naming(source: Path, error: Exception) -> InputError:
-    """The error in one line that names the image."""
+    """An error in one line that names the image."""
     message = (str(error).strip() or type(error).__name__).splitlines()[0]
     if not isinstance(error, InputError):
         message = f"cannot be upscaled: {message}"
@@ -63,7 +63,7 @@ def naming(source: Path, error: Exception) -> InputError:
 
 
 def on_tile(bar: tqdm, tiles: int, steps: int) -> Callable[[], None]:
-    """What moves the bar after each tile of an image, of which one step has `tiles`."""
+    """A function that advances the bar by one tile, for an image with `tiles` tiles per step."""
     count = itertools.count()
 
     def move() -> None:

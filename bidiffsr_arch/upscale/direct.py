@@ -1,4 +1,4 @@
-"""A network without diffusion, run in one call for each of overlapping tiles, whose results are blended."""
+"""A network without diffusion, called once per overlapping tile; the results are blended."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from bidiffsr_arch.upscale.tiles import Span, spans
 
 
 class DirectNetwork:
-    """A network image -> larger image that is called tile by tile.
+    """A network LR image -> HR image that is called tile by tile.
 
     Args:
         network: (1, 3, h, w) -> (1, 3, scale * h, scale * w), values in [0, 1].
-        scale: height and width of the result over those of the image.
-        tile: most result pixels of a tile's side; None for the whole image at once.
-        overlap: result pixels that neighbouring tiles share, see `spans`.
-        multiple: sides that the network takes are multiples of it.
+        scale: height and width of the result divided by those of the image.
+        tile: largest side of a tile in result pixels; None for the whole image at once.
+        overlap: overlap of neighbouring tiles in result pixels, see `spans`.
+        multiple: height and width of the network's input are multiples of it.
         on_tile: called after each tile.
     """
 
@@ -34,14 +34,14 @@ class DirectNetwork:
         self.on_tile = on_tile
 
     def grid(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
-        """Rows and columns of tiles, in pixels of the image, for an image of height x width pixels."""
+        """Rows and columns of tiles, in image pixels, for an image of height x width pixels."""
         tile, overlap = (self.tile // self.scale, -(-self.overlap // self.scale)) if self.tile else (None, 0)
         padded = [-(-length // self.multiple) * self.multiple for length in (height, width)]
         rows, columns = (spans(length, tile or length, overlap, self.multiple) for length in padded)
         return rows, columns
 
     def __call__(self, image: Tensor) -> Tensor:
-        """image: (1, 3, h, w) in [0, 1] -> (1, 3, scale * h, scale * w) in [0, 1]."""
+        """Map an image (1, 3, h, w) in [0, 1] to (1, 3, scale * h, scale * w) in [0, 1]."""
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.multiple)
         rows, columns = self.grid(height, width)

@@ -1,6 +1,6 @@
-"""Metadata of images: passed on as it is where it still holds, changed where it tells sizes or colours, else dropped.
+"""Image metadata: passed on unchanged if it still applies, updated if it states sizes or colours, else dropped.
 
-Nothing here can fail: metadata that cannot be read is passed on or dropped with a warning, since the pixels count.
+Nothing here raises: unreadable metadata is passed on or dropped with a warning, since pixels matter more.
 """
 
 import io
@@ -19,23 +19,23 @@ EXIF_IFD, COLOUR_SPACE = 0x8769, 0xA001
 WIDTHS, HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
 SHORT, LONG = 3, 4
 SRGB = 1  # EXIF's ColorSpace
-# What each number of channels is called in a profile (ICC.1:2022, table 19).
+# Channels of an image -> colour space of its profile (ICC.1:2022, table 19).
 PROFILE_SPACES = {(): "GRAY", (2,): "GRAY", (3,): "RGB", (4,): "RGB"}
 XMP_WIDTH = re.compile(rb"((?:tiff:ImageWidth|exif:PixelXDimension)(?:\s*=\s*[\"']|>)\s*)\d+")
 XMP_HEIGHT = re.compile(rb"((?:tiff:ImageLength|exif:PixelYDimension)(?:\s*=\s*[\"']|>)\s*)\d+")
 
 
 class MetadataWarning(UserWarning):
-    """Something that belonged to an image could not be kept."""
+    """Part of an image's metadata could not be kept."""
 
 
 def warn(message: str) -> None:
-    """Say that metadata was dropped or could not be read."""
+    """Warn that metadata was dropped or could not be read."""
     warnings.warn(message, MetadataWarning, stacklevel=3)
 
 
 def resized(metadata: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """The metadata of an image that now has height x width pixels."""
+    """Metadata for the image resized to height x width pixels."""
     changed = dict(metadata)
     if "exif" in metadata:
         sizes = dict.fromkeys(WIDTHS, width) | dict.fromkeys(HEIGHTS, height)
@@ -47,10 +47,10 @@ def resized(metadata: dict[str, Any], height: int, width: int) -> dict[str, Any]
 
 
 def with_values(exif: bytes, values: dict[int, int]) -> bytes:
-    """EXIF with other whole numbers at some tags; tags that it does not have are not added.
+    """EXIF with new integers for some tags; missing tags are not added.
 
-    It is edited in place. Written anew it would lose what Pillow does not understand, such as cameras' own notes,
-    whose offsets count from the beginning.
+    It is edited in place. Rewriting it would lose what Pillow does not understand, such as makers' notes, whose offsets
+    count from the beginning of the data.
     """
     start = len(EXIF_PREFIX) if exif.startswith(EXIF_PREFIX) else 0
     body = bytearray(exif[start:])
@@ -63,13 +63,13 @@ def with_values(exif: bytes, values: dict[int, int]) -> bytes:
                 if tag in values:
                     struct.pack_into(f"{order}HII", body, place, LONG, 1, values[tag])
     except (KeyError, struct.error):
-        warn("its EXIF cannot be read and is passed on as it is")
+        warn("its EXIF cannot be read and is passed on unchanged")
         return exif
     return exif[:start] + bytes(body)
 
 
 def _entries(body: bytearray, order: str, offset: int) -> Iterator[tuple[int, int, int]]:
-    """Of an EXIF directory's single whole numbers: the tag, the place of its type, and the value."""
+    """The single integers of an EXIF directory: tag, position of its type, and value."""
     (count,) = struct.unpack_from(f"{order}H", body, offset)
     for place in range(offset + 2, offset + 2 + 12 * count, 12):
         tag, kind, number = struct.unpack_from(f"{order}HHI", body, place)
@@ -79,12 +79,12 @@ def _entries(body: bytearray, order: str, offset: int) -> Iterator[tuple[int, in
 
 
 def orientation_exif(orientation: int) -> bytes:
-    """EXIF that tells an orientation, 1 to 8, and nothing else."""
+    """EXIF with an orientation, 1 to 8, and nothing else."""
     return b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, SHORT, 1, orientation, 0)
 
 
 def orientation_of(exif: bytes) -> int:
-    """The orientation that EXIF tells, 1 to 8; 1 (upright) where it tells none."""
+    """The orientation in EXIF, 1 to 8; 1 (upright) if there is none."""
     body = exif.removeprefix(EXIF_PREFIX)
     try:
         order = {b"II": "<", b"MM": ">"}[body[:2]]
@@ -96,7 +96,7 @@ def orientation_of(exif: bytes) -> int:
 
 
 def resolution(value: Any) -> tuple[float, float] | None:
-    """Dots an inch, where `value` is a pair of such numbers."""
+    """Dots per inch if `value` is a pair of positive numbers, else None."""
     try:
         across, down = (float(dots) for dots in value)
     except (TypeError, ValueError, ZeroDivisionError):
@@ -105,25 +105,25 @@ def resolution(value: Any) -> tuple[float, float] | None:
 
 
 def check_profile(metadata: dict[str, Any], pixels: np.ndarray) -> None:
-    """Say so where the ICC profile is broken or of another colour space; viewers ignore it, now as before."""
+    """Warn if the ICC profile is broken or of another colour space; viewers ignore it before and after."""
     if "icc_profile" not in metadata:
         return
     space, expected = profile_space(metadata["icc_profile"]), PROFILE_SPACES[pixels.shape[2:]]
     if space != expected:
-        found = f"is one for {space}" if space else "cannot be read"
-        warn(f"its ICC profile {found}, where {expected} is expected; it is passed on as it is")
+        found = f"is for {space}" if space else "cannot be read"
+        warn(f"its ICC profile {found}, expected {expected}; it is passed on unchanged")
 
 
 def profile_space(profile: bytes) -> str | None:
     """The colour space of an ICC profile, such as ``RGB`` or ``CMYK``; None if it cannot be read."""
     try:
         return ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
-    except Exception:  # whatever LittleCMS may raise on bytes that somebody else wrote
+    except Exception:  # LittleCMS may raise anything on malformed bytes
         return None
 
 
 def to_srgb(image: Image.Image, metadata: dict[str, Any]) -> Image.Image:
-    """A CMYK or Lab image of Pillow's in sRGB; the profile and the colour space in EXIF, which no longer hold, go."""
+    """Convert a CMYK or Lab image of Pillow to sRGB; its profile and EXIF's colour space are removed from metadata."""
     profile = metadata.pop("icc_profile", None)
     if "exif" in metadata:
         metadata["exif"] = with_values(metadata["exif"], {COLOUR_SPACE: SRGB})
@@ -131,10 +131,10 @@ def to_srgb(image: Image.Image, metadata: dict[str, Any]) -> Image.Image:
         return image.convert("RGB")
     try:
         if profile_space(profile) != "CMYK":
-            raise ValueError("no profile of inks")
+            raise ValueError("not a CMYK profile")
         inks, screen = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, inks, screen, outputMode="RGB")
         return cast(Image.Image, converted)  # None only in place
     except Exception:  # likewise
-        warn("its ICC profile is none for CMYK; inks became RGB without it")
+        warn("its ICC profile is not for CMYK; it was converted to RGB without the profile")
         return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Image files with all that is in them: 8 or 16 bits, gray, alpha, and the metadata that holds for the result."""
+"""Image files as pixels and metadata: 8 or 16 bits, gray or colour, alpha."""
 
 import io
 import mmap
@@ -18,7 +18,7 @@ from bidiffsr_arch.upscale.formats import FORMATS, KINDS, READABLE, Format, chec
 from bidiffsr_arch.upscale.metadata import check_profile, resized, warn
 
 METADATA = {name for form in FORMATS.values() for name in form.metadata}
-HIGH_BIT_DEPTH = 0x40  # a bit of the third byte of an AVIF's av1C box
+HIGH_BIT_DEPTH = 0x40  # a bit in the third byte of AVIF's av1C box
 
 
 @dataclass(frozen=True)
@@ -29,44 +29,44 @@ class Photo:
         pixels: uint8 or uint16, (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB, (H, W, 4) RGB and alpha. As
             stored: an orientation in `metadata` is not yet applied.
         metadata: any of ``icc_profile``, ``exif``, ``xmp`` (bytes), ``dpi`` (two numbers), and under ``PNG``,
-            ``JPEG`` or ``TIFF`` what only files of that format have.
+            ``JPEG`` or ``TIFF`` what is specific to that format.
     """
 
     pixels: np.ndarray
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def resized(self, pixels: np.ndarray) -> "Photo":
-        """The same photo with other pixels."""
+        """The photo with new pixels, and metadata for their size."""
         return replace(self, pixels=pixels, metadata=resized(self.metadata, *pixels.shape[:2]))
 
 
 class _Opened(NamedTuple):
-    """A file of which the header has been read: Pillow's image, the file without metadata, and its metadata."""
+    """An opened file: Pillow's image, the file without metadata, and its metadata."""
 
     image: Image.Image
     bare: bytes = b""
-    blocks: list = []  # noqa: RUF012 (nobody appends)
+    blocks: list = []  # noqa: RUF012 (never changed)
 
 
 def _open(path: Path, whole: bool = True) -> _Opened:
-    """Open an image; decoders of PNG and JPEG see no metadata, so none can stop them.
+    """Open an image; PNG and JPEG are decoded without their metadata, which could make decoders fail.
 
     Raises:
-        InputError: no image, one of another format, or more than one in the file.
+        InputError: it is no image, has another format, or contains several images.
     """
     try:
         opened = _open_bare(path, whole)
     except FileNotFoundError as error:
         raise InputError(f"expected an image at {path}, found no such file") from error
-    except Exception as error:  # whatever a decoder may raise on bytes that somebody else wrote
+    except Exception as error:  # decoders may raise anything on malformed bytes
         reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({_line(error)})"
-        raise InputError(f"expected a {KINDS} image, got {path}, which is none{reason}") from error
+        raise InputError(f"expected a {KINDS} image, got {path}, which is not one{reason}") from error
     image = opened.image
     if image.format not in READABLE:
         raise InputError(f"expected a {KINDS} image, got {path}, a {image.format}; convert it")
     count = png.frames(opened.blocks) if image.format == "PNG" else getattr(image, "n_frames", 1)
     if count > 1:
-        raise InputError(f"expected a still image, got {path}, which holds {count}; split it")
+        raise InputError(f"expected a still image, got {path}, which has {count}; split it")
     return opened
 
 
@@ -85,7 +85,7 @@ def _open_bare(path: Path, whole: bool) -> _Opened:
     except Exception:
         if b"Exif" not in content:
             raise
-    # AVIF: Pillow reads EXIF when it opens one. With another name for it the decoder passes it over.
+    # Pillow parses EXIF when it opens an AVIF. Under another name the decoder skips it.
     image = Image.open(io.BytesIO(content.replace(b"Exif", b"none", 1)))
     warn("its EXIF cannot be read and was dropped")
     return _Opened(image)
@@ -118,12 +118,13 @@ def photo_size(path: Path) -> tuple[int, int]:
 
 
 def read_photo(path: Path) -> Photo:
-    """Read a PNG, JPEG, WebP, TIFF, BMP or AVIF; its content tells the format, not its name.
+    """Read a PNG, JPEG, WebP, TIFF, BMP or AVIF; the format is recognised by the content, not by the name.
 
-    Palettes become RGB, CMYK and Lab become sRGB. Metadata that cannot be kept is named in a `MetadataWarning`.
+    Palettes become RGB, CMYK and Lab become sRGB. A `MetadataWarning` names metadata that cannot be kept.
 
     Raises:
-        InputError: no such file, not one still image of these formats, damaged, or of more than 16 bits.
+        InputError: there is no such file, or it is not a single still image in one of these formats, is damaged, or has
+            more than 16 bits per sample.
     """
     try:
         opened = _open(path)
@@ -140,16 +141,16 @@ def read_photo(path: Path) -> Photo:
 
 
 def _whole(path: Path, read: Callable[[], Any], otherwise: InputError | None = None) -> Any:
-    """What `read` returns.
+    """Call `read`.
 
     Raises:
-        InputError: `otherwise`, or that the file is damaged, where `read` fails.
+        InputError: `read` failed: `otherwise`, or an error that says that the file is damaged.
     """
     try:
         return read()
     except InputError as error:
         raise (error if str(path) in str(error) else InputError(f"{path}: {error}")) from error
-    except Exception as error:  # whatever a decoder may raise on damaged bytes
+    except Exception as error:  # likewise
         damaged = InputError(f"expected a whole image, got {path}, which is damaged ({_line(error)})")
         raise (otherwise or damaged) from error
 
@@ -165,9 +166,9 @@ def _read_jpeg(path: Path, opened: _Opened) -> Photo:
 
 
 def _read_tiff(path: Path, opened: _Opened) -> Photo:
-    """What has 16 bits, or tags that stop Pillow, is decoded by tifffile."""
+    """Read by tifffile if it has 16 bits or tags on which Pillow fails, else by Pillow."""
     if not tiff.is_deep(opened.image, path):
-        with suppress(Exception):  # whatever Pillow may raise; if tifffile fails as well, its error counts
+        with suppress(Exception):  # if tifffile fails as well, its error is reported
             opened.image.load()  # Pillow applies an orientation here
             metadata = tiff.metadata_of(path, upright=True)
             return Photo(pillow.pixels_of(opened.image, metadata), metadata)
@@ -187,32 +188,32 @@ READERS: dict[str, Callable[[Path, _Opened], Photo]] = {"PNG": _read_png, "JPEG"
 
 
 def _warn_about_avif(path: Path) -> None:
-    """Pillow decodes AVIF to 8 bits and knows no colours but those of its ICC profile."""
+    """Warn about what Pillow ignores in an AVIF: more than 8 bits, and colours other than an ICC profile's."""
     content = path.read_bytes()
     configuration, colours = content.find(b"av1C"), content.find(b"colrnclx")
     if configuration > 0 and content[configuration + 6] & HIGH_BIT_DEPTH:
-        warn("its 10 or 12 bits a sample became 8")
+        warn("its 10 or 12 bits per sample were reduced to 8")
     primaries, transfer = content[colours + 8 : colours + 12][1::2] if colours > 0 else b"\1\1"
     if primaries not in (1, 2) or transfer not in (1, 2, 6, 13):
-        warn(f"its colours (primaries {primaries}, transfer {transfer} of ITU-T H.273) were taken for sRGB")
+        warn(f"its colours (primaries {primaries}, transfer {transfer} of ITU-T H.273) were read as sRGB")
 
 
 def from_pillow(image: Image.Image) -> Photo:
-    """An image of Pillow's, with its `info`.
+    """A photo from an image of Pillow and its `info`.
 
     Raises:
-        InputError: a mode of more than 16 bits, or one that is no image's.
+        InputError: its mode has more than 16 bits, or floats.
     """
-    image.load()  # Pillow turns TIFFs upright here, and then has no orientation any more
+    image.load()  # here Pillow rotates TIFFs upright and drops their orientation
     metadata = pillow.info_of(image)
     return Photo(pillow.pixels_of(image, metadata), metadata)
 
 
 def to_pillow(photo: Photo) -> Image.Image:
-    """An image of Pillow's, its metadata in ``info``.
+    """An image of Pillow from a photo, with its metadata in ``info``.
 
     Raises:
-        InputError: 16-bit colour, which Pillow does not have.
+        InputError: it has 16-bit colour, which Pillow does not support.
     """
     if photo.pixels.dtype == np.uint16 and photo.pixels.ndim == 3:
         raise InputError("expected 8 bits or gray for a Pillow image, got 16-bit colour; use arrays")
@@ -222,7 +223,7 @@ def to_pillow(photo: Photo) -> Image.Image:
 
 
 def check_writable(path: Path, photo: Photo) -> None:
-    """Raise InputError where the format of this name cannot hold the image."""
+    """Raise InputError if the format of this file name cannot store the photo."""
     form = format_of(path)
     if photo.pixels.dtype == np.uint16 and not form.has_16_bits:
         raise InputError(f"expected a PNG or TIFF for 16 bits, got {path.name}; rename it by what it is")
@@ -231,24 +232,24 @@ def check_writable(path: Path, photo: Photo) -> None:
 
 
 def write_photo(path: Path, photo: Photo) -> None:
-    """Write in the format that the name's suffix says; at any time the old file or all of the new one is there.
+    """Write a photo atomically, in the format of the name's suffix.
 
-    Metadata that the format does not hold is named in a `MetadataWarning`.
+    A `MetadataWarning` names metadata that the format cannot store.
 
     Raises:
-        InputError: the format cannot hold the image, or the file cannot be written.
+        InputError: the format cannot store the photo, or the file cannot be written.
     """
     check_writable(path, photo)
     check_size(path, *photo.pixels.shape[:2])
     form = format_of(path)
     if lost := sorted(METADATA.intersection(photo.metadata) - set(form.metadata)):
-        warn(f"its {', '.join(lost)} metadata has no place in {form.name} and was dropped")
+        warn(f"its {', '.join(lost)} metadata cannot be stored in {form.name} and was dropped")
     metadata = {name: photo.metadata[name] for name in form.metadata if name in photo.metadata}
     try:
         write_bytes(path, _encode(form, photo.pixels, metadata))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    except Exception as error:  # whatever an encoder may raise
+    except Exception as error:  # encoders may raise anything
         raise InputError(f"cannot write {path}: {_line(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""Pillow's images: their modes as arrays of gray or RGB, with or without alpha."""
+"""Convert images of Pillow to arrays of gray or RGB, with or without alpha."""
 
 from typing import Any
 
@@ -12,21 +12,21 @@ from bidiffsr_arch.upscale.metadata import resolution, to_srgb, warn
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 GRAY_MODES = ("1", "L", "LA", "La")
 OTHER_COLOURS = ("CMYK", "LAB")
-NOT_KEPT = ("transparency",)  # of an image's `info`: what tells of its old pixels
+NOT_KEPT = ("transparency",)  # entries of an image's `info` that apply only to its old pixels
 
 
 def pixels_of(image: Image.Image, metadata: dict[str, Any]) -> np.ndarray:
-    """Pixels as `Photo` has them; CMYK and Lab become sRGB, and `metadata` loses what does not hold then.
+    """Pixels in the form of `Photo`; CMYK and Lab become sRGB, and their profile is removed from `metadata`.
 
     Raises:
-        InputError: a mode of more than 16 bits, or one that is no image's.
+        InputError: the mode has more than 16 bits, or floats.
     """
     transparent = image.info.get("transparency")
     if image.mode in DEEP_MODES:
         pixels = np.asarray(image).astype(np.uint16)
         return pixels if transparent is None else with_transparent_colour(pixels, np.array(transparent, np.uint16))
     if image.mode in ("I", "F"):
-        raise InputError(f"expected an image of 8 or 16 bits a sample, got Pillow's mode {image.mode}; convert it")
+        raise InputError(f"expected an image with 8 or 16 bits per sample, got Pillow's mode {image.mode}; convert it")
     if image.mode in OTHER_COLOURS:
         image = to_srgb(image, metadata)
     is_gray, has_alpha = image.mode in GRAY_MODES, image.has_transparency_data
@@ -35,7 +35,7 @@ def pixels_of(image: Image.Image, metadata: dict[str, Any]) -> np.ndarray:
 
 
 def metadata_of(image: Image.Image) -> dict[str, Any]:
-    """What Pillow found beside the pixels, raw, as `Photo` has it."""
+    """The metadata that Pillow read, as raw bytes, in the form of `Photo`."""
     metadata = {name: image.info[name] for name in ("icc_profile", "exif", "xmp") if image.info.get(name)}
     if dots := resolution(image.info.get("dpi")):
         metadata["dpi"] = dots
@@ -43,11 +43,11 @@ def metadata_of(image: Image.Image) -> dict[str, Any]:
 
 
 def info_of(image: Image.Image) -> dict[str, Any]:
-    """An image's `info` as far as it holds for more pixels, with changes that were made to its EXIF."""
+    """The entries of an image's `info` that apply to a resized image, with changes of its EXIF."""
     info = {str(name): value for name, value in image.info.items() if name not in NOT_KEPT}
     try:
         if exif := image.getexif():
             info["exif"] = exif.tobytes()
-    except Exception:  # whatever Pillow may raise on tags of wrong types
-        warn("its EXIF cannot be read and is passed on as it is")
+    except Exception:  # Pillow may raise anything on tags of wrong types
+        warn("its EXIF cannot be read and is passed on unchanged")
     return info

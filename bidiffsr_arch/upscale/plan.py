@@ -1,4 +1,4 @@
-"""Which images are upscaled, and to where: everything that can be known to go wrong, before hours are spent."""
+"""Plan which images are upscaled to which files, and find errors before hours of computing."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from bidiffsr_arch.upscale.photo import photo_size
 
 @dataclass(frozen=True)
 class Job:
-    """One image to upscale: the file, where the result goes, and the image's size in pixels."""
+    """One image to upscale: its file, the result's file, and the image's size in pixels."""
 
     source: Path
     target: Path
@@ -26,13 +26,13 @@ class Job:
 
 @dataclass
 class Plan:
-    """What is to be done.
+    """A plan of `basicsr upscale`.
 
     Attributes:
         jobs: images to upscale, in order of their names.
-        kept: results that exist and stay.
-        failures: what is wrong with images that cannot be upscaled; each names its file.
-        left_out: what lies in the folders beside images, see `Contents.left_out`.
+        kept: existing results, which are kept.
+        failures: an error for each image that cannot be upscaled; each names its file.
+        left_out: other contents of the folders, see `Contents.left_out`.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Plan:
     left_out: str = ""
 
     def refuse_too_large(self, scale: int) -> None:
-        """Turn jobs whose results have more pixels than their formats hold into failures."""
+        """Turn jobs whose results are too large for their formats into failures."""
         fitting = []
         for job in self.jobs:
             try:
@@ -53,16 +53,16 @@ class Plan:
 
 
 def plan(inputs: Iterable[str], folder: str, overwrite: bool = False, recursive: bool = False) -> Plan:
-    """What is to be done; nothing is written.
+    """Make a plan; nothing is written.
 
     Args:
-        inputs: images, and folders whose images are all taken.
-        folder: where results go, under the images' names.
-        overwrite: results that exist are made again.
-        recursive: folders within folders, too; results keep their tree.
+        inputs: images, and folders of images.
+        folder: folder of the results, which get the images' names.
+        overwrite: replace existing results.
+        recursive: include subfolders; results keep their tree.
     Raises:
-        InputError: no such file, not an image, a folder without images, two images of one name, or a result that would
-            take its image's place.
+        InputError: there is no such file, it is not an image, a folder has no images, two images have one name, or a
+            result would replace its image.
     """
     output = Path(folder).expanduser()
     targets: dict[Path, Path] = {}
@@ -74,7 +74,7 @@ def plan(inputs: Iterable[str], folder: str, overwrite: bool = False, recursive:
         targets |= {image: image.relative_to(entry) if entry.is_dir() else Path(image.name) for image in found.images}
     twice = [target for target, count in Counter(targets.values()).items() if count > 1]
     if twice:
-        raise InputError(f"expected different names for one output folder, got {twice[0]} twice; run them apart")
+        raise InputError(f"expected different names for one output folder, got {twice[0]} twice; upscale them apart")
     planned = Plan(left_out=contents.left_out())
     for source, name in targets.items():
         _add(planned, source, output / name, overwrite)
@@ -96,7 +96,7 @@ def _add(planned: Plan, source: Path, target: Path, overwrite: bool) -> None:
 
 
 def images_of(entry: Path) -> list[Path]:
-    """The image, or those in the folder, in order of their names.
+    """The image, or the images of a folder in order of their names.
 
     Raises:
         InputError: there is none.
@@ -118,7 +118,7 @@ def _find(entry: Path, recursive: bool = False, output: Path | None = None) -> C
 
 
 def prepare_folder(folder: str) -> None:
-    """Make the output folder, and see that it can be written to.
+    """Make the output folder, and check that it can be written to.
 
     Raises:
         InputError: it cannot.

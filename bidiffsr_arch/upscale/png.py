@@ -1,4 +1,4 @@
-"""PNG (W3C Portable Network Graphics, third edition) chunk by chunk: decoders get pixels alone, metadata stays raw."""
+"""PNG (W3C, third edition) by chunks: decoders get a file without metadata, which is passed on as raw bytes."""
 
 import io
 import struct
@@ -17,23 +17,23 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Chunk = tuple[bytes, bytes]
 
 CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-# How pixels are to be shown. All of it holds for more pixels of the same kind.
+# How pixels are displayed; applies to a resized image, too.
 COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
-# What tells of the old pixels alone, and is missed by nobody: time of the last change, used bits, counts of colours.
+# Applies only to the old pixels (time of change, significant bits, histogram, …) and is dropped without a warning.
 OBSOLETE = (b"tIME", b"sBIT", b"hIST", b"acTL", b"tRNS", b"iDOT")
 XMP = b"XML:com.adobe.xmp\0\0\0\0\0"  # keyword of an uncompressed iTXt chunk, without language
-MOST_PROFILE = 2**26  # bytes of an ICC profile, so that a few packed ones cannot inflate to fill the memory
-METRE = 0.0254  # inches to metres
+MOST_PROFILE = 2**26  # bytes of an ICC profile: a compressed one must not inflate to fill the memory
+METRE = 0.0254  # metres per inch
 
 GRAY, RGB, PALETTE, GRAY_ALPHA = 0, 2, 3, 4
 COLOUR_TYPES, UP = {(): GRAY, (2,): GRAY_ALPHA, (3,): RGB, (4,): 6}, 2
 
 
 def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Chunk]]:
-    """The file without metadata, and its metadata.
+    """Split a file into a file without metadata, and its metadata.
 
     Args:
-        whole: all of the file; else only up to the pixels, which tells what an image it is.
+        whole: keep the pixels; if false, only what precedes them, which is enough to identify the image.
     """
     bare, chunks, place = [SIGNATURE], [], len(SIGNATURE)
     while place + 8 <= len(data):
@@ -53,21 +53,21 @@ def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Chunk]]:
 
 
 def frames(chunks: list[Chunk]) -> int:
-    """Number of images in the file; more than one in an animation."""
+    """Number of images in the file: more than one in an animation."""
     counts = [int.from_bytes(data[:4], "big") for name, data in chunks if name == b"acTL"]
     return counts[0] if counts else 1
 
 
 def bits(bare: bytes) -> int:
-    """Bits of a sample."""
+    """Bits per sample."""
     return bare[24]
 
 
 def decode(bare: bytes, chunks: list[Chunk]) -> np.ndarray:
-    """Pixels, as `Photo` has them.
+    """Pixels in the form of `Photo`.
 
     Raises:
-        InputError, or whatever a decoder may raise: the file is damaged.
+        Exception: the file is damaged; an InputError, or any error of a decoder.
     """
     depth, colour_type = bare[24], bare[25]
     transparent = next((data for name, data in chunks if name == b"tRNS"), None)
@@ -79,7 +79,7 @@ def decode(bare: bytes, chunks: list[Chunk]) -> np.ndarray:
     pixels = _decode_16_bits(bare, colour_type) if depth == 16 else _decode_8_bits(bare, colour_type)
     if transparent is None or colour_type not in (GRAY, RGB):
         return pixels
-    step = 255 // (2**depth - 1) if depth < 8 else 1  # Pillow stretches fewer bits to 8
+    step = 255 // (2**depth - 1) if depth < 8 else 1  # Pillow scales fewer bits to 8
     samples = [int.from_bytes(transparent[place : place + 2], "big") * step for place in range(0, len(transparent), 2)]
     if len(samples) != (3 if colour_type == RGB else 1) or max(samples) > np.iinfo(pixels.dtype).max:
         warn("its chunk tRNS is damaged and was dropped")
@@ -94,19 +94,19 @@ def _decode_8_bits(bare: bytes, colour_type: int) -> np.ndarray:
 
 
 def _decode_16_bits(bare: bytes, colour_type: int) -> np.ndarray:
-    """By OpenCV: Pillow reduces colour of 16 bits to 8."""
+    """Decode by OpenCV, since Pillow reduces 16-bit colour to 8 bits."""
     pixels = cv2.imdecode(np.frombuffer(bare, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise InputError("its 16 bits cannot be decoded")
-    if colour_type == GRAY_ALPHA:  # which OpenCV knows as colour only
+    if colour_type == GRAY_ALPHA:  # OpenCV decodes it as colour
         return np.ascontiguousarray(pixels[..., [0, 3]])
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
 
 
 def metadata_of(chunks: list[Chunk]) -> dict[str, Any]:
-    """Metadata as `Photo` has it; under ``PNG`` the chunks that only a PNG has, as they are.
+    """Metadata in the form of `Photo`; under ``PNG``, unchanged, the chunks that only PNG has.
 
-    Those are chunks about colour, and all that the standard calls safe to copy, texts among them.
+    Those are colour chunks and all that the standard calls safe to copy, such as texts.
     """
     metadata: dict[str, Any] = {}
     own, dropped = [], []
@@ -121,12 +121,12 @@ def metadata_of(chunks: list[Chunk]) -> dict[str, Any]:
             metadata["dpi"] = tuple(count * METRE for count in dots)
         elif name in OBSOLETE:
             continue
-        elif (name in COLOUR or name[3:].islower()) and _is_readable(name, data):  # small fourth letter: safe to copy
+        elif (name in COLOUR or name[3:].islower()) and _is_readable(name, data):  # fourth letter: safe to copy
             own.append((name, data))
         else:
             dropped.append(name.decode("latin-1"))
     if dropped:
-        warn(f"its PNG chunks {', '.join(sorted(set(dropped)))} cannot be read, or need not hold for the result; they "
+        warn(f"its PNG chunks {', '.join(sorted(set(dropped)))} cannot be read or may not apply to the result, and "
              "were dropped")  # fmt: skip
     return metadata | ({"PNG": own} if own else {})
 
@@ -140,21 +140,21 @@ def _read_profile(data: bytes, metadata: dict[str, Any]) -> None:
             raise zlib.error("incomplete or too large")
     except zlib.error:
         metadata.pop("icc_profile", None)
-        warn("its ICC profile cannot be unpacked and was dropped")
+        warn("its ICC profile cannot be decompressed and was dropped")
 
 
 def _is_readable(name: bytes, data: bytes) -> bool:
-    """Whether Pillow opens a PNG with this chunk; it refuses texts that inflate to more than 1 MB, for one."""
+    """Whether Pillow opens a PNG with this chunk; for example, it refuses texts that inflate to more than 1 MB."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, GRAY, 0, 0, 0))
     try:
         Image.open(io.BytesIO(SIGNATURE + header + chunk(name, data) + b"\0\0\0\0IDAT")).close()
-    except Exception:  # whatever Pillow may raise
+    except Exception:  # Pillow may raise anything
         return False
     return True
 
 
 def encode(pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
-    """A PNG of 8 or 16 bits."""
+    """Encode a PNG with 8 or 16 bits."""
     if pixels.dtype == np.uint16:
         content = _encode_16_bits(pixels)
     else:
@@ -179,16 +179,16 @@ def _chunks_of(metadata: dict[str, Any]) -> list[bytes]:
 
 
 def _encode_16_bits(pixels: np.ndarray) -> bytes:
-    """Pillow cannot write colour of 16 bits; OpenCV can, but no gray with alpha."""
+    """Encode 16 bits without libraries: Pillow cannot write 16-bit colour, nor OpenCV gray with alpha."""
     height, width = pixels.shape[:2]
     samples = pixels.astype(">u2").reshape(height, -1).view(np.uint8)
     differences = np.diff(samples, axis=0, prepend=np.zeros_like(samples[:1]))
-    rows = np.insert(differences, 0, UP, axis=1)  # the filter: each byte as its difference from the one above
+    rows = np.insert(differences, 0, UP, axis=1)  # filter type 2: each byte minus the one above
     header = struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[pixels.shape[2:]], 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")]
     return SIGNATURE + b"".join(chunk(*each) for each in chunks)
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
-    """A chunk as it stands in a file."""
+    """A chunk as stored in a file."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -1,4 +1,4 @@
-"""TIFF (revision 6.0): by Pillow, and by tifffile or OpenCV what Pillow cannot read, such as colour of 16 bits."""
+"""TIFF (revision 6.0): read by Pillow, or by tifffile or OpenCV what Pillow cannot read, such as 16-bit colour."""
 
 import io
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from bidiffsr_arch.upscale.alpha import unpremultiplied
 from bidiffsr_arch.upscale.metadata import orientation_exif, orientation_of, resolution, warn
 
 ORIENTATION, PROFILE, XMP = 274, 34675, 700
-# Tags that tell of what is shown, not of how pixels are stored: texts (name of the document, description, maker,
-# model, page, software, date, artist, computer, copyright) and bytes (IPTC, Photoshop's blocks).
+# Tags about the content, not about how pixels are stored: texts (document name, description, maker, model, page,
+# software, date, artist, computer, copyright) and bytes (IPTC, Photoshop's blocks).
 TEXTS, BYTES = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432), (33723, 34377)
-# Tags of how pixels are stored, resolution and numbers of pages among them: results have their own.
+# Tags about how pixels are stored, including resolution and page numbers: results have their own.
 STORAGE = {*range(254, 267), *range(273, 285), 290, 291, 292, 293, 296, 297, *range(317, 348), *range(512, 533), 559}
 ASCII, BYTE, UNDEFINED = 2, 1, 7  # types of values
 UNSIGNED, ASSOCIATED = (1, 4), 1  # sample formats; extra samples
@@ -25,17 +25,17 @@ KINDS = ("MINISBLACK", "MINISWHITE", "RGB")
 
 
 def check(path: Path, bits: int, sample_format: int) -> None:
-    """Raise InputError where samples are no unsigned whole numbers of at most 16 bits."""
+    """Raise InputError unless samples are unsigned integers of at most 16 bits."""
     if bits > 16 or sample_format not in UNSIGNED:
         kind = {2: "signed", 3: "float"}.get(sample_format, "unsigned")
         raise InputError(f"expected unsigned samples of 8 or 16 bits, got {path} with {bits} bits, {kind}; convert it")
 
 
 def size(path: Path) -> tuple[int, int]:
-    """Height and width from the header, where Pillow cannot read it.
+    """Height and width from the header, for files that Pillow cannot read.
 
     Raises:
-        InputError, or whatever a decoder may raise: no TIFF, or one that cannot be read.
+        Exception: the file cannot be read; an InputError, or any error of a decoder.
     """
     import tifffile
 
@@ -48,7 +48,7 @@ def decode(path: Path) -> np.ndarray:
     """Pixels of 8 or 16 bits, as stored.
 
     Raises:
-        InputError, or whatever a decoder may raise: damaged, or of a kind that Pillow alone reads.
+        Exception: the file is damaged, or only Pillow reads its kind; an InputError, or any error of a decoder.
     """
     import tifffile
 
@@ -56,17 +56,17 @@ def decode(path: Path) -> np.ndarray:
         page = _page(path, file)
         try:
             pixels = page.asarray()
-        except (ValueError, NotImplementedError) as error:  # a coding for which tifffile needs another package
+        except (ValueError, NotImplementedError) as error:  # a compression for which tifffile needs another package
             if "imagecodecs" not in str(error):
                 raise
             pixels = _decode_by_opencv(path, page)
         else:
-            if page.axes.startswith("S"):  # one plane after the other
+            if page.axes.startswith("S"):  # planar: one plane after the other
                 pixels = np.moveaxis(pixels, 0, -1)
         bits, channels, extra = page.bitspersample, pixels.shape[2:], page.extrasamples
     if channels > (4,):
         raise InputError(f"expected at most 4 channels, got {path} with {channels[0]}; convert it")
-    if 8 < bits < 16:  # OpenCV shifts them to the left, so that white stays short of 65535
+    if 8 < bits < 16:  # OpenCV shifts them to the left, which leaves white below 65535
         pixels = np.rint(pixels * (65535 / ((2**bits - 1) << (16 - bits)))).astype(np.uint16)
     if page.photometric.name == "MINISWHITE":
         pixels = np.iinfo(pixels.dtype).max - pixels
@@ -85,7 +85,7 @@ def _page(path: Path, file: Any) -> Any:
 
 def _decode_by_opencv(path: Path, page: Any) -> np.ndarray:
     if page.tags.get(ORIENTATION) and page.tags[ORIENTATION].value != 1:
-        raise InputError(f"expected deflate or no compression for a turned image, got {path}; convert it")
+        raise InputError(f"expected deflate or no compression for a rotated image, got {path}; convert it")
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"expected a whole image, got {path}, which cannot be decoded")
@@ -93,10 +93,10 @@ def _decode_by_opencv(path: Path, page: Any) -> np.ndarray:
 
 
 def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
-    """Metadata as `Photo` has it; under ``TIFF`` the tags that only a TIFF has: (number, type, count, value).
+    """Metadata in the form of `Photo`; under ``TIFF`` the tags that only TIFF has: (number, type, count, value).
 
     Args:
-        upright: the orientation has been applied to the pixels.
+        upright: whether the orientation has been applied to the pixels.
     """
     import tifffile
 
@@ -107,7 +107,7 @@ def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
             tags = {tag.code: tag.value for tag in page.tags}
             names = {tag.code: tag.name for tag in page.tags}
             dots = resolution(page.get_resolution("INCH")) if tags.get(296, 2) != 1 and 282 in tags else None
-    except Exception:  # whatever tags of wrong types may raise
+    except Exception:  # tags of wrong types may raise anything
         warn("its tags cannot be read and were dropped")
         return metadata
     if dots:
@@ -116,7 +116,7 @@ def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
         if isinstance(value := tags.get(tag), bytes) and value:
             metadata[name] = value
         elif value:
-            warn(f"its {name} is of a wrong type and was dropped")
+            warn(f"its {name} has a wrong type and was dropped")
     if tags.get(ORIENTATION, 1) in range(2, 9) and not upright:
         metadata["exif"] = orientation_exif(int(tags[ORIENTATION]))
     texts = {tag: f"{tags[tag]}\0".encode() for tag in TEXTS if isinstance(tags.get(tag), str)}
@@ -129,7 +129,7 @@ def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
 
 
 def encode(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
-    """A TIFF of 8 or 16 bits, losslessly compressed."""
+    """Encode a TIFF with 8 or 16 bits, losslessly compressed."""
     import tifffile
 
     is_colour, has_alpha = pixels.shape[2:] in ((3,), (4,)), pixels.shape[2:] in ((2,), (4,))

@@ -13,7 +13,8 @@ from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.networks import Weights, is_direct, load_weights
+from bidiffsr_arch.pretrained import load_pretrained
 from bidiffsr_arch.upscale import OVERLAP, TILE
 from bidiffsr_arch.upscale.alpha import fill_hidden
 from bidiffsr_arch.upscale.direct import DirectNetwork
@@ -61,16 +62,19 @@ class Upscaler:
             raise InputError(f"expected a seed from 0 on, got {seed}")
         self.scale, self.steps, self.seed = weights.scale, steps, seed
         self.device = _device(device)
-        network = weights.network
-        network = network.to(self.device) if isinstance(network, torch.nn.Module) else network
+        network = weights.network.to(self.device)
         self.network: TiledNetwork | DirectNetwork
+        self.super_resolution: SuperResolution | None = None
         if weights.is_direct:
             if sampler is not None or steps is not None:
                 given = f"steps {steps}" if sampler is None else f"sampler {sampler}"
                 raise InputError(f"expected no sampler and no steps for a network without diffusion, got {given}")
-            self.super_resolution, self.timesteps = None, 1
+            self.timesteps = 1
             self.network = DirectNetwork(network, self.scale, tile, overlap, weights.multiple)
         else:
+            if is_direct(network):
+                name = type(network).__name__
+                raise InputError(f"expected a network of (x_t, condition, time) for beta_schedule, got {name}")
             trained = Trained.part_of(weights.options)
             self.super_resolution = SuperResolution(
                 trained if sampler is None else trained.sampled_by(scheduler_type=sampler)
@@ -94,6 +98,22 @@ class Upscaler:
             InputError: the file or an option is wrong; the message is one line.
         """
         return cls(load_weights(weights, options, packed), **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_folder: str | Path, *, revision: str | None = None, packed: bool | None = None, **settings
+    ) -> "Upscaler":
+        """An upscaler from a folder in the Hub's layout, or from the Hugging Face Hub.
+
+        Args:
+            name_or_folder: a folder that ``save_pretrained`` wrote, ``OWNER/NAME`` or ``hf://OWNER/NAME``.
+            revision: branch, tag or commit of the repository.
+            packed: compute with 1-bit weights (True), in float (False), or as the weights are (None).
+            settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
+        Raises:
+            InputError: no such folder or repository, no connection, or the weights or an option are wrong.
+        """
+        return cls(load_pretrained(name_or_folder, revision, packed), **settings)
 
     @classmethod
     def shipped(cls, scale: int = 2, **settings: Any) -> "Upscaler":
@@ -157,6 +177,7 @@ class Upscaler:
         """(1, 3, h, w) -> (1, 3, H, W), both in [0, 1]."""
         if isinstance(self.network, DirectNetwork):
             return self.network(image)
+        assert self.super_resolution is not None
         return self.super_resolution.sample(
             self.network, enlarge(image, self.scale), [self.seed], multiple=self.network.multiple, steps=self.steps
         )

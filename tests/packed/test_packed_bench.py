@@ -82,7 +82,7 @@ def test_the_network_of_an_option_file(run, tmp_path, monkeypatch):
         run("-opt", str(shipped_path("test_Bicubic_x4")))
     options = load_options(shipped_path("test_BBCUNet_x4")) | {"network_g": {"type": "MSRResNet"}}
     (tmp_path / "other.yml").write_text(dump_options(options))
-    with pytest.raises(InputError, match="one of BBCUNet, BIDiffSRUNet, SR3UNet, got 'MSRResNet'"):
+    with pytest.raises(InputError, match="one of BBCUNet, BIDiffSRUNet, SR3UNet"):
         run("-opt", str(tmp_path / "other.yml"))
 
 

@@ -24,7 +24,7 @@ pytest.importorskip("numba")
 ALWAYS = POPCOUNT._replace(min_macs=0)
 
 SHAPES = st.tuples(
-    st.integers(1, 3),  # pictures
+    st.integers(1, 3),  # images
     st.integers(1, 130),  # channels: up to three words of bits
     st.integers(1, 9),  # filters: up to three blocks of them
     st.integers(1, 40),  # height
@@ -167,10 +167,10 @@ def test_a_network_learns_the_same(tiny_options, train):
         for layer in layers(network):
             layer.backend = ALWAYS if counting else None
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-        pictures = [torch.randn(2, 3, 16, 16) for _ in range(3)]
+        images = [torch.randn(2, 3, 16, 16) for _ in range(3)]
         for _ in range(2):
-            inputs = [*pictures[:2], torch.tensor([3, 80])]
-            stepping.step(network, optimizer, torch.nn.functional.l1_loss, inputs, pictures[2])
+            inputs = [*images[:2], torch.tensor([3, 80])]
+            stepping.step(network, optimizer, torch.nn.functional.l1_loss, inputs, images[2])
         learnt.append([parameter.detach() for parameter in network.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*learnt, strict=True))
 
@@ -205,10 +205,10 @@ def test_weights_are_packed_once_a_step_however_often_the_network_is_called(tiny
     stepping.prepare(tiny_network, torch.device("cpu"))
     for layer in layers(tiny_network):
         layer.backend = ALWAYS._replace(pack_weight=noted)
-    pictures = [torch.randn(2, 3, 16, 16) for _ in range(3)]
+    images = [torch.randn(2, 3, 16, 16) for _ in range(3)]
     optimizer = torch.optim.Adam(tiny_network.parameters())
-    inputs = [*pictures[:2], torch.tensor([3, 80])]
-    stepping.step(tiny_network, optimizer, torch.nn.functional.l1_loss, inputs, pictures[2])
+    inputs = [*images[:2], torch.tensor([3, 80])]
+    stepping.step(tiny_network, optimizer, torch.nn.functional.l1_loss, inputs, images[2])
     assert packed == [layer.weight.shape for layer in layers(tiny_network)]
 
 

@@ -44,7 +44,7 @@ class Backend(Protocol[BinaryWeight, ConvWeight, PointwiseWeight]):
         """Prepare for a step: the same number of threads as torch.
 
         Raises:
-            InputError: this process cannot run the backend's kernels.
+            InputError: kernels cannot run in this process, see `process.check_process`.
         """
 
     def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> BinaryWeight:

@@ -109,7 +109,7 @@ class TorchBackend(Backend[BinaryWeight, Tensor, Tensor]):
     ) -> np.ndarray:
         filters, channels = weight.shape
         value = F.conv2d(planes(x, channels), weight[:, :, None, None], torch.from_numpy(add[:filters]))
-        if other is not None:
+        if other is not None and other_weight is not None:
             value = value + F.conv2d(planes(other, other_weight.shape[1]), other_weight[:, :, None, None])
         return self._put(value, out)
 

@@ -116,7 +116,7 @@ _scratch_from = helper(scratch_from)
 
 
 @helper
-def _epilogues(counts, segment, y, block, weights, scale, shortcut, other, target, size):
+def _epilogues(counts, segment, y, block, weights, scale, shortcut, other, target, size) -> None:
     """Epilogues of a segment of row y, split where the border changes the total.
 
     counts, shortcut: `Strided`, from the segment's and from the row's first pixel on. other: `Shortcut`.
@@ -152,7 +152,7 @@ def _epilogues(counts, segment, y, block, weights, scale, shortcut, other, targe
 
 
 @helper
-def _pack_rows(source, first, last, bits, pixel, values, size):
+def _pack_rows(source, first, last, bits, pixel, values, size) -> None:
     """Bits and values of rows first to last - 1, each in its slot of `ROWS`; rows outside of the image have bits 0.
 
     bits, values: `Strided`, slot by slot. pixel: bytes of a pixel's bits.
@@ -175,7 +175,7 @@ def _pack_rows(source, first, last, bits, pixel, values, size):
 
 
 @helper
-def _prefetch(source, s, target, y, segment, block, radius, size):
+def _prefetch(source, s, target, y, segment, block, radius, size) -> Prefetch:
     """What to prefetch while a block of channels of a segment of row y is counted: its part of the next segment's
     shortcut and results, and of the row that bits are made from next.
     """
@@ -195,7 +195,7 @@ def _prefetch(source, s, target, y, segment, block, radius, size):
 
 
 @kernel
-def binary_conv(source, keep, weights, scale, s1, s2, target, scratch):
+def binary_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
     """One convolution of a map (H, W, C).
 
     source: `Source`. keep: the shortcut is the normalised source itself, in place of s1. weights: `Weights`. scale:

@@ -33,6 +33,6 @@ class Segment(NamedTuple):
 
 
 @helper
-def bit_row(bits, number):
+def bit_row(bits, number) -> int:
     """Address of the bits of row `number`, counted from the first that is needed."""
     return bits.start + (bits.slot + number) % ROWS * bits.row

@@ -5,6 +5,7 @@ needs.
 from typing import NamedTuple
 
 from llvmlite import ir
+from llvmlite.ir import Value
 
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
@@ -38,7 +39,7 @@ class Constants(NamedTuple):
 
 
 @procedure
-def epilogue(b, pixels, counts, constants, gain, first, second, out, sums):
+def epilogue(b, pixels, counts, constants, gain, first, second, out, sums) -> None:
     """``out = PReLU(scale * gain * (total - 2 count) + offset) + add + first + second``, and the sums of out.
 
     For BLOCK channels of a run of pixels. counts, gain, first, second, out: `Strided`; gain is one number for each
@@ -52,7 +53,7 @@ def epilogue(b, pixels, counts, constants, gain, first, second, out, sums):
             load(b, offset(b, offset(b, constants.parameters, d), b.mul(constants.row, int64(i)))) for i in range(4)
         )
 
-        def pixel(i, carried, v=v, d=d, total=total, scale=scale, shift=shift, slope=slope, add=add):
+        def pixel(i, carried, v=v, d=d, total=total, scale=scale, shift=shift, slope=slope, add=add) -> list[Value]:
             place = offset(b, offset(b, counts.start, v * LANES * COUNT_BYTES), b.mul(i, counts.step))
             count = b.zext(load(b, place, COUNTS, COUNT_BYTES), INTS)
             accumulator = b.sitofp(b.sub(total, b.shl(count, constant(1, INTS))), FLOATS)

@@ -2,7 +2,10 @@
 registers.
 """
 
+from collections.abc import Callable
+
 from llvmlite import ir
+from llvmlite.ir import Value
 
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.places import Strided
@@ -31,11 +34,11 @@ VECTORS = BLOCK // LANES
 STEP = 4
 
 
-def gemm_rows(rows: int):
+def gemm_rows(rows: int) -> Callable:
     """Function for `rows` rows of A and C (`Strided`). k is a multiple of `STEP`; B lies as (k, BLOCK)."""
 
     @procedure
-    def gemm(b, a, weights, k, c, accumulate):
+    def gemm(b, a, weights, k, c, accumulate) -> None:
         places = [
             offset(b, offset(b, c.start, b.mul(c.step, int64(r))), BYTES * v)
             for r in range(rows)
@@ -45,7 +48,7 @@ def gemm_rows(rows: int):
         zero = constant(0.0)
         first = [b.select(more, load(b, place), zero) for place in places]
 
-        def steps(i, sums):
+        def steps(i, sums) -> list[Value]:
             column = b.mul(i, int64(4 * STEP))
             row = offset(b, weights, b.mul(i, int64(4 * BLOCK * STEP)))
             for step in range(STEP):
@@ -69,7 +72,7 @@ _row = gemm_rows(1)
 
 
 @helper
-def gemm(a, m, weights, k, c, accumulate):
+def gemm(a, m, weights, k, c, accumulate) -> None:
     """C (m, BLOCK) = A (m, k) B (k, BLOCK), plus what C held if `accumulate`; rows of A and C are `Strided`."""
     r = 0
     while r + ROWS <= m:
@@ -81,7 +84,7 @@ def gemm(a, m, weights, k, c, accumulate):
 
 
 @procedure
-def finish_run(b, pixels, acc, add, shortcut, out, sums):
+def finish_run(b, pixels, acc, add, shortcut, out, sums) -> None:
     """``out = acc + add + shortcut``, and the sums of out, for BLOCK channels of a run of pixels.
 
     acc, shortcut, out: `Strided`. add: address. sums: `Sums`, to which is added.
@@ -90,7 +93,7 @@ def finish_run(b, pixels, acc, add, shortcut, out, sums):
         d = BYTES * v
         extra = load(b, offset(b, add, d))
 
-        def pixel(i, carried, d=d, extra=extra):
+        def pixel(i, carried, d=d, extra=extra) -> list[Value]:
             value = b.fadd(load(b, offset(b, offset(b, acc.start, d), b.mul(i, acc.step))), extra)
             value = b.fadd(value, load(b, offset(b, offset(b, shortcut.start, d), b.mul(i, shortcut.step))))
             store(b, value, offset(b, offset(b, out.start, d), b.mul(i, out.step)))

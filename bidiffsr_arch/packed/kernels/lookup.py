@@ -15,7 +15,10 @@ the high nibble of the byte below. `low` is the sum of those nibbles, so the sub
 as long as no byte overflows: STEPS * 12 <= 255.
 """
 
+from collections.abc import Iterator
+
 from llvmlite import ir
+from llvmlite.ir import Value
 from numba import types
 from numba.core import cgutils
 
@@ -47,7 +50,7 @@ ROW_BYTES = SEGMENT * PIXEL_BYTES
 V8, V16, V64 = ir.VectorType(ir.IntType(8), 32), ir.VectorType(ir.IntType(16), 16), ir.VectorType(I64, 4)
 
 
-def _shuffle(b, table, index):
+def _shuffle(b, table, index) -> Value:
     """Byte i of the result is byte ``index[i] % 16`` of the same half of `table`, 0 where index[i] >= 128.
 
     Without AVX2 there is no such instruction; `backends` then refuses to come here.
@@ -58,7 +61,7 @@ def _shuffle(b, table, index):
     return b.call(cgutils.get_or_insert_function(b.module, function, "llvm.x86.avx2.pshuf.b"), [table, index])
 
 
-def _widened(b, bytes_):
+def _widened(b, bytes_) -> Iterator[Value]:
     """Bytes as 16-bit numbers, in two vectors; within halves, so that filters come out in the order of
     `layout.TABLE_ORDER`'s inverse.
     """
@@ -69,14 +72,14 @@ def _widened(b, bytes_):
 
 
 @procedure
-def _count_pair(b, table, pairs, weights, steps, counts, accumulate):
+def _count_pair(b, table, pairs, weights, steps, counts, accumulate) -> None:
     """Counts of one pair of pixels and 64 filters over ``3 * steps`` groups, to counts[0] and counts[1], 16 bits (2,
     SEGMENT, 64).
 
     pairs: uint16 offsets into the table, one a group. weights: 64 bytes a group. steps <= STEPS.
     """
 
-    def step(i, carried):
+    def step(i, carried) -> list[Value]:
         low, mixed = carried[:2], carried[2:]
         place = offset(b, pairs, b.mul(i, int64(2 * TABLE_STEP)))
         filters = offset(b, weights, b.mul(i, int64(TABLE_FILTERS * TABLE_STEP)))
@@ -106,17 +109,17 @@ def _count_pair(b, table, pairs, weights, steps, counts, accumulate):
 
 
 @procedure
-def _store_pair(b, address, value):
+def _store_pair(b, address, value) -> None:
     store(b, b.trunc(value, ir.IntType(16)), address, 2)
 
 
 @procedure(returns=types.int64)
-def _byte(b, address):
+def _byte(b, address) -> Value:
     return b.zext(load(b, address, ir.IntType(8), 1), I64)
 
 
 @helper
-def pair_rows(bits, prepared, y, size, taps):
+def pair_rows(bits, prepared, y, size, taps) -> None:
     """For each row of taps, the table offsets of the pixel pairs of rows y and y + 1: uint16 (2 radius + 1, width + 2,
     groups), to the address `prepared`.
 
@@ -140,7 +143,7 @@ def pair_rows(bits, prepared, y, size, taps):
 
 
 @helper
-def lookup_pair(table, prepared, taps, segment, counts, upper, lower, lines):
+def lookup_pair(table, prepared, taps, segment, counts, upper, lower, lines) -> None:
     """Counts of a segment of two output rows and 64 filters, 16 bits (2, SEGMENT, 64). Exact while 9 C < 2^16.
 
     table, prepared, counts: addresses. taps: `Taps`. segment: `Segment`. upper, lower: what to prefetch meanwhile for

@@ -9,7 +9,7 @@ from bidiffsr_arch.packed.kernels.vector_ir import BYTES, address
 
 
 @kernel
-def normalise(x, gain, bias, with_swish, out):
+def normalise(x, gain, bias, with_swish, out) -> None:
     """out = gain * x + bias per channel, through Swish if asked."""
     height, width, channels = x.shape
     vectors = channels * 4 // BYTES
@@ -26,7 +26,7 @@ def normalise(x, gain, bias, with_swish, out):
 
 
 @kernel
-def channel_sums(x, sums):
+def channel_sums(x, sums) -> None:
     """sums[y] = for each channel the sums of values and of squares of row y: float32 (H, 2, C)."""
     height, width, channels = x.shape
     for y in prange(height):
@@ -39,7 +39,7 @@ def channel_sums(x, sums):
 
 
 @kernel(parallel=False)
-def group_norm(sums, pixels, groups, eps, weight, bias, gain, shift):
+def group_norm(sums, pixels, groups, eps, weight, bias, gain, shift) -> None:
     """GroupNorm as ``gain * x + shift`` per channel, from sums (parts, 2, padded C) that are added up in float64.
 
     weight, bias: float32 (C,). gain, shift: float32 (padded C,), written; their padding is left as it is.

@@ -1,11 +1,14 @@
-"""The 1-bit convolution for training: batches of maps in PyTorch's layout in and out.
+"""The 1-bit convolution for training, on batches of maps in PyTorch's layout.
 
-Bits are set side by side along a row of the image, so that one vector holds a word of neighbouring pixels: reading
-channel by channel and writing channel by channel, as PyTorch's maps lie, are then runs of memory.
+Words of bits lie side by side along a row of the image, so that one vector holds a word of each of 8 neighbouring
+pixels. PyTorch's maps lie channel by channel: reading and writing them are then runs of memory.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.ir import Value
 from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
@@ -32,18 +35,18 @@ VECTORS = 4 if FAST else 1
 """Vectors of pixels that share a load of weights, where a row is that long: as many as there are registers."""
 
 
-def planes_tile(vectors: int):
+def planes_tile(vectors: int) -> Callable:
     """Function that counts differing bits of 8 * `vectors` neighbouring pixels with FILTERS filters."""
 
     @procedure
-    def count(b, bits, row_bytes, plane_bytes, radius, words, weights, counts, count_bytes):
+    def count(b, bits, row_bytes, plane_bytes, radius, words, weights, counts, count_bytes) -> None:
         """counts[f][p] = sum over words w, taps (dy, dx) of popcount(bits[w][dy][p + dx] ^ weights[w][dy][dx][f]),
         uint16. Exact: 64-bit counters."""
         side = b.add(b.mul(radius, int64(2)), int64(1))
 
-        def word(w, counters):
-            def row(dy, counters):
-                def tap(dx, counters):
+        def word(w, counters) -> list[Value]:
+            def row(dy, counters) -> list[Value]:
+                def tap(dx, counters) -> list[Value]:
                     place = b.add(b.mul(b.add(b.mul(w, side), dy), side), dx)
                     start = offset(b, weights, b.mul(place, int64(8 * FILTERS)))
                     filters = [spread(b, load(b, offset(b, start, 8 * f), I64, 8), WORDS) for f in range(FILTERS)]
@@ -74,7 +77,7 @@ _tile, _vector = planes_tile(VECTORS), planes_tile(1)
 
 
 @helper
-def _count_row(bits, row_bytes, plane_bytes, radius, words, weights, counts, count_bytes, width):
+def _count_row(bits, row_bytes, plane_bytes, radius, words, weights, counts, count_bytes, width) -> None:
     x = 0
     while x < width:
         if width - x > (VECTORS - 1) * 8:
@@ -86,7 +89,7 @@ def _count_row(bits, row_bytes, plane_bytes, radius, words, weights, counts, cou
 
 
 @kernel
-def pack_planes(x, shift, radius, bits):
+def pack_planes(x, shift, radius, bits) -> None:
     """Bit of channel c is set where ``x + shift >= 0``.
 
     x: float32 (B, C, H, W). shift: float32 (B or 1, C). bits: uint64 (B, ceil(C / 64), H + 2 * radius,
@@ -110,7 +113,7 @@ def pack_planes(x, shift, radius, bits):
 
 
 @kernel
-def pack_filters(v, weights, sums):
+def pack_filters(v, weights, sums) -> None:
     """Words of the weights, and what taps count outside of the image.
 
     v: float32 (C_out, C_in, taps), +1 where not negative. weights: uint64 (ceil(C_out / FILTERS), ceil(C_in / 64),
@@ -135,7 +138,7 @@ def pack_filters(v, weights, sums):
 
 
 @kernel
-def count_planes(bits, weights, sums, scale, z):
+def count_planes(bits, weights, sums, scale, z) -> None:
     """``z = scale * conv(±1, ±1)``, a tap outside of the image adding 0.
 
     bits, weights, sums: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). z: float32 (B, C_out, H, W),

@@ -1,6 +1,4 @@
-"""Full-precision 1x1 convolution of one map, or of two maps that are never joined in memory, and small passes over
-maps.
-"""
+"""Full-precision 1x1 convolution of one map, or of two maps that are never joined in memory."""
 
 import numpy as np
 from numba import prange
@@ -26,7 +24,7 @@ def pointwise_weights(weight: np.ndarray) -> np.ndarray:
 
 
 @helper
-def _products(x, weights, block, y, start, pixels, acc, accumulate):
+def _products(x, weights, block, y, start, pixels, acc, accumulate) -> None:
     """acc (pixels, BLOCK) (+)= x[y, start:start + pixels] times a block of the weights. acc: `Strided`."""
     width, channels = x.shape[1], x.shape[2]
     row = Strided(address(x) + (y * width + start) * channels * 4, channels * 4)
@@ -34,7 +32,7 @@ def _products(x, weights, block, y, start, pixels, acc, accumulate):
 
 
 @helper
-def _prefetch(x1, x2, target, y, x, line):
+def _prefetch(x1, x2, target, y, x, line) -> Prefetch:
     """What to prefetch: the maps at pixel (y, x) and `line` bytes on."""
     width, two = x1.shape[1], x2.size > 0
     return Prefetch(
@@ -51,7 +49,7 @@ def chunk_bytes(filters: int) -> int:
 
 
 @helper
-def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y):
+def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y) -> None:
     """Row y of `pointwise`; acc: address of PIXELS rows of accumulators."""
     width, blocks = x1.shape[1], weights1.shape[0]
     sums_row = 2 * target.sums.shape[2] * 4
@@ -82,7 +80,7 @@ def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y):
 
 
 @kernel
-def pointwise(x1, weights1, x2, weights2, add, shortcut, target, scratch):
+def pointwise(x1, weights1, x2, weights2, add, shortcut, target, scratch) -> None:
     """``x1 W1 + x2 W2 + add + shortcut``; x2 may have no pixels, for one map only. The target may be x1: a run of
     pixels is read before it is written.
 

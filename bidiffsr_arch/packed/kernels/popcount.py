@@ -1,10 +1,12 @@
-"""1-bit dot products by XOR and popcount, one 64-bit lane an output channel: portable, and the fastest where AVX-512
-counts bits by itself.
+"""1-bit dot products by XOR and popcount, one 64-bit lane for each output channel: portable, and the fastest where
+AVX-512 counts bits.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from llvmlite import ir
+from llvmlite.ir import Value
 
 from bidiffsr_arch.packed.kernels.bit_rows import bit_row
 from bidiffsr_arch.packed.kernels.compile import helper
@@ -36,11 +38,11 @@ TILE = 8 if FAST else 2
 PIXEL_BYTES = COUNT_BYTES * BLOCK
 
 
-def popcount_tile(pixels: int):
+def popcount_tile(pixels: int) -> Callable:
     """Function that counts differing bits of `pixels` pixels with BLOCK filters."""
 
     @procedure
-    def count(b, bits, pixel_bytes, weights, counts):
+    def count(b, bits, pixel_bytes, weights, counts) -> None:
         """counts[p][o] = sum over rows r and words i of popcount(row_r[p][i] ^ weights[r][i][o]), uint16 (pixels,
         BLOCK).
 
@@ -48,12 +50,12 @@ def popcount_tile(pixels: int):
         most 64 bits a word, 64-bit counters.
         """
 
-        def row_of_taps(r, counters):
+        def row_of_taps(r, counters) -> list[Value]:
             later = b.select(b.icmp_signed("==", r, int64(1)), bits.second, bits.third)
             row = b.select(b.icmp_signed("==", r, int64(0)), bits.first, later)
             start = offset(b, weights, b.mul(b.mul(r, bits.words), int64(8 * BLOCK)))
 
-            def word(i, counters):
+            def word(i, counters) -> list[Value]:
                 position = offset(b, start, b.mul(i, int64(8 * BLOCK)))
                 filters = [load(b, offset(b, position, 64 * h), WORDS, 8) for h in range(HALVES)]
                 following = []
@@ -91,7 +93,7 @@ class WordRows(NamedTuple):
 
 
 @helper
-def popcount_row(bits, taps, counts, pixels, upcoming):
+def popcount_row(bits, taps, counts, pixels, upcoming) -> None:
     """Counts of neighbouring pixels, uint16 (pixels, BLOCK), to the address `counts`.
 
     bits: `WordRows`. taps: `Taps`. upcoming: what to prefetch meanwhile (`Prefetch`).
@@ -107,13 +109,13 @@ def popcount_row(bits, taps, counts, pixels, upcoming):
 
 
 @helper
-def _shifted(bits, distance):
+def _shifted(bits, distance) -> WordRows:
     """Rows of words that start `distance` bytes further on."""
     return WordRows(bits.first + distance, bits.second + distance, bits.third + distance, bits.rows, bits.words)
 
 
 @helper
-def popcount_pair(bits, taps, segment, counts, upper, lower):
+def popcount_pair(bits, taps, segment, counts, upper, lower) -> None:
     """Counts of a segment of two output rows, uint16 (2, SEGMENT, BLOCK), to the address `counts`.
 
     bits: `BitRows` that start with the upper row's first. taps: `Taps`. segment: `Segment`. upper, lower: what to

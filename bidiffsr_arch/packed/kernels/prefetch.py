@@ -7,6 +7,8 @@ few at once.
 
 from typing import NamedTuple
 
+from llvmlite.ir import Value
+
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.vector_ir import fetch, int64, offset, procedure, repeat
 
@@ -27,8 +29,8 @@ class Prefetch(NamedTuple):
 
 
 @procedure
-def _fetch(b, lines, upcoming):
-    def one(i, carried):
+def _fetch(b, lines, upcoming) -> None:
+    def one(i, carried) -> list[Value]:
         line = b.mul(i, int64(LINE))
         fetch(b, offset(b, upcoming.source, line))
         fetch(b, offset(b, upcoming.shortcut, b.mul(i, upcoming.step)))
@@ -39,7 +41,7 @@ def _fetch(b, lines, upcoming):
 
 
 @helper
-def prefetch(upcoming, first, lines):
+def prefetch(upcoming, first, lines) -> None:
     """Prefetch `lines` lines from number `first` on."""
     if lines > 0:
         start, step = first * LINE, upcoming.step

@@ -23,13 +23,13 @@ def _bits(b, value, shift, target) -> None:
 
 
 @procedure
-def plain_signs(b, x, shift, bits):
+def plain_signs(b, x, shift, bits) -> None:
     """LANES bits of x + shift."""
     _bits(b, load(b, x), shift, bits)
 
 
 @procedure
-def norm_swish_signs(b, x, gain, bias, shift, value, bits):
+def norm_swish_signs(b, x, gain, bias, shift, value, bits) -> None:
     """value = swish(gain * x + bias), and LANES bits of value + shift."""
     result = swish(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias)))
     store(b, result, value)
@@ -37,13 +37,13 @@ def norm_swish_signs(b, x, gain, bias, shift, value, bits):
 
 
 @procedure
-def norm_swish_vector(b, x, gain, bias, value):
+def norm_swish_vector(b, x, gain, bias, value) -> None:
     """value = swish(gain * x + bias) of LANES channels."""
     store(b, swish(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias))), value)
 
 
 @procedure
-def norm_vector(b, x, gain, bias, value):
+def norm_vector(b, x, gain, bias, value) -> None:
     """value = gain * x + bias of LANES channels."""
     store(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias)), value)
 
@@ -63,7 +63,7 @@ class Channels(NamedTuple):
 
 
 @helper
-def sign_row(x, channels, normalise, values, bits, width):
+def sign_row(x, channels, normalise, values, bits, width) -> None:
     """Bits (and, where `normalise`, values) of `width` pixels.
 
     x, bits: `Strided`. values: address of all channels of all pixels, side by side.

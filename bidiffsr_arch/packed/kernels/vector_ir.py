@@ -8,6 +8,7 @@ kernel is compiled: `b` is LLVM's instruction builder.
 import math
 from collections.abc import Callable
 from functools import partial, update_wrapper
+from typing import Any
 
 import llvmlite.binding
 import numba
@@ -21,9 +22,10 @@ from numba.extending import intrinsic
 
 def _features() -> frozenset[str]:
     """Instruction sets that Numba may use here, LLVM's names."""
-    if numba.config.CPU_FEATURES is not None:
-        return frozenset(name[1:] for name in numba.config.CPU_FEATURES.split(",") if name.startswith("+"))
-    if numba.config.CPU_NAME is not None:
+    config: Any = numba.config
+    if config.CPU_FEATURES is not None:
+        return frozenset(name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+"))
+    if config.CPU_NAME is not None:
         return frozenset()
     return frozenset(name for name, present in llvmlite.binding.get_host_cpu_features().items() if present)
 
@@ -130,6 +132,11 @@ def repeat(
     return results
 
 
+def _untyped(typing: Callable) -> Callable[..., Any]:
+    """`numba.extending.intrinsic` as a type checker should see its result: called with the kernel's arguments."""
+    return intrinsic(typing)
+
+
 def procedure(emit: Callable | None = None, *, returns: types.Type = types.void) -> Callable:
     """Decorator: `emit(b, *operands)`, which writes instructions, becomes a function for Numba kernels.
 
@@ -138,8 +145,8 @@ def procedure(emit: Callable | None = None, *, returns: types.Type = types.void)
     if emit is None:
         return partial(procedure, returns=returns)
 
-    def typing(context, *arguments):
-        def generate(target, b, signature, values):
+    def typing(context: Any, *arguments: types.Type) -> tuple[Any, Callable]:
+        def generate(target: Any, b: IRBuilder, signature: Any, values: Any) -> Value:
             operands = [_operand(target, b, *pair) for pair in zip(signature.args, values, strict=True)]
             result = emit(b, *operands)
             return target.get_dummy_value() if result is None else result
@@ -147,30 +154,33 @@ def procedure(emit: Callable | None = None, *, returns: types.Type = types.void)
         integers = [kind if isinstance(kind, types.BaseNamedTuple) else types.int64 for kind in arguments]
         return returns(*integers), generate
 
-    return intrinsic(update_wrapper(typing, emit, assigned=("__name__", "__doc__"), updated=()))
+    return _untyped(update_wrapper(typing, emit, assigned=("__name__", "__doc__"), updated=()))
 
 
-def _operand(target, b: IRBuilder, kind: types.Type, value: Value):
+def _operand(target: Any, b: IRBuilder, kind: Any, value: Value) -> Any:
     """An argument as `emit` gets it."""
-    if not isinstance(kind, types.BaseNamedTuple):
+    is_struct = isinstance(kind, types.BaseNamedTuple)
+    if not is_struct:
         return value
     fields = zip(cgutils.unpack_tuple(b, value, len(kind)), kind.types, strict=True)
     return kind.instance_class(*(target.cast(b, field, field_kind, types.int64) for field, field_kind in fields))
 
 
-@intrinsic
-def address(context, array):
+def _address(context: Any, array: types.Type) -> tuple[Any, Callable]:
     """Where the data of an array starts, int64."""
 
-    def generate(target, b, signature, values):
+    def generate(target: Any, b: IRBuilder, signature: Any, values: Any) -> Value:
         (kind,) = signature.args
         return b.ptrtoint(target.make_array(kind)(target, b, values[0]).data, I64)
 
     return types.int64(array), generate
 
 
+address = _untyped(_address)
+
+
 @procedure
-def clear(b, address, size):
+def clear(b, address, size) -> None:
     """Zeros. Kernels write by address only: Numba drops an assignment to an array whose later readers go by its
     address.
     """
@@ -178,7 +188,7 @@ def clear(b, address, size):
 
 
 @procedure
-def copy(b, target, source, size):
+def copy(b, target, source, size) -> None:
     """`size` bytes from source to target, which do not overlap."""
     cgutils.raw_memcpy(b, b.inttoptr(target, I8.as_pointer()), b.inttoptr(source, I8.as_pointer()), size, int64(1))
 

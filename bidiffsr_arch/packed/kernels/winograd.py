@@ -8,6 +8,7 @@ takes 144.
 from typing import NamedTuple
 
 import numpy as np
+from llvmlite.ir import Value
 from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
@@ -92,18 +93,18 @@ def _output_line(b, m: list) -> list:
     ]
 
 
-def _pixel(b, grid: Grid, y: int, x: int):
+def _pixel(b, grid: Grid, y: int, x: int) -> Value:
     """Address of a pixel of a grid."""
     return offset(b, offset(b, grid.start, b.mul(grid.row, int64(y))), b.mul(grid.pixel, int64(x)))
 
 
-def _point(b, points: Strided, r: int, q: int):
+def _point(b, points: Strided, r: int, q: int) -> Value:
     """Address of point (r, q) of the 6x6 of a transformed tile."""
     return offset(b, points.start, b.mul(points.step, int64(6 * r + q)))
 
 
 @procedure
-def _input_tile(b, x, points):
+def _input_tile(b, x, points) -> None:
     """``B^T d B`` of a 6x6 tile of LANES channels. x: `Grid`. points: `Strided`, to which 36 vectors are written."""
     columns = [_input_line(b, [load(b, _pixel(b, x, r, q)) for r in range(6)]) for q in range(6)]
     for r in range(6):
@@ -112,7 +113,7 @@ def _input_tile(b, x, points):
 
 
 @procedure
-def _output_tile(b, points, add, shortcut, out, sums):
+def _output_tile(b, points, add, shortcut, out, sums) -> None:
     """``out = A^T m A + add + shortcut`` for a 4x4 tile of LANES channels, and the sums of out.
 
     points: `Strided`, the 36 vectors m. add: address. shortcut, out: `Grid`. sums: `Sums`, to which is added.
@@ -129,7 +130,7 @@ def _output_tile(b, points, add, shortcut, out, sums):
 
 
 @helper
-def _normalised_row(x, channels, gain, bias, line, width):
+def _normalised_row(x, channels, gain, bias, line, width) -> None:
     """line = swish(gain * x + bias) of a row of `width` pixels; all are addresses and counts."""
     vectors = channels // LANES
     for i in range(width * vectors):
@@ -163,7 +164,7 @@ _scratch_from = helper(scratch_from)
 
 
 @helper
-def _store_tile(points, add, shortcut, target, tile, ty, tx, size):
+def _store_tile(points, add, shortcut, target, tile, ty, tx, size) -> None:
     """Results of one tile, all channels; a tile that extends beyond the border goes through 4x4 pixels of scratch.
 
     points: `Strided`, from the tile's first channel on. tile: address of the scratch.
@@ -212,7 +213,7 @@ def _store_tile(points, add, shortcut, target, tile, ty, tx, size):
 
 
 @helper
-def _prefetch_part(x, s, target, ty, tx, tiles, point, part, parts):
+def _prefetch_part(x, s, target, ty, tx, tiles, point, part, parts) -> None:
     """While products of point `point` are formed, prefetch a part of what comes: the rows of x that the next row of
     tiles adds, and these tiles' shortcut and results. Four points share a row.
     """
@@ -235,7 +236,7 @@ def _prefetch_part(x, s, target, ty, tx, tiles, point, part, parts):
 
 
 @helper
-def _input_rows(x, normalise, gain, bias, ty, kept, rows):
+def _input_rows(x, normalise, gain, bias, ty, kept, rows) -> None:
     """The six input rows of a row of tiles, without the first `kept`, which are there already; zeros outside.
 
     rows: `Strided`, of the first row's first column, which lies outside of the image.
@@ -255,7 +256,7 @@ def _input_rows(x, normalise, gain, bias, ty, kept, rows):
 
 
 @kernel
-def winograd(x, normalise, gain, bias, weights, add, shortcut, target, scratch):
+def winograd(x, normalise, gain, bias, weights, add, shortcut, target, scratch) -> None:
     """Convolution of a map (H, W, C), or of swish(gain * x + bias) of it, plus `add` per channel and a map.
 
     weights: of `winograd_weights`. shortcut: `binary_conv.Shortcut`. target: `binary_conv.Target`, with one row of sums

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.psnr import psnr_y
 from bidiffsr_arch.plots.probe import as_image, as_tensor
+from bidiffsr_arch.upscale.direct import DirectNetwork
 from bidiffsr_arch.upscale.upscaler import Upscaler
 
 CELL = 2.6  # inches
@@ -24,8 +26,13 @@ def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
 
     Args:
         photograph: high-resolution image, uint8 (H, W, 3), sides multiples of the scale and of the network's multiple.
+    Raises:
+        InputError: the network does not diffuse.
     """
-    process, states = upscaler.super_resolution, []
+    process, network = upscaler.super_resolution, upscaler.network
+    if process is None or isinstance(network, DirectNetwork):
+        raise InputError("expected a diffusion network for a trajectory, got one without diffusion; use plot strip")
+    states: list[Tensor] = []
     condition = process.inward(enlarge(as_tensor(imresize(photograph, 1 / upscaler.scale)), upscaler.scale))
     condition = condition.to(upscaler.device)
     generator = torch.Generator().manual_seed(upscaler.seed)
@@ -34,7 +41,7 @@ def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
 
     def predict(x_t: Tensor, time: Tensor) -> Tensor:
         states.append(x_t)
-        return upscaler.network(x_t, condition, time)
+        return network(x_t, condition, time)
 
     x0 = process.diffusion.sample(predict, noise, [generator], steps=upscaler.steps)
 
