@@ -126,3 +126,20 @@ def test_both_the_references_and_diffusers_names_are_known():
     ):
         read = BetaSchedule.read(dict(zip(names, values, strict=True)))
         assert (read.n_timestep, read.schedule, read.linear_start, read.linear_end) == values
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_noise_levels_between_timesteps_lie_between_theirs(prediction_type):
+    diffusion = diffusion_of("noise_level", prediction_type=prediction_type)
+    x0, noise, time = torch.rand(4, 3, 2, 2), torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 1000, 1999])
+    for between, levels in ((0.0, diffusion.abar(time).sqrt()), (1.0, diffusion.abar((time - 1).clamp(0)).sqrt())):
+        x_t, level, target = diffusion.training_sample(x0, noise, time, torch.full((4,), between))
+        levels[0] = levels[0] if between == 0 else 1.0  # no noise at all before the first timestep
+        torch.testing.assert_close(level, levels)
+        signal, sigma = level[:, None, None, None], (1 - level**2).clamp(0).sqrt()[:, None, None, None]
+        torch.testing.assert_close(x_t, signal * x0 + sigma * noise, atol=1e-4, rtol=1e-4)
+        wanted = dict(epsilon=noise, sample=x0, v_prediction=signal * noise - sigma * x0)[prediction_type]
+        torch.testing.assert_close(target, wanted, atol=1e-3, rtol=1e-3)
+    discrete = diffusion.training_sample(x0, noise, time)
+    for got, wanted in zip(diffusion.training_sample(x0, noise, time, torch.zeros(4)), discrete, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from numbers import Real
@@ -34,6 +34,7 @@ class Row:
 
     @property
     def difference(self) -> float | None:
+        """Got less expected."""
         return None if self.got is None else self.got - self.expected
 
 
@@ -134,7 +135,7 @@ def table(rows: list[Row]) -> str:
     )
 
 
-def report_writer(report: str | None):
+def report_writer(report: str | None) -> Callable[[list[Row], list[Row]], None] | None:
     """The function `write(rows, failed)` for a report of that name, None for no report.
 
     Raises:

@@ -22,6 +22,7 @@ EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """BasicSR's arguments, and what is checked or refused beforehand."""
     add_basicsr_arguments(parser)
     add_plugin_argument(parser)
     parser.add_argument(

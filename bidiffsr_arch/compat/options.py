@@ -59,6 +59,7 @@ def _from_command_line() -> tuple[argparse.Namespace, OrderedDict]:
     parser = argparse.ArgumentParser()
     add_basicsr_arguments(parser)
     args = parser.parse_args()
+    args.launcher = chosen_launcher(args.launcher)
     return args, load_options(args.opt, args.force_yml)
 
 
@@ -103,7 +104,6 @@ def command_line() -> bool:
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
         args, wanted = _handed.get() or _from_command_line()
-        args.launcher = chosen_launcher(args.launcher)
         lists = _without_lists(wanted)
         command, reader = sys.argv, options.ordered_yaml
         sys.argv = [command[0], *stock_arguments(args, _readable(args.opt, wanted))]

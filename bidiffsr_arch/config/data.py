@@ -22,7 +22,7 @@ class IOBackend(Struct):
     client_cfg: Text | None = Field(None, description="of `memcached`")
     sys_path: Text | None = Field(None, description="of `memcached`: where its Python client is")
 
-    def relations(self) -> Iterator[str]:
+    def _relations(self) -> Iterator[str]:
         if self.type == "memcached" and not (self.server_list_cfg and self.client_cfg):
             yield "expected server_list_cfg and client_cfg in io_backend: of type memcached, found none"
 
@@ -60,7 +60,7 @@ class PairedDataset(Dataset, extra="forbid"):
     scale: Items | None = Field(None, description="set from the top level")
     phase: Text | None = Field(None, description="set from the block's name")
 
-    def relations(self) -> Iterator[str]:
+    def _relations(self) -> Iterator[str]:
         gt, lq = self.dataroot_gt, self.dataroot_lq
         if isinstance(gt, list) or isinstance(lq, list):
             if not (isinstance(gt, list) and isinstance(lq, list) and len(gt) == len(lq)):

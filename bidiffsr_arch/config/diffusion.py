@@ -59,7 +59,7 @@ class BetaSchedule(Struct, extra="allow"):
     is_guidance: bool = Field(False, description="the reference's key, always `false`")
     guidance_scale: Number = Field(7.5, description="the reference's key, without effect")
 
-    def relations(self) -> Iterator[str]:
+    def _relations(self) -> Iterator[str]:
         if self.is_guidance:
             yield (
                 "expected beta_schedule: is_guidance: false, got true: classifier-free guidance needs a network that "
@@ -102,8 +102,8 @@ class Trained(Scaled):
         "timestep", description="what the network is told: t, or the noise level sqrt(abar_t) (SR3's checkpoints)"
     )
 
-    def relations(self) -> Iterator[str]:
-        yield from super().relations()
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
         if self.residual_scale == 0:
             yield "expected residual_scale other than 0, got 0"
         if self.data_range[0] == self.data_range[1]:
@@ -127,7 +127,7 @@ class Description(Trained):
     source: str = Field("", description="name of the checkpoint that was packed")
     source_sha256: str = Field("", description="digest of that checkpoint")
     params: str = Field("", description="which of its networks: `params` or `params_ema`")
-    about: dict[str, Any] = Field({}, description="title, author, licence, date, data and results, see `description`")
+    about: dict[str, Any] = Field({}, description="what people want to know, see `bidiffsr_arch.description`")
 
     def __init__(self, network_g: dict[str, Any], **further: Any) -> None:
         super().__init__(network_g=network_g, **further)

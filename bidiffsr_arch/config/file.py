@@ -46,6 +46,7 @@ class AnyFile(Scaled, extra="allow"):
     name: Text = Field(description="name of the experiment and its folder")
     model_type: Text = Field(description="`BIDiffSRModel`, `BicubicModel`, or a model of BasicSR or another package")
     num_gpu: Gpus = Field(description="number of GPUs; `auto`: all; 0: the CPU")
+    plugins: list[Text] | None = Field(None, description="packages to import that register networks or models")
     datasets: dict[str, Dataset]
     network_g: Network | None = None
     beta_schedule: dict[str, Any] | None = None
@@ -55,10 +56,9 @@ class AnyFile(Scaled, extra="allow"):
     logger: dict[str, Any] | None = None
     dist_params: dict[str, Any] | None = None
     expected: dict[str, Any] | None = None
-    plugins: list[Text] | None = Field(None, description="modules that register further classes with BasicSR")
 
-    def relations(self) -> Iterator[str]:
-        yield from super().relations()
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
         if self.network_g is None and self.model_type not in MODELS_WITHOUT_NETWORK:
             yield "expected the key network_g, found none; see `basicsr options`"
         if not self.train and not self.val:
@@ -96,8 +96,8 @@ class OptionFile(AnyFile):
         None, description="numbers that `basicsr test --check` compares with, by data set and metric"
     )
 
-    def relations(self) -> Iterator[str]:
-        yield from super().relations()
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
         for phase, data in self.paired().items():
             if phase == "train" and data.gt_size and data.gt_size % self.scale:
                 yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {data.gt_size}"
@@ -155,8 +155,8 @@ class DiffusionOptions(Trained):
         description="training with `time_input: noise_level`: the levels of the timesteps, or any between two (SR3)",
     )
 
-    def relations(self) -> Iterator[str]:
-        yield from super().relations()
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
         if self.noise_level_sampling == "uniform" and self.time_input != "noise_level":
             yield f"expected time_input: noise_level with noise_level_sampling: uniform, got {self.time_input}"
         steps = ((self.network_g and self.network_g.model_extra) or {}).get("total_step")

@@ -18,7 +18,7 @@ RELATION = "relation"
 class Struct(BaseModel):
     """A block of options. Fields have types, bounds, defaults and descriptions; unknown keys are refused.
 
-    What must hold between values is yielded by `relations`, one sentence for each that does not.
+    What must hold between values is yielded by `_relations`, one sentence for each that does not.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
@@ -58,13 +58,13 @@ class Struct(BaseModel):
         aliases = [field.validation_alias.choices for field in cls.model_fields.values() if field.validation_alias]
         return {*cls.model_fields, *(alias for choices in aliases for alias in choices)}
 
-    def relations(self) -> Iterator[str]:
+    def _relations(self) -> Iterator[str]:
         """What does not hold between the values."""
         yield from ()
 
     @model_validator(mode="after")
     def _hold(self: Own, info: ValidationInfo) -> Own:
-        if broken := list(self.relations()):
+        if broken := list(self._relations()):
             raise PydanticCustomError(RELATION, "{sentences}", {"sentences": "; ".join(broken)})
         return self
 

@@ -56,7 +56,7 @@ class Scheduler(Struct, extra="allow"):
     restart_weights: list[Number] = Field([1], description="what multiplies the rate from each restart on")
     eta_min: FromZero = Field(0, description="of `CosineAnnealingRestartLR`: the lowest rate")
 
-    def relations(self) -> Iterator[str]:
+    def _relations(self) -> Iterator[str]:
         name = {"CosineAnnealingRestartLR": "periods", "MultiStepLR": "restarts", "MultiStepRestartLR": "restarts"}
         parts = getattr(self, name[self.type]) if self.type in name else None
         if parts is not None and len(parts) != len(self.restart_weights):
@@ -72,28 +72,25 @@ class TimestepWeights(Struct):
     uniform: FromZero = Field(0, description="weight of any timestep, all alike")
     sampler: FromZero = Field(0, description="weight of those at which the sampler calls the network, all alike")
 
-    def relations(self) -> Iterator[str]:
+    def _relations(self) -> Iterator[str]:
         if not self.uniform + self.sampler:
             yield "expected a weight above 0 in train: timestep_weighting, got none"
 
 
-class FromTeacher(Struct):
-    """A trained network that the one in training learns from."""
+class Distill(Struct):
+    """Few-step sampling learned from a trained network's sampling in many steps; see `training.teacher`."""
 
-    path: Text = Field(description="the teacher's weights: a `.pth` of training or a packed `.safetensors`")
-    options: Text | None = Field(None, description="option file of a `.pth`, if it does not lie beside it")
-
-
-class Distill(FromTeacher):
-    """Few-step sampling learned from the results of many steps (SinSR, Wang et al. 2024)."""
-
-    steps: Steps | None = Field(None, description="the teacher's sampling steps; `~`: what its options say")
+    path: Text = Field(description="the trained network, a `.pth` or a packed `.safetensors`")
+    options: Text | None = Field(None, description="its option file, where it does not lie beside a `.pth`")
+    steps: Steps | None = Field(None, description="its sampling steps; what its options say if `~`")
 
 
-class TeacherOptions(FromTeacher):
-    """A network of the same diffusion whose predictions are part of the target."""
+class TeacherBlock(Struct):
+    """A better network of the same diffusion, whose predictions are part of the target; see `training.teacher`."""
 
-    weight: Weight = Field(0.5, description="share of the teacher's prediction in the target; the rest is the truth")
+    path: Text = Field(description="that network, a `.pth` or a packed `.safetensors`")
+    options: Text | None = Field(None, description="its option file, where it does not lie beside a `.pth`")
+    weight: Weight = Field(0.5, description="its share of the target")
 
 
 class Objective(Step):
@@ -102,12 +99,12 @@ class Objective(Step):
     timestep_weighting: TimestepWeights | None = Field(
         None, description="how often timesteps are drawn, as in `{uniform: 1, sampler: 3}`; `~`: all alike"
     )
-    distill: Distill | None = Field(None, description="learn few-step sampling from a teacher's many steps")
-    teacher: TeacherOptions | None = Field(None, description="learn from a teacher's predictions, too")
+    distill: Distill | None = Field(None, description="learn a trained network's many sampling steps in few")
+    teacher: TeacherBlock | None = Field(None, description="learn from the predictions of a better network, too")
     pixel_opt: dict[str, Any] | None = Field(None, description="the loss, such as `{type: L1Loss}`")
     perceptual_opt: dict[str, Any] | None = Field(None, description="BasicSR's perceptual loss, for models of images")
 
-    def relations(self) -> Iterator[str]:
+    def _relations(self) -> Iterator[str]:
         for name in ("pixel_opt", "perceptual_opt"):
             if (getattr(self, name) or {}).get("reduction") == "none":
                 yield f"expected train: {name}: reduction: mean or sum, got none: a step needs one number"
@@ -124,8 +121,8 @@ class Train(Objective):
         0, description="average of parameters and buffers, for validation and tests, saved as `params_ema`; 0: none"
     )
 
-    def relations(self) -> Iterator[str]:
-        yield from super().relations()
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
         schedule, steps = self.scheduler, self.scheduler.type in ("MultiStepLR", "MultiStepRestartLR")
         if schedule.type == "CosineAnnealingRestartLR" and sum(schedule.periods) < self.total_iter - 1:
             yield (
@@ -180,7 +177,7 @@ class Kept(Struct):
     keep_newest: Items | None = Field(None, description="number of newest checkpoints that are kept; `~`: all")
     keep_best: Text | None = Field(None, description="metric by which the best checkpoint is kept, too")
 
-    def relations(self) -> Iterator[str]:
+    def _relations(self) -> Iterator[str]:
         if self.keep_best is not None and self.keep_newest is None:
             yield "expected logger: keep_newest beside keep_best, got none: nothing would be deleted"
 

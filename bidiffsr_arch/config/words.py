@@ -51,6 +51,8 @@ def _bounds(schema: Schema) -> str:
         return f" from {low:g} to {high:.12g}"
     if low is not None and below is not None:
         return f" from {low:g} to below {below:g}"
+    if above is not None and high is not None:
+        return f" above {above:g} and at most {high:g}"
     if low is not None:
         return f" from {low:g} on"
     return "" if above is None else f" above {above:g}"

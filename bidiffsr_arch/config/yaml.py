@@ -9,6 +9,7 @@ import os
 import re
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -22,7 +23,8 @@ class Replacement(OrderedDict):
 class OptionLoader(yaml.SafeLoader):
     """YAML's safe loader with ordered mappings, YAML 1.2's floats, and no duplicate keys."""
 
-    def construct_object(self, node: yaml.Node, deep: bool = False):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """As PyYAML's, with one kind of error for values that cannot be read."""
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as error:  # how PyYAML meets `!!int x`, `!!bool x`, 2024-13-45
@@ -31,6 +33,7 @@ class OptionLoader(yaml.SafeLoader):
             ) from error
 
     def mapping(self, node: yaml.MappingNode, kind: type[OrderedDict] = OrderedDict) -> OrderedDict:
+        """A mapping in its order, whose keys are texts and stand there once."""
         if not isinstance(node, yaml.MappingNode):
             raise yaml.constructor.ConstructorError(None, None, "expected a mapping", node.start_mark)
         seen = set()
@@ -51,9 +54,11 @@ class OptionLoader(yaml.SafeLoader):
                     for key, value in node.value)  # fmt: skip
 
     def replacement(self, node: yaml.MappingNode) -> Replacement:
+        """A mapping with the tag `!replace`."""
         return self.mapping(node, Replacement)
 
     def refuse(self, node: yaml.Node) -> None:
+        """Any other tag is refused."""
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
         problem = f"the tag {tag} is refused, an option file holds data only; remove it"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
@@ -70,14 +75,15 @@ OptionLoader.add_implicit_resolver(
 class OptionDumper(yaml.SafeDumper):
     """Writes options in their order, so that any YAML reader (stock BasicSR's, too) gets the same values."""
 
-    def ignore_aliases(self, data) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write everything out, also what stands at two places."""
         return True
 
 
 OptionDumper.add_multi_representer(OrderedDict, lambda dumper, data: dumper.represent_dict(data.items()))
 
 
-def parse(text: str, source: str):
+def parse(text: str, source: str) -> Any:
     """The value of a YAML text; `source` names it in an error."""
     try:
         return yaml.load(text, Loader=OptionLoader)  # noqa: S506 (a subclass of SafeLoader)

@@ -29,8 +29,8 @@ from bidiffsr_arch.training.validation import ValidatedSRModel
 class BIDiffSRModel(ValidatedSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
-    Its options beside SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Objective`. With ``val:
-    packed: true``, or a packed file as ``path: pretrain_network_g``, inference is packed (`bidiffsr_arch.packed`).
+    Its options beside SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Step`. With ``val: packed:
+    true``, or a packed file as ``path: pretrain_network_g``, inference is packed (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
@@ -40,14 +40,13 @@ class BIDiffSRModel(ValidatedSRModel):
     sample_indices: Sequence[SampleIndex] = ()
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        options = _checked(opt)
+        self.options = options = _checked(opt)
         self.super_resolution = SuperResolution(options)
         self.diffusion = self.super_resolution.diffusion
         self.one_time = options.timestep_sampling == "batch"
         self.channels = opt["network_g"].get("out_channel", 3)
         self.any_noise_level = options.noise_level_sampling == "uniform"
         self.stepping = Stepping(options.train or Step())
-        self.trained = options
         self.timestep_weighting = TimestepWeighting(options.train and options.train.timestep_weighting, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
@@ -57,9 +56,9 @@ class BIDiffSRModel(ValidatedSRModel):
     def init_training_settings(self) -> None:
         """As BasicSR's, with teachers where the options name them."""
         super().init_training_settings()
-        distill, teacher = self.trained.train.distill, self.trained.train.teacher
-        self.distillation = Distillation(distill, self.opt["scale"], self.device) if distill else None
-        self.teacher = Teacher(teacher, self.trained, self.device) if teacher else None
+        train, scale = self.options.train, self.options.scale
+        self.distillation = Distillation(train.distill, scale, self.device) if train.distill else None
+        self.teacher = Teacher(train.teacher, self.options, self.device) if train.teacher else None
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -147,7 +146,7 @@ class BIDiffSRModel(ValidatedSRModel):
         super().feed_data(data)
         for name in ("lq", "gt"):
             if getattr(self, name, self.lq).shape[1] == 1:
-                setattr(self, name, getattr(self, name).expand(-1, self.channels, -1, -1))
+                setattr(self, name, getattr(self, name).repeat(1, self.channels, 1, 1))
         self.sample_indices = sample_indices(data)
         same_size = "gt" in data and self.lq.shape == self.gt.shape
         self.condition = self.lq if same_size else enlarge(self.lq, self.opt["scale"])
@@ -159,13 +158,12 @@ class BIDiffSRModel(ValidatedSRModel):
         gt = self.gt if self.distillation is None else self.distillation.result(self.condition, noise)
         condition, gt = map(self.super_resolution.inward, (self.condition, gt))
         x0 = self.super_resolution.clean(gt, condition)
-        x_t, network_time, target = self.diffusion.training_sample(
-            x0, noise, time, self._draw_between(x0, current_iter)
-        )
-        inputs = [x_t, condition, network_time]
+        x_t, time, target = self.diffusion.training_sample(x0, noise, time, self._draw_between(x0, current_iter))
+
+        inputs = [x_t, condition, time]
         if self.teacher is not None:
             target = self.teacher.blend(target, *inputs)
-        self.group_parameters.begin(network_time)
+        self.group_parameters.begin(time)
         loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target, self.group_parameters)
 
         self.log_dict = self.reduce_loss_dict(OrderedDict(l_pix=loss))

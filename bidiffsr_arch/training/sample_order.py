@@ -17,7 +17,7 @@ import torch
 from basicsr.data.data_sampler import EnlargedSampler
 from torch.utils.data import Dataset, get_worker_info
 
-# Purposes of a sample's seeds: crop and augmentation; timestep and noise; noise level.
+# Purposes of a sample's seeds: crop and augmentation; timestep and noise; a noise level between timesteps.
 DATA, DIFFUSION, NOISE_LEVEL = range(3)
 KEY = "sample_index"
 

@@ -51,7 +51,7 @@ def _wrong_perceptual_loss(file: OptionFile) -> Iterator[str]:
         return
     import torchvision
     from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
-    from basicsr.losses import PerceptualLoss
+    from basicsr.losses.basic_loss import PerceptualLoss
 
     default = inspect.signature(PerceptualLoss).parameters["vgg_type"].default
     name = file.train.perceptual_opt.get("vgg_type", default)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.config.diffusion import Trained
-from bidiffsr_arch.config.training import Distill, FromTeacher, TeacherOptions
+from bidiffsr_arch.config.training import Distill, TeacherBlock
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
 
 
-def _load(block: FromTeacher, scale: int, device: torch.device, name: str) -> Weights:
+def _load(block: Distill | TeacherBlock, scale: int, device: torch.device, name: str) -> Weights:
     """The teacher of `train: {name}:`, frozen."""
     weights = load_weights(block.path, block.options)
     if weights.scale != scale:
@@ -26,12 +26,16 @@ def _load(block: FromTeacher, scale: int, device: torch.device, name: str) -> We
     return weights
 
 
-def _meaning(trained: Trained) -> dict[str, Any]:
+def _meaning(super_resolution: SuperResolution) -> dict[str, Any]:
     """The options that decide what a prediction means."""
+    diffusion = super_resolution.diffusion
     schedule = ("schedule", "n_timestep", "linear_start", "linear_end", "prediction_type")
     return {
-        **{name: getattr(trained, name) for name in ("diffuse", "residual_scale", "data_range", "time_input")},
-        **{name: getattr(trained.beta_schedule, name) for name in schedule},
+        "diffuse": "residual" if super_resolution.residual else "image",
+        "residual_scale": super_resolution.residual_scale,
+        "data_range": [super_resolution.black, super_resolution.white],
+        "time_input": diffusion.time_input,
+        **{name: getattr(diffusion.schedule, name) for name in schedule},
     }
 
 
@@ -44,8 +48,8 @@ class Distillation:
     the student's few timesteps alone with ``timestep_weighting: {sampler: 1}``.
 
     Args:
-        block: an option file's ``train: distill``. The teacher may be another network and have another range of values
-            than the student's; its sampler should draw no noise on its way, as DDIM.
+        block: the teacher's file, and its sampling steps. It may be another network and have another range of values
+            than the student's. Its sampler should draw no noise on its way, as DDIM.
         scale: the student's.
         device: where the student is trained.
     Raises:
@@ -68,17 +72,18 @@ class Teacher:
     """A better network of the same diffusion, such as one in full precision, whose predictions are part of the target.
 
     Args:
-        block: an option file's ``train: teacher``.
+        block: the teacher's file, and its share of the target; the rest is the truth.
         student: what the student is trained to do.
         device: where the student is trained.
     Raises:
         InputError: no such file, or a teacher that predicts something else.
     """
 
-    def __init__(self, block: TeacherOptions, student: Trained, device: torch.device) -> None:
+    def __init__(self, block: TeacherBlock, student: Trained, device: torch.device) -> None:
         self.weights = _load(block, student.scale, device, "teacher")
         self.weight = block.weight
-        theirs, wanted = _meaning(Trained.part_of(self.weights.options)), _meaning(student)
+        own = Trained.part_of(self.weights.options)
+        theirs, wanted = (_meaning(SuperResolution(trained)) for trained in (own, student))
         for name in wanted:
             if theirs[name] != wanted[name]:
                 raise InputError(
