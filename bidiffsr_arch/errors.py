@@ -12,6 +12,12 @@ class InputError(ValueError):
     """The user's input is wrong. The message is one line: expected, got, what to do. Exit status 2."""
 
 
+class UnknownName(InputError, KeyError):
+    """A name that no registry has; a KeyError, too, since BasicSR's registries raise one, which plugins catch."""
+
+    __str__ = ValueError.__str__  # KeyError would show the message in quotes
+
+
 class CheckFailed(RuntimeError):
     """A check that the user asked for has failed. The message is one line. Exit status 1."""
 

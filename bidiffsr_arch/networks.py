@@ -8,7 +8,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bidiffsr_arch import archs
-from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch import archs, description, hub
+from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.plugins import failed_plugins, load_plugins
+from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
 
 CHECKPOINT, SAFETENSORS = ".pth", ".safetensors"
 # Where a checkpoint may keep its parameters, in order of preference.
@@ -61,7 +61,8 @@ def is_direct(network: Callable) -> bool:
     """Whether a network is a function of the image alone, not one of (x_t, condition, time)."""
     function = network.forward if isinstance(network, nn.Module) else network
     parameters = inspect.signature(function).parameters.values()
-    return sum(parameter.default is parameter.empty for parameter in parameters) == 1
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return sum(parameter.default is parameter.empty for parameter in positional) == 1
 
 
 def find_architecture(name: Any) -> type[nn.Module]:
@@ -190,15 +191,18 @@ def load_weights(path: str | Path, option_file: str | Path | None = None, packed
 
     Args:
         path: a ``.pth`` written by training or a ``.safetensors`` of float parameters, or a ``.safetensors`` written by
-            `basicsr pack`, which is recognised by its content.
-        option_file: what a checkpoint was trained with; if None, the file that training stored beside it, see
-            `stored_options`. A packed network brings its own options.
+            `basicsr pack`, which is recognised by its content; a folder that has them in the Hub's layout; or
+            ``hf://OWNER/NAME``, see `hub.local`.
+        option_file: what a checkpoint was trained with; if None, what the file says of itself, the folder's
+            config.json, or the file that training stored beside it, see `stored_options`. A packed network brings its
+            own options.
         packed: whether to compute with 1-bit weights; None for as the file is.
     Raises:
         InputError: no such file, not weights, weights of another network or scale, or options that are missing or
             wrong.
     """
-    path = Path(path).expanduser()
+    path = hub.local(path)
+    path = hub.weights_in(path) if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"expected weights at {path}, found no such file; give --weights a .pth or .safetensors")
     if path.suffix not in (CHECKPOINT, SAFETENSORS):
@@ -242,7 +246,7 @@ def _content(path: Path) -> Mapping[str, Any]:
     """The dictionary in a checkpoint, on the CPU."""
     try:
         if path.suffix == SAFETENSORS:
-            content: Any = load_file(path)
+            content: Any = {name: tensor for name, tensor in load_file(path).items() if name != description.TENSOR}
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -268,17 +272,33 @@ def _without_prefixes(tensors: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]
     return tensors
 
 
+def described_options(path: Path) -> Mapping[str, Any] | None:
+    """What a checkpoint, or config.json beside ``model.safetensors``, says of the network; None if they do not.
+
+    Raises:
+        InputError: the two say different things.
+    """
+    own = description.read_description(path) if path.suffix == SAFETENSORS else _content(path).get(description.KEY)
+    config = hub.read_config(path.parent) if path.name == hub.WEIGHTS else None
+    if own and config and own != config:
+        raise InputError(f"expected {hub.CONFIG} and {path} to say the same, they differ; write both anew")
+    found = own or config
+    return found if isinstance(found, Mapping) else None
+
+
 def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | None) -> Weights:
-    chosen = option_file or stored_options(path)
+    options = None if option_file else described_options(path)
+    chosen = path if options else option_file or stored_options(path)
     if chosen is None:
         raise InputError(
             f"expected the options that {path} was trained with, found none beside it; give them with -opt"
         )
-    options = load_options(chosen)
-    if not options.get("network_g") or options.get("scale") is None:
+    options = options or load_options(chosen)
+    if not isinstance(options.get("network_g"), Mapping) or options.get("scale") is None:
         raise InputError(f"{chosen}: expected `network_g:` and `scale:`, as a network is trained with, found none")
     if option_file is not None:
         _refuse_other_scale(path, option_file, options["scale"])
+    import_plugins((), options)
     network = build_network(options["network_g"])
     load_parameters(network, path, options=chosen)
     multiple = getattr(network.eval(), "multiple", 1)
@@ -290,10 +310,11 @@ def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | 
 
 
 def _refuse_other_scale(path: Path, option_file: str | Path, scale: int) -> None:
-    """A checkpoint does not know its scale; the options that it was trained with do, where they lie beside it."""
+    """An option file's scale has to be that of the checkpoint, where that is known."""
     try:
         beside = stored_options(path)
-        trained = load_options(beside).get("scale") if beside else None
+        known = described_options(path) or (load_options(beside) if beside else {})
+        trained = known.get("scale")
     except InputError:
         return
     if trained is not None and trained != scale:
@@ -307,8 +328,8 @@ def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None
         raise InputError(f"expected a .pth to compute in float, got the packed network {path}; leave --float out")
     if option_file is not None:
         raise InputError(f"expected no -opt with {path}: a packed network brings its own options")
-    network, description = load_packed(path)
-    options = {name: value for name, value in asdict(description).items() if value is not None}
+    network, said = load_packed(path)
+    options = {name: value for name, value in said.model_dump(exclude_unset=True).items() if value is not None}
     if "scale" not in options:
         raise InputError(f"expected {path} to say its scale, it does not; pack it again with `basicsr pack`")
     if "steps" in options and not is_direct(network):

@@ -3,10 +3,13 @@
 They are found by the entry-point group ``basicsr.plugins``, or named by ``--plugin`` and an option file's ``plugins:``.
 """
 
+import argparse
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
 from bidiffsr_arch.errors import InputError
 
@@ -38,25 +41,41 @@ def failed_plugins() -> dict[str, str]:
     return dict(_failed or {})
 
 
-def import_plugins(modules: Iterable[str]) -> None:
-    """Import the modules that a user names, as ``hat.archs`` or ``my_networks``, also from the current directory.
+def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+    """``--plugin MODULE``, for commands that read option files."""
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE",
+        help="import a package that registers networks or models, as in --plugin hat; may be given several times",
+    )  # fmt: skip
 
+
+def import_plugins(arguments: Iterable[str], options: Mapping[str, Any]) -> None:
+    """Import the modules that a user names, as ``hat`` or ``my_networks.archs``.
+
+    Args:
+        arguments: those of ``--plugin``, which are looked for in the current folder, too.
+        options: an option file's; those of its ``plugins`` have to be installed, as files come from elsewhere.
     Raises:
         InputError: a module cannot be imported; it is named.
     """
-    for module in modules:
-        here = "" not in sys.path
-        if here:
-            sys.path.append("")
-        try:
-            import_module(module)
-        except Exception as error:  # another package's import may raise anything
-            raise InputError(
-                f"plugin {module} cannot be imported: {_line(error)}; install it, or correct its name"
-            ) from error
-        finally:
-            if here:
-                sys.path.remove("")
+    named, listed = list(arguments), options.get("plugins") or ()
+    if isinstance(listed, str) or not all(isinstance(module, str) for module in listed):
+        raise InputError(f"expected plugins: to be a list of modules, as in [hat], got {listed!r}")
+    for module in listed:
+        _import(module)
+    if named and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for good, as loader workers import the module again
+    for module in named:
+        _import(module)
+
+
+def _import(module: str) -> None:
+    try:
+        import_module(module)
+    except Exception as error:  # another package's import may raise anything
+        raise InputError(
+            f"plugin {module} cannot be imported: {_line(error)}; install it, or correct its name"
+        ) from error
 
 
 def _line(error: Exception) -> str:

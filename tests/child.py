@@ -26,5 +26,5 @@ def run_code(
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )

@@ -1,4 +1,4 @@
-"""Each patch of BasicSR: the defect in the stock function, then the patched one. Option files and data have own files."""
+"""Patches of BasicSR: the defect in the stock function, then the patched one. Option files and data have own files."""
 
 import importlib
 import inspect

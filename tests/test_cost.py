@@ -16,7 +16,7 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import nn
 
-from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet, norm_swish
+from bidiffsr_arch.archs import BBCUNet, BIDiffSRUNet, SR3UNet, norm_swish
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, convolve, rprelu
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.cli import cost as command
@@ -225,6 +225,18 @@ def test_counts_each_binarizer_by_hand(binarizer: str, params_fp: int, ops_fp: i
     assert (cost.ops_fp, cost.ops_binary) == (ops_fp, 6 * 4 * 9 * 35)
     assert cost.params == params_fp + 6 * 4 * 9 / 32
     assert cost.ops == ops_fp + 6 * 4 * 9 * 35 / 64
+    assert cost.uncounted == {}
+
+
+def test_counts_the_network_without_diffusion_by_hand() -> None:
+    """Width 8, 2 blocks of two convolutions, x4: four convolutions before each of two PixelShuffles."""
+    cost = count_cost(BBCUNet(num_feat=8, num_block=2, upscale=4), (5, 7))
+    assert cost.inputs == ((1, 3, 5, 7),)
+    binary, pixels = 8 * 8 * 9, 5 * 7
+    assert cost.params_fp == (3 * 8 * 9 + 8) + (4 + 4 + 4) * 4 * 8 + (8 * 3 * 9 + 3)
+    assert cost.params_binary == (4 + 4 + 4) * binary
+    assert cost.ops_fp == 3 * 8 * 9 * pixels + 8 * 3 * 9 * 16 * pixels + 4 * 3 * 16 * pixels  # bilinear: 4 an output
+    assert cost.ops_binary == (4 + 4 + 4 * 4) * binary * pixels
     assert cost.uncounted == {}
 
 

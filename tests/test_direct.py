@@ -66,6 +66,8 @@ def test_the_result_is_the_networks_one_call():
     np.testing.assert_array_equal(upscaler(image), expected)
     with pytest.raises(InputError, match="got sampler DDIM"):
         bidiffsr_arch.Upscaler(Weights(network, {"scale": 2}, 1), sampler="DDIM")
+    with pytest.raises(InputError, match="for beta_schedule, got BBCUNet"):
+        bidiffsr_arch.Upscaler(Weights(network, {"scale": 2, "beta_schedule": {"n_timestep": 10}}, 1))
 
 
 @pytest.mark.parametrize(("height", "width"), [(5, 3), (40, 33), (64, 64)])
@@ -86,4 +88,5 @@ def test_tiles_are_blended_without_a_seam(height, width):
 
 def test_which_networks_are_direct(tiny_network):
     assert is_direct(BBCUNet(**NETWORK)) and not is_direct(tiny_network)
+    assert not is_direct(lambda *arguments: arguments[0])
     assert not Weights(tiny_network, {"scale": 2}, 2).is_direct  # its schedule is the default one

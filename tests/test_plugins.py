@@ -2,7 +2,6 @@
 
 import sys
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 
 import pytest
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -26,6 +25,7 @@ def package(tmp_path, monkeypatch):
     """A folder with a module that registers a network, from which commands are started."""
     (tmp_path / "late_networks.py").write_text(NETWORK)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
     sys.modules.pop("late_networks", None)
     ARCH_REGISTRY._obj_map.pop("LateNetwork", None)
@@ -67,14 +67,27 @@ def test_own_networks_need_no_plugin(monkeypatch):
 
 
 def test_a_named_module_of_the_current_folder_is_imported(package):
-    plugins.import_plugins(["late_networks"])
-    assert "" not in sys.path
+    plugins.import_plugins(["late_networks"], {})
     network = build_network({"type": "LateNetwork", "in_channels": 1, "out_channels": 2, "kernel_size": 3})
     assert network.out_channels == 2
 
 
+def test_modules_that_an_option_file_names_have_to_be_installed(package):
+    with pytest.raises(InputError, match=r"plugin late_networks cannot be imported: ModuleNotFoundError"):
+        plugins.import_plugins((), {"plugins": ["late_networks"]})
+    sys.path.append(str(package))  # as if it were
+    plugins.import_plugins((), {"plugins": ["late_networks"]})
+    assert "LateNetwork" in ARCH_REGISTRY
+
+
 @pytest.mark.parametrize("name", ["no_such_module_here", "../late_networks", "late_networks;", ""])
-def test_a_named_module_that_cannot_be_imported_is_one_line(package, name):
+def test_a_module_that_cannot_be_imported_is_one_line(package, name):
     with pytest.raises(InputError, match=r"^plugin .* cannot be imported: .*; install it, or correct its name$"):
-        plugins.import_plugins([name])
-    assert not Path("late_networks.pyc").exists() and "late_networks" not in sys.modules
+        plugins.import_plugins([name], {})
+    assert "late_networks" not in sys.modules
+
+
+@pytest.mark.parametrize("listed", ["hat", [3]])
+def test_plugins_are_a_list(listed):
+    with pytest.raises(InputError, match=r"expected plugins: to be a list of modules"):
+        plugins.import_plugins((), {"plugins": listed})

@@ -13,6 +13,7 @@ ORDER = (
     ("bench", "plots"),
     ("upscale", "training"),
     ("compat",),
+    ("pretrained",),
     ("networks",),
     ("plugins",),
     ("packed",),
@@ -20,7 +21,7 @@ ORDER = (
     ("data",),
     ("archs",),
     ("binary",),
-    ("config",),
+    ("config", "description", "hub"),
     ("files", "weights"),
     ("errors", "import_hooks", "threads"),
 )

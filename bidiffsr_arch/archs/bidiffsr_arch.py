@@ -24,6 +24,7 @@ from bidiffsr_arch.archs.blocks import (
 )
 from bidiffsr_arch.archs.fusion import FUSIONS, Fusion
 from bidiffsr_arch.archs.norm_swish import norm_swish_then
+from bidiffsr_arch.archs.pretrained import Pretrained
 from bidiffsr_arch.archs.rescale import RESCALERS, ConvBuilder
 from bidiffsr_arch.binary import BINARIZERS, Binarizer, BinaryConv2d, timestep_group
 from bidiffsr_arch.errors import InputError, choose
@@ -61,7 +62,7 @@ class ResBlock(nn.Module):
         return self.block2(h, time).add_(x)
 
 
-class BIDiffSRUNet(nn.Module):
+class BIDiffSRUNet(Pretrained, nn.Module):
     """1-bit diffusion UNet. Its state dict has the reference's parameter names.
 
     Args:

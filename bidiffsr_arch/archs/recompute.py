@@ -17,8 +17,8 @@ def with_recomputed_input(
             tensors that are recomputed here.
     """
     h = compute()
-    # torch.compile decides by itself what to recompute.
-    if not enabled or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    # torch.compile decides by itself what to recompute; torch.jit.trace would record the recomputation.
+    if not enabled or torch.compiler.is_compiling() or torch.jit.is_tracing() or not torch.is_grad_enabled():
         return layer(h)
     address, shape = h.data_ptr(), h.shape
 

@@ -11,6 +11,7 @@ import sys
 from contextlib import redirect_stdout
 
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.plugins import add_plugin_argument, import_plugins
 
 EXAMPLE = "basicsr cost -opt options/test_SR3_x4.yml options/test_BIDiffSR_x4.yml --input-size 256 256"
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input-size", nargs=2, type=int, default=[256, 256], metavar=("H", "W"),
         help="size of the input images (default 256 256), before upsampling if the network upsamples",
     )  # fmt: skip
+    add_plugin_argument(parser)
     parser.add_argument("--by-module", action="store_true", help="also print every module, submodules included")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON and nothing else")
@@ -41,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
 
     from bidiffsr_arch.cli.cost_table import as_json, as_page, as_text, count_file, remarks
 
+    import_plugins(args.plugin, {})
     with redirect_stdout(sys.stderr):  # some networks print when they are built
         rows = [count_file(file, args.input_size) for file in tqdm(args.opt, unit="network", leave=False, disable=None)]
     if args.json:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bidiffsr_arch.config.option_file import load_options, read_yaml
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.yaml import read_yaml
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.cost import Cost, count_cost
 from bidiffsr_arch.metrics.published import PUBLISHED, PUBLISHED_SIZE, Published
 from bidiffsr_arch.networks import build_network
+from bidiffsr_arch.plugins import import_plugins
 
 MAIN_TABLE = "table2/"  # its rows are named by the method alone
 SPLIT = ("params_fp", "params_binary", "ops_fp", "ops_binary")
@@ -77,6 +79,7 @@ def count_file(file: str, input_size: list[int]) -> Row:
         InputError: as `run`; the file is named.
     """
     options = load_options(file)
+    import_plugins((), options)
     own_row = read_yaml(file).get("paper_row")  # the base file's row is another network's
     paper_row = None if own_row is None else str(own_row)
     name = paper_row.removeprefix(MAIN_TABLE) if paper_row else options["name"]

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from typing import Any
 
 import torch
@@ -16,6 +17,18 @@ from bidiffsr_arch.errors import InputError
 # gloo for tensors on CPUs, nccl for those on GPUs; torch chooses per tensor.
 CPU_BACKEND, ALL_BACKENDS = "gloo", "cpu:gloo,cuda:nccl"
 DEFAULT_PORT = 29500
+
+
+def chosen_launcher(given: str) -> str:
+    """The launcher: ``pytorch`` where torchrun started this process and none was given, which the first process says.
+
+    Else each process would train alone, and archive the folder of the others.
+    """
+    if given != "none" or not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return given
+    if os.environ["RANK"] == "0":
+        print(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: --launcher pytorch is assumed", file=sys.stderr, flush=True)
+    return "pytorch"
 
 
 def _join(local_rank: int, **kwargs: Any) -> None:

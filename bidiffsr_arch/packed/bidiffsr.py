@@ -1,4 +1,4 @@
-"""BI-DiffSR packed: 1-bit convolutions by XNOR-popcount, what stays in full precision by kernels of its own."""
+"""BI-DiffSR packed: 1-bit convolutions by XNOR-popcount, and kernels for what stays in full precision."""
 
 from collections.abc import Callable, Iterator
 from itertools import takewhile

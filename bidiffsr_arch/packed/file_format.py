@@ -5,22 +5,23 @@ Tensors are those of `state.packed_state`. Metadata, all strings:
 
 - ``format``: ``bidiffsr-packed``; ``version``: ``1``;
 - ``sha256``: digest of all bytes of the file, read with 64 zeros in its own place;
-- ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs.
+- ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs;
+- ``modelspec.*``, and one tensor more: see `bidiffsr_arch.description`.
 """
 
 import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from bidiffsr_arch.config.diffusion import Description
+from bidiffsr_arch.description import TENSOR, described
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.packed.network import PackedNetwork
@@ -34,42 +35,6 @@ NO_SEAL = "0" * 64
 
 ONLY_TYPE = "BIDiffSRUNet"
 """The architecture of a file that names none; there was no other when the format was made."""
-
-SAMPLING = ("scale", "beta_schedule", "diffuse", "residual_scale", "data_range", "time_input")
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a packed file says of itself.
-
-    Attributes:
-        network_g: options of the architecture, as in an option file.
-        scale: factor by which images are enlarged; None if the option file does not say.
-        beta_schedule: noise schedule and sampler, as in an option file; empty for a network without diffusion.
-        diffuse: ``image`` or ``residual``.
-        residual_scale: factor of a diffused residual.
-        data_range: values of black and white inside the network.
-        time_input: ``timestep`` or ``noise_level``.
-        steps: default number of sampling steps.
-        source: name of the checkpoint; source_sha256: its digest; params: which of its networks.
-    """
-
-    network_g: dict[str, Any]
-    scale: int | None = None
-    beta_schedule: dict[str, Any] = field(default_factory=dict)
-    diffuse: str = "image"
-    residual_scale: float = 2.0
-    data_range: list[float] = field(default_factory=lambda: [0, 1])
-    time_input: str = "timestep"
-    steps: int = 50
-    source: str = ""
-    source_sha256: str = ""
-    params: str = ""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What sampling needs, under the names that it has at an option file's top level."""
-        return {name: getattr(self, name) for name in SAMPLING}
 
 
 def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -108,8 +73,8 @@ def save_packed(
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputError(f"expected numbers that float16 can hold, {name} has larger ones; leave --half out")
-    metadata = {"format": FORMAT, "version": VERSION, "description": json.dumps(asdict(description))}
-    write_bytes(path, sealed(tensors, metadata))
+    tensors, metadata = described(tensors, description.model_dump(exclude_unset=True))
+    write_bytes(path, sealed(tensors, {"format": FORMAT, "version": VERSION, **metadata}))
     return path.stat().st_size
 
 
@@ -135,6 +100,7 @@ def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedNet
         raise InputError(
             f"expected a safetensors file at {path}, could not read it ({error}); copy or pack it again"
         ) from error
+    tensors.pop(TENSOR, None)  # what the header says again; older files lack it
     description = _description(path, metadata)
     network = _structure(path, description)
     _check_shapes(path, expected_shapes(network), tensors)
@@ -165,10 +131,8 @@ def _check_seal(path: Path, metadata: Mapping[str, str]) -> None:
 
 def _description(path: Path, metadata: Mapping[str, str]) -> Description:
     try:
-        values = json.loads(metadata["description"])
-        known = {entry.name for entry in fields(Description)}
-        return Description(**{key: value for key, value in values.items() if key in known})
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        return Description.part_of(json.loads(metadata["description"]))
+    except (KeyError, AttributeError, json.JSONDecodeError, InputError) as error:
         raise InputError(
             f"expected a description in the header of {path}, could not read it ({error}); pack it again"
         ) from error

@@ -51,7 +51,7 @@ def packer_of(network: nn.Module) -> type[PackedNetwork]:
         raise InputError(f"expected a network to pack that is one of {known}, got {kind.__name__}")
     if kind.forward is not architecture.forward:
         raise InputError(
-            f"expected {kind.__name__} to compute what {architecture.__name__} does, but it has a forward of its own; "
+            f"expected {kind.__name__} to compute what {architecture.__name__} does, but it overrides forward; "
             f"register a packer with @packs({kind.__name__})"
         )
     return _PACKERS[architecture]

@@ -200,7 +200,7 @@ def pack_layer(layer: nn.Module, backend: str | None = None) -> PackedSequential
 
 def _flat(sequence: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Names and layers of a Sequential and of those in it, without what does nothing in inference."""
-    for name, module in sequence.named_children():
+    for name, module in zip(sequence._modules, sequence, strict=True):
         if type(module) is nn.Sequential:
             yield from _flat(module, f"{prefix}{name}.")
         elif type(module) not in NOTHING:

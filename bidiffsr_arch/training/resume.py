@@ -17,7 +17,6 @@ from torch import distributed
 
 from bidiffsr_arch.compat.options import after_parsing
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
-from bidiffsr_arch.config.option_file import read_yaml
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import digest
 from bidiffsr_arch.training import signals
@@ -32,8 +31,9 @@ from bidiffsr_arch.training.option_changes import (
 from bidiffsr_arch.training.random_states import restore_random_states
 from bidiffsr_arch.training.retention import Retention
 from bidiffsr_arch.training.sample_order import Order, OrderedSampler, SampleIndex, SeededDataset
-from bidiffsr_arch.training.session import session_of
+from bidiffsr_arch.training.session import STRICT, session_of
 
+MOMENTS = ("exp_avg", "momentum_buffer", "square_avg")  # what optimizers keep for each element of a parameter
 NEEDED = {"epoch", "iter", "optimizers", "schedulers"}
 
 
@@ -43,7 +43,7 @@ def drawn_seed() -> bool:
         return False
 
     def share(opt: dict[str, Any], args: Namespace) -> None:
-        drawn = read_yaml(args.opt).get("manual_seed") is None
+        drawn = args.options.get("manual_seed") is None
         if drawn and opt["dist"]:
             seed = [opt["manual_seed"]]
             distributed.broadcast_object_list(seed)
@@ -51,7 +51,7 @@ def drawn_seed() -> bool:
         if opt["is_train"]:
             session = session_of(opt)
             session.options, session.seed_is_drawn = training_options(opt, drawn), drawn
-            session.strict = getattr(args, "strict_resume", False)
+            session.strict = STRICT.get()
 
     after_parsing(share)
     return True
@@ -129,8 +129,7 @@ def resumed_epochs() -> bool:
 
 
 def resumed_models() -> bool:
-    """A resumed model went on with other random states, and with the old learning rate whatever the options say: with
-    the saved states, and with what the options say now."""
+    """A resumed model had new random states and the old learning rate: saved states are restored, new options count."""
     stock = BaseModel.resume_training
     if not contains(stock, "Wrong lengths of optimizers"):
         return False
@@ -232,17 +231,28 @@ def _chosen(opt: dict[str, Any]) -> Path | None:
 
 
 def _check_optimizers(model: BaseModel, state: dict[str, Any]) -> None:
-    """Refuse the state of another network's optimizers, such as the reference's, before anything is loaded."""
-    saved, wanted = (
-        [[len(group["params"]) for group in optimizer["param_groups"]] for optimizer in optimizers]
-        for optimizers in (state["optimizers"], [optimizer.state_dict() for optimizer in model.optimizers])
-    )
-    if saved != wanted:
+    """Refuse the state of other optimizers, such as the reference's for its network, before anything is loaded."""
+    same = len(state["optimizers"]) == len(model.optimizers) and len(state["schedulers"]) == len(model.schedulers)
+    if not (same and all(map(_fits, model.optimizers, state["optimizers"]))):
         raise InputError(
-            f"expected optimizers of {wanted} parameters in {model.opt['path']['resume_state']}, got {saved}: it was "
-            "saved by another program or for another network; train from its network file alone, by path: "
+            f"expected optimizers of this network in {model.opt['path'].get('resume_state', 'the state')}, got others: "
+            "it was saved by another program or for another network; train from its network file alone, by path: "
             "pretrain_network_g"
         )
+
+
+def _fits(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> bool:
+    """Whether a saved state has a group for each group of parameters, and moments of their shapes."""
+    groups, wanted = saved["param_groups"], optimizer.param_groups
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in wanted]:
+        return False
+    pairs = zip(
+        (number for group in groups for number in group["params"]),
+        (parameter for group in wanted for parameter in group["params"]),
+        strict=True,
+    )
+    moments = ((saved["state"].get(number, {}).get(name), parameter) for number, parameter in pairs for name in MOMENTS)
+    return all(moment is None or moment.shape == parameter.shape for moment, parameter in moments)
 
 
 def _resume_with_options(model: BaseModel, state: dict[str, Any]) -> None:

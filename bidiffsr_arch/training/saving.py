@@ -7,6 +7,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils.dist_util import master_only
 from torch import nn
 
+from bidiffsr_arch import description
 from bidiffsr_arch.compat.patch import contains, replace_method
 from bidiffsr_arch.training.checkpoint_file import save_checkpoint
 from bidiffsr_arch.training.leaving import of_all_processes
@@ -33,13 +34,18 @@ def save_network(
     current_iter: int,
     param_key: str | list[str] = "params",
 ) -> None:
-    """As in BasicSR: save the networks' parameters, each under its key; iteration -1 means "latest"."""
+    """As in BasicSR: save the networks' parameters, each under its key; iteration -1 means "latest".
+
+    With them goes what the network was trained to do, so that using the file needs no option file.
+    """
     networks = net if isinstance(net, list) else [net]
     keys = param_key if isinstance(param_key, list) else [param_key]
     content = {
         key: {name: value.cpu() for name, value in self.get_bare_model(network).state_dict().items()}
         for key, network in zip(keys, networks, strict=True)
     }
+    if net_label == "net_g":
+        content[description.KEY] = description.describe(self.opt)
     iteration = "latest" if current_iter == -1 else current_iter
     written = save_checkpoint(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
     session_of(self.opt).networks[net_label] = written

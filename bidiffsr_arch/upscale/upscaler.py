@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.networks import Weights, is_direct, load_weights
+from bidiffsr_arch.pretrained import load_pretrained
 from bidiffsr_arch.upscale import OVERLAP, TILE
 from bidiffsr_arch.upscale.alpha import fill_hidden
 from bidiffsr_arch.upscale.direct import DirectNetwork
@@ -56,7 +58,6 @@ class Upscaler:
         tile: int | None = TILE,
         overlap: int = OVERLAP,
     ) -> None:
-        options = dict(weights.options)
         if not 0 <= seed < 2**63:
             raise InputError(f"expected a seed from 0 on, got {seed}")
         self.scale, self.steps, self.seed = weights.scale, steps, seed
@@ -71,9 +72,13 @@ class Upscaler:
             self.timesteps = 1
             self.network = DirectNetwork(network, self.scale, tile, overlap, weights.multiple)
         else:
-            if sampler is not None:
-                options["beta_schedule"] = (options.get("beta_schedule") or {}) | {"scheduler_type": sampler}
-            self.super_resolution = SuperResolution(options)
+            if is_direct(network):
+                name = type(network).__name__
+                raise InputError(f"expected a network of (x_t, condition, time) for beta_schedule, got {name}")
+            trained = Trained.part_of(weights.options)
+            self.super_resolution = SuperResolution(
+                trained if sampler is None else trained.sampled_by(scheduler_type=sampler)
+            )
             self.timesteps = len(self.super_resolution.diffusion.sampler(steps).timesteps)
             self.network = TiledNetwork(network, tile, overlap, weights.multiple)
         self.calls(1, 1)
@@ -93,6 +98,22 @@ class Upscaler:
             InputError: the file or an option is wrong; the message is one line.
         """
         return cls(load_weights(weights, options, packed), **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_folder: str | Path, *, revision: str | None = None, packed: bool | None = None, **settings
+    ) -> "Upscaler":
+        """An upscaler from a folder in the Hub's layout, or from the Hugging Face Hub.
+
+        Args:
+            name_or_folder: a folder that ``save_pretrained`` wrote, ``OWNER/NAME`` or ``hf://OWNER/NAME``.
+            revision: branch, tag or commit of the repository.
+            packed: compute with 1-bit weights (True), in float (False), or as the weights are (None).
+            settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
+        Raises:
+            InputError: no such folder or repository, no connection, or the weights or an option are wrong.
+        """
+        return cls(load_pretrained(name_or_folder, revision, packed), **settings)
 
     @classmethod
     def shipped(cls, scale: int = 2, **settings: Any) -> "Upscaler":
@@ -137,7 +158,7 @@ class Upscaler:
         colour, alpha = _split(torch.tensor(np.ascontiguousarray(fill_hidden(image))).to(self.device))
         white = float(np.iinfo(image.dtype).max)
         try:
-            layers = [self._sample(colour / white)]
+            layers = [self.sample(colour / white)]
             if alpha is not None:
                 layers.append(enlarge(alpha / white, self.scale).clamp(0, 1))
         except (RuntimeError, MemoryError) as error:
@@ -152,7 +173,7 @@ class Upscaler:
         result = torch.cat(layers, 1)[0].permute(1, 2, 0).mul_(white).round_().cpu().numpy().astype(image.dtype)
         return result[..., 0] if colour_is_gray and alpha is None else result
 
-    def _sample(self, image: Tensor) -> Tensor:
+    def sample(self, image: Tensor) -> Tensor:
         """(1, 3, h, w) -> (1, 3, H, W), both in [0, 1]."""
         if isinstance(self.network, DirectNetwork):
             return self.network(image)

@@ -70,6 +70,11 @@ def test_a_layer_in_place_may_be_the_only_one(backend):
     assert_packed_is(nn.Sequential(nn.BatchNorm2d(5), conv(5, 5)), images(5), backend)
 
 
+def test_a_layer_that_is_used_twice(backend):
+    layer = conv(6, 6)
+    assert_packed_is(nn.Sequential(layer, nn.PReLU(), layer), images(6), backend)
+
+
 def padding_by_reflection(channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
 

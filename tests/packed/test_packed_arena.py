@@ -11,7 +11,7 @@ def memory(arena: Arena) -> int:
     return sum(block.memory.size for block in arena._blocks)
 
 
-def test_a_map_is_used_again_by_the_next_of_its_size():
+def test_a_map_is_reused_by_the_next_of_its_size():
     arena = Arena()
     first = arena.allocate((4, 4, 16))
     arena.release(first)
@@ -45,23 +45,23 @@ def test_maps_never_share_a_float(actions):
     arena = Arena()
     for _ in range(2):
         arena.begin((8, 8))
-        held = []
-        for size, gives_back, which in actions:
-            if gives_back and held:
-                array, number = held.pop(which % len(held))
+        live = []
+        for size, releases, which in actions:
+            if releases and live:
+                array, number = live.pop(which % len(live))
                 assert (array == number).all()
                 arena.release(array)
             else:
                 array = arena.allocate((1, size, 16))
                 assert array.ctypes.data % 64 == 0
-                array.fill(size + 1000 * len(held))
-                held.append((array, size + 1000 * len(held)))
-        for array, number in held:
+                array.fill(size + 1000 * len(live))
+                live.append((array, size + 1000 * len(live)))
+        for array, number in live:
             assert (array == number).all()
     assert np.isfinite([block.memory.sum() for block in arena._blocks]).all()
 
 
-def test_what_a_stopped_picture_held_is_free_for_the_next():
+def test_what_a_stopped_image_had_allocated_is_free_for_the_next():
     arena = Arena()
     arena.begin((8, 8))
     arena.allocate((8, 8, 16))
@@ -79,7 +79,7 @@ def test_padding_channels_of_used_memory_are_zeros():
     assert again.shape == (2, 3, 16) and not again[..., 10:].any()
 
 
-def test_another_picture_size_starts_anew():
+def test_another_image_size_starts_with_new_memory():
     arena = Arena()
     arena.begin((8, 8))
     arena.release(arena.allocate((8, 8, 16)))

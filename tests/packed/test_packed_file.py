@@ -13,6 +13,7 @@ from safetensors import safe_open
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import bench as bench_command
 from bidiffsr_arch.cli import pack as pack_command
+from bidiffsr_arch.description import TENSOR
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import digest
 from bidiffsr_arch.packed import Description, PackedUNet, load_packed, pack, save_packed
@@ -86,6 +87,7 @@ def test_one_bit_a_binary_weight(written):
     bits = sum(tensors[f"{name}.bits"].nbytes for name in binary)
     assert positions / 8 <= bits < positions / 8 + filters
     others = sum(p.nbytes for p in network.parameters()) - 4 * positions
+    tensors.pop(TENSOR)  # the description
     assert sum(tensor.nbytes for tensor in tensors.values()) == bits + others + 4 * filters
 
 

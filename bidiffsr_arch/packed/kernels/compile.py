@@ -1,6 +1,7 @@
 """How kernels are compiled: for Numba's threads, for this CPU, once on a machine."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +12,8 @@ import numba
 import torch
 from numba import njit
 from numba.core import event
+
+from bidiffsr_arch.errors import InputError
 
 OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
 
@@ -72,9 +75,33 @@ def as_many_threads_as_torch() -> None:
 
     Numba's first use of its threads sets OpenMP's number of threads, which torch shares, to that of all cores: torch's
     number is restored.
+
+    Raises:
+        InputError: this process was forked from one that has run kernels.
     """
+    _refuse_fork()
     threads = torch.get_num_threads()
     config: Any = numba.config
     numba.set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+_first_process: int | None = None
+
+
+def _refuse_fork() -> None:
+    """Threads of GNU's OpenMP do not survive a fork: torch would wait for them for ever, and Numba ends the process.
+
+    In a child torch is limited to one thread, which needs no others; Numba asks for them whatever their number.
+    """
+    global _first_process
+    if _first_process is None:
+        _first_process = os.getpid()
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+    pool = sys.modules.get("numba.np.ufunc.omppool")
+    if _first_process != os.getpid() and getattr(pool, "openmp_vendor", None) == "GNU":
+        raise InputError(
+            "expected a packed network to run in a process of its own threads, got one forked from a process that has "
+            "run one; start processes by multiprocessing's spawn or forkserver"
+        )
