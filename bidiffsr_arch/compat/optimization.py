@@ -33,7 +33,8 @@ def find_scheduler(name: str) -> type[LRScheduler]:
 
 
 def _subclasses(kind: type) -> list[type]:
-    return [one for child in kind.__subclasses__() for one in (child, *_subclasses(child))]
+    children: list[type] = kind.__subclasses__()
+    return [one for child in children for one in (child, *_subclasses(child))]
 
 
 def more_optimizers() -> bool:

@@ -55,7 +55,7 @@ class OptionLoader(yaml.SafeLoader):
 
     def replacement(self, node: yaml.MappingNode) -> Replacement:
         """A mapping with the tag `!replace`."""
-        return self.mapping(node, Replacement)
+        return Replacement(self.mapping(node))
 
     def refuse(self, node: yaml.Node) -> None:
         """Any other tag is refused."""
