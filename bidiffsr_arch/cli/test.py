@@ -21,6 +21,7 @@ EXAMPLE = "basicsr test -opt options/test_Bicubic_x4.yml --check --report bicubi
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """BasicSR's arguments, and this command's own."""
     add_basicsr_arguments(parser)
     add_plugin_argument(parser)
     parser.add_argument("--check", action="store_true", help="compare with the option file's expected: block")

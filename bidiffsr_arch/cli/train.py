@@ -23,6 +23,7 @@ NEEDED = ("train", "logger")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """BasicSR's arguments, and this command's own."""
     add_basicsr_arguments(parser)
     add_plugin_argument(parser)
     parser.add_argument(
