@@ -14,7 +14,7 @@ PACKAGE = Path(bidiffsr_arch.__file__).parent
 ORDER = [
     "cli",
     "bench plots",
-    "upscale training",
+    "upscale training diffusers_pipeline",
     "pretrained",
     "compat",
     "networks",
@@ -23,8 +23,9 @@ ORDER = [
     "data",
     "archs",
     "binary",
+    "description",
     "config",
-    "description hub plugins threads",
+    "hub plugins threads",
     "files",
     "errors",
 ]
