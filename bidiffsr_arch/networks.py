@@ -8,7 +8,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bidiffsr_arch import archs, description, hub
-from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
 
@@ -329,7 +329,7 @@ def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None
     if option_file is not None:
         raise InputError(f"expected no -opt with {path}: a packed network brings its own options")
     network, said = load_packed(path)
-    options = {name: value for name, value in asdict(said).items() if value is not None}
+    options = {name: value for name, value in said.model_dump(exclude_unset=True).items() if value is not None}
     if "scale" not in options:
         raise InputError(f"expected {path} to say its scale, it does not; pack it again with `basicsr pack`")
     if "steps" in options and not is_direct(network):

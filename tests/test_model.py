@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import enlarge, pad_to_multiple
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -261,10 +262,10 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
         ({"residual_scale": 0}, "residual_scale other than 0"),
         ({"data_range": 1}, "data_range to be two numbers"),
         ({"beta_schedule": {"n_timestep": 50}}, "total_step and beta_schedule: n_timestep to be equal, got 100 and 50"),
-        ({"train": {"timestep_weighting": {"late": 1}}}, "to be one of uniform, sampler, got 'late'"),
+        ({"train": {"timestep_weighting": {"late": 1}}}, "unknown key 'late' in train: timestep_weighting:"),
         ({"train": {"timestep_weighting": {"uniform": 0}}}, "a weight above 0 in train: timestep_weighting"),
         ({"train": {"timestep_weighting": {"sampler": "all"}}}, "sampler to be a number from 0 on, got 'all'"),
-        ({"train": {"timestep_weighting": 3}}, "kinds with weights, got 3"),
+        ({"train": {"timestep_weighting": 3}}, "`train: timestep_weighting:` to hold keys of its own, or ~, got 3"),
         ({"train": {"perceptual_opt": {}, "pixel_opt": None}}, "expected a loss in train: pixel_opt"),
     ],
 )
@@ -275,7 +276,7 @@ def test_options_that_do_not_fit_are_refused(changes, message, options):
 
 @pytest.mark.parametrize("diffuse", ["image", "residual"])
 def test_what_is_diffused_leads_back_to_the_picture(options, diffuse):
-    task = SuperResolution(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1]))
+    task = SuperResolution(Trained.part_of(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])))
     assert task.inward(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
     gt, condition = torch.rand(2, 1, 3, 4, 4)
     x0 = task.clean(task.inward(gt), task.inward(condition))

@@ -147,13 +147,13 @@ def test_whatever_ends_one_image_names_it(folder, monkeypatch, capsys, place, er
 
 
 def test_a_sampler_that_diverges_names_its_image(folder, monkeypatch, capsys, bicubic_upscaler):
-    sample, calls = bicubic_upscaler._sample, []
+    sample, calls = bicubic_upscaler.sample, []
 
     def diverge(image):
         calls.append(1)
         return sample(image) if len(calls) > 1 else sample(image) * float("nan")
 
-    monkeypatch.setattr(bicubic_upscaler, "_sample", diverge)
+    monkeypatch.setattr(bicubic_upscaler, "sample", diverge)
     assert upscale("in") == 2
     assert results() == ["z.png"]
     assert "a.png: expected a finite result, got NaN" in last_line(capsys)

@@ -7,7 +7,8 @@ from PIL import Image
 
 from bidiffsr_arch import Upscaler
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.config.option_file import load_options, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.data.demo import write_demo
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import read_picture

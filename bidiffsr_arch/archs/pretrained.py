@@ -26,6 +26,7 @@ class Pretrained:
     trained: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Keep the arguments; the constructor gets them as well."""
         network = super().__new__(cls)
         try:
             bound = inspect.signature(cls.__init__).bind(network, *args, **kwargs)
