@@ -21,7 +21,8 @@ ORDER = (
     ("data",),
     ("archs",),
     ("binary",),
-    ("config", "description", "hub"),
+    ("description", "hub"),
+    ("config",),
     ("files", "weights"),
     ("errors", "import_hooks", "threads"),
 )
