@@ -33,8 +33,7 @@ def find_scheduler(name: str) -> type[LRScheduler]:
 
 
 def _subclasses(kind: type) -> list[type]:
-    children: list[type] = kind.__subclasses__()
-    return [one for child in children for one in (child, *_subclasses(child))]
+    return [one for child in kind.__subclasses__() for one in (child, *_subclasses(child))]
 
 
 def more_optimizers() -> bool:

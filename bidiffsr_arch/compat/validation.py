@@ -58,7 +58,7 @@ def images_without_gt() -> bool:
 
 
 @contextmanager
-def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
+def _possible_metrics(model: BaseModel, dataset: Dataset) -> Iterator[None]:
     """Inside, ``val: metrics`` are those that a data set's images can be measured by."""
     vars(model).pop("metric_results", None)  # stock keeps the names of the first data set's metrics
     metrics = (model.opt.get("val") or {}).get("metrics")

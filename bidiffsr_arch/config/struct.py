@@ -34,7 +34,7 @@ class Struct(BaseModel):
             InputError: one line for everything that is wrong.
         """
         found, wrong = cls.examine(data, place)
-        if found is None:
+        if wrong:
             raise InputError(told([sentence for _, sentence in wrong], source))
         return found
 
@@ -55,9 +55,8 @@ class Struct(BaseModel):
     @classmethod
     def names(cls) -> set[str]:
         """All names of its fields."""
-        aliases = [field.validation_alias for field in cls.model_fields.values()]
-        choices = (choice for alias in aliases if isinstance(alias, AliasChoices) for choice in alias.choices)
-        return {*cls.model_fields, *map(str, choices)}
+        aliases = [field.validation_alias.choices for field in cls.model_fields.values() if field.validation_alias]
+        return {*cls.model_fields, *(alias for choices in aliases for alias in choices)}
 
     def _relations(self) -> Iterator[str]:
         """What does not hold between the values."""
