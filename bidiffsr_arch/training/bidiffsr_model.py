@@ -146,8 +146,9 @@ class BIDiffSRModel(ValidatedSRModel):
         size. Of images of one channel (``color: y``) the network gets as many equal ones as it takes."""
         super().feed_data(data)
         for name in ("lq", "gt"):
-            if getattr(self, name, self.lq).shape[1] == 1:
-                setattr(self, name, getattr(self, name).repeat(1, self.channels, 1, 1))
+            image: Tensor | None = getattr(self, name, None)
+            if image is not None and image.shape[1] == 1:
+                setattr(self, name, image.repeat(1, self.channels, 1, 1))
         self.sample_indices = sample_indices(data)
         same_size = "gt" in data and self.lq.shape == self.gt.shape
         self.condition = self.lq if same_size else upsample(self.lq, self.opt["scale"])
