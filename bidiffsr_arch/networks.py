@@ -333,5 +333,5 @@ def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None
     if "scale" not in options:
         raise InputError(f"expected {path} to say its scale, it does not; pack it again with `basicsr pack`")
     if "steps" in options and not is_direct(network):
-        options["beta_schedule"] = options["beta_schedule"] | {"num_inference_steps": options["steps"]}
+        options["beta_schedule"] = options.get("beta_schedule", {}) | {"num_inference_steps": options["steps"]}
     return Weights(network, options, network.multiple)
