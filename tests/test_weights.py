@@ -20,8 +20,8 @@ from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
 from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
 
 MEGABYTE = 10**6
-# dB over cv2's bicubic enlargement on the demo's two pictures; measured were 1.19 and 0.05.
-LEAST_GAIN = {2: 1.1, 4: 0.0}
+# dB over cv2's bicubic enlargement on the demo's two pictures; measured were 1.19 and 0.91.
+LEAST_GAIN = {2: 1.1, 4: 0.8}
 
 
 @pytest.fixture(scope="module")
