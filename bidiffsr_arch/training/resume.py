@@ -31,7 +31,7 @@ from bidiffsr_arch.training.option_changes import (
 from bidiffsr_arch.training.random_states import restore_random_states
 from bidiffsr_arch.training.retention import Retention
 from bidiffsr_arch.training.sample_order import Order, OrderedSampler, SampleIndex, SeededDataset
-from bidiffsr_arch.training.session import STRICT, session_of
+from bidiffsr_arch.training.session import session_of
 
 MOMENTS = ("exp_avg", "momentum_buffer", "square_avg")  # what optimizers keep for each element of a parameter
 NEEDED = {"epoch", "iter", "optimizers", "schedulers"}
@@ -51,7 +51,7 @@ def drawn_seed() -> bool:
         if opt["is_train"]:
             session = session_of(opt)
             session.options, session.seed_is_drawn = training_options(opt, drawn), drawn
-            session.strict = STRICT.get()
+            session.strict = getattr(args, "strict_resume", False)
 
     after_parsing(share)
     return True
