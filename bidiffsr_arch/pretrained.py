@@ -40,7 +40,7 @@ def network_from(kind: type[nn.Module], name_or_folder: str | Path, revision: st
     network = weights.network
     if not isinstance(network, kind):
         raise InputError(f"expected a {kind.__name__} in {name_or_folder}, got a {type(network).__name__}")
-    network.trained = {name: value for name, value in weights.options.items() if name != "network_g"}
+    vars(network)["trained"] = {name: value for name, value in weights.options.items() if name != "network_g"}
     return network
 
 

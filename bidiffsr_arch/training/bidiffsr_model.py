@@ -47,7 +47,8 @@ class BIDiffSRModel(ValidatedSRModel):
         self.channels = opt["network_g"].get("out_channel", 3)
         self.any_noise_level = options.noise_level_sampling == "uniform"
         self.stepping = Stepping(options.train or Step())
-        self.timestep_weighting = TimestepWeighting(options.train and options.train.timestep_weighting, self.diffusion)
+        weights = options.train.timestep_weighting if options.train else None
+        self.timestep_weighting = TimestepWeighting(weights, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
@@ -56,9 +57,9 @@ class BIDiffSRModel(ValidatedSRModel):
     def init_training_settings(self) -> None:
         """As BasicSR's, with teachers where the options name them."""
         super().init_training_settings()
-        train, scale = self.options.train, self.options.scale
-        self.distillation = Distillation(train.distill, scale, self.device) if train.distill else None
-        self.teacher = Teacher(train.teacher, self.options, self.device) if train.teacher else None
+        distill, teacher = (getattr(self.options.train, name, None) for name in ("distill", "teacher"))
+        self.distillation = Distillation(distill, self.options.scale, self.device) if distill else None
+        self.teacher = Teacher(teacher, self.options, self.device) if teacher else None
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"

@@ -25,7 +25,7 @@ SIZES = {int: Size, Sequence[int]: list[Size], "res_blocks": Annotated[int, Fiel
 IGNORING = ("basicsr.metrics", "basicsr.losses", "bidiffsr_arch")
 
 
-def check_options(options: Mapping[str, Any], path: str, is_train: bool) -> OptionFile | None:
+def check_options(options: dict[str, Any], path: str, is_train: bool) -> OptionFile | None:
     """Hold every block against what reads it.
 
     Args:

@@ -16,7 +16,7 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
 
 
-def _load(block: Distill | TeacherBlock, scale: int, device: torch.device, name: str) -> Weights:
+def _load(block: Distill | TeacherBlock, scale: int | None, device: torch.device, name: str) -> Weights:
     """The teacher of `train: {name}:`, frozen."""
     weights = load_weights(block.path, block.options)
     if weights.scale != scale:
@@ -56,7 +56,7 @@ class Distillation:
         InputError: no such file, or a teacher of another scale.
     """
 
-    def __init__(self, block: Distill, scale: int, device: torch.device) -> None:
+    def __init__(self, block: Distill, scale: int | None, device: torch.device) -> None:
         self.weights = _load(block, scale, device, "distill")
         self.super_resolution = SuperResolution(Trained.part_of(self.weights.options))
         self.steps = block.steps
