@@ -18,7 +18,8 @@ import torch
 from small_runs import COST_HEAD, cost_cells, file_name, markdown, quality_cells, quality_head, shortened, train_all
 
 from bidiffsr_arch import archs
-from bidiffsr_arch.config.option_file import load_options, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.files import write_bytes
 
 SMALL = "train_BIDiffSR_small_x2"

@@ -62,10 +62,11 @@ def training(batch: int, size: int, **network: object) -> Step:
     import torch
 
     from bidiffsr_arch import BIDiffSRUNet
+    from bidiffsr_arch.config import training as options
     from bidiffsr_arch.training.stepping import Stepping
 
     torch.manual_seed(0)
-    unet, stepping = BIDiffSRUNet(**network), Stepping({})
+    unet, stepping = BIDiffSRUNet(**network), Stepping(options.Step())
     stepping.prepare(unet, torch.device("cpu"))
     optimizer = torch.optim.Adam(unet.parameters())
     images, t = [torch.randn(batch, 3, size, size) for _ in range(2)], torch.randint(2000, (batch,))
@@ -74,7 +75,8 @@ def training(batch: int, size: int, **network: object) -> Step:
 
 def demo() -> Step:
     """A training step of the network of `basicsr demo`, as its option file has it."""
-    from bidiffsr_arch.config.option_file import load_options, shipped_path
+    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.config.shipped import shipped_path
 
     options = load_options(str(shipped_path("demo_BIDiffSR_x4")))
     network = {key: value for key, value in options["network_g"].items() if key != "type"}

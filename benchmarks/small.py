@@ -26,7 +26,8 @@ from small_runs import (
     train_all,
 )
 
-from bidiffsr_arch.config.option_file import load_options, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.files import write_bytes
 
 # By scale, name in the table: options that are changed, as `--force_yml` takes them.

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.bank import TimestepRPReLU
+from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.training.stepping import Stepping
 
 HERE = Path(__file__).parent
@@ -59,7 +60,7 @@ class Trainer:
         self.device = torch.device(device)
         torch.manual_seed(0)
         self.network = BIDiffSRUNet(**network or {}).to(self.device)
-        self.stepping = None if polynomial else Stepping(options)
+        self.stepping = None if polynomial else Stepping(Step.part_of(options))
         if polynomial:
             straight_line(self.network, polynomial)
         elif row != "conv2d":  # which has no options; preparing would load Numba

@@ -18,12 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 
 KEY = "description"
 TENSOR = "bidiffsr.description"
-OPTIONS = ("network_g", "scale", "beta_schedule", "diffuse", "residual_scale", "data_range", "time_input")
+OPTIONS = ("network_g", *Trained.model_fields)
 TITLES = {"BIDiffSRUNet": "BI-DiffSR", "SR3UNet": "SR3"}
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # ModelSpec's names
 SPEC = "1.0.1"

@@ -8,7 +8,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bidiffsr_arch import archs, description, hub
-from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
 
@@ -328,11 +328,11 @@ def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None
     if option_file is not None:
         raise InputError(f"expected no -opt with {path}: a packed network brings its own options")
     network, said = load_packed(path)
-    return _packed_weights(path, network, asdict(said))
+    return _packed_weights(path, network, said)
 
 
-def _packed_weights(source: Path | str, network: Any, said: Mapping[str, Any]) -> Weights:
-    options = {name: value for name, value in said.items() if value is not None}
+def _packed_weights(source: Path | str, network: Any, said: Any) -> Weights:
+    options = {name: value for name, value in said.model_dump(exclude_unset=True).items() if value is not None}
     if "scale" not in options:
         raise InputError(f"expected {source} to say its scale, it does not; pack it again with `basicsr pack`")
     if "steps" in options and not is_direct(network):
@@ -353,8 +353,8 @@ def weights_from_tensors(tensors: Mapping[str, Any]) -> Weights:
     if any(name.endswith(".bits") for name in tensors):
         from bidiffsr_arch.packed.file_format import Description, assemble
 
-        said = Description(**options)
-        return _packed_weights(source, assemble(source, said, tensors), asdict(said))
+        said = Description.read(options, source)
+        return _packed_weights(source, assemble(source, said, tensors), said)
     network = build_network(options["network_g"])
     parameters = OrderedDict((name, tensor) for name, tensor in tensors.items() if name != description.TENSOR)
     set_parameters(network, parameters, source)

@@ -70,7 +70,7 @@ def save_pretrained(
     steps = options.get("steps") or (options.get("beta_schedule") or {}).get("num_inference_steps")
     description = describe(options, steps=steps, about=dict(about) if about else options.get("about"))
     if isinstance(network, PackedNetwork):
-        save_packed(network, folder / hub.WEIGHTS, Description(**description), overwrite=overwrite)
+        save_packed(network, folder / hub.WEIGHTS, Description.read(description), overwrite=overwrite)
     else:
         save_float(network.state_dict(), folder / hub.WEIGHTS, description)
     hub.write_config(folder, description)

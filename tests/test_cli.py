@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bidiffsr_arch import cli
 from bidiffsr_arch.cli import demo, main
-from bidiffsr_arch.config.option_file import load_options, shipped, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped, shipped_path
 from bidiffsr_arch.errors import CheckFailed, InputError
 
 

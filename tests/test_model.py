@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import enlarge, pad_to_multiple
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -198,6 +200,11 @@ SPELLINGS = {
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
     "bare": lambda state: state,
     "module.": lambda state: {"params": {f"module.{name}": t for name, t in state.items()}},
+    "model": lambda state: {"model": state, "optimizer": {}},
+    "model: state_dict": lambda state: {"model": {"state_dict": state}},
+    "_orig_mod.": lambda state: {"params": {f"_orig_mod.{name}": t for name, t in state.items()}},
+    "module._orig_mod.": lambda state: {f"module._orig_mod.{name}": t for name, t in state.items()},
+    "a compiled part": lambda state: {name.replace("downs.", "downs._orig_mod."): t for name, t in state.items()},
     "denoise_fn.": lambda state: {f"denoise_fn.{name}": t for name, t in state.items()} | {"betas": torch.zeros(3)},
 }
 
@@ -210,6 +217,15 @@ def test_every_spelling_of_a_checkpoint_loads_without_a_warning(spelling, option
     loaded = model.net_g.state_dict()
     assert all(torch.equal(t, loaded[name]) for name, t in tiny_network.state_dict().items())
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_plain_safetensors_load_too(options, tiny_network, tmp_path):
+    file = tmp_path / "net.safetensors"
+    save_file(tiny_network.state_dict(), file)
+    options["path"]["pretrain_network_g"] = str(file)
+    for is_train in (False, True):
+        loaded = build(options, is_train=is_train).net_g.state_dict()
+        assert all(torch.equal(t, loaded[name]) for name, t in tiny_network.state_dict().items())
 
 
 class Payload:
@@ -261,10 +277,10 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
         ({"residual_scale": 0}, "residual_scale other than 0"),
         ({"data_range": 1}, "data_range to be two numbers"),
         ({"beta_schedule": {"n_timestep": 50}}, "total_step and beta_schedule: n_timestep to be equal, got 100 and 50"),
-        ({"train": {"timestep_weighting": {"late": 1}}}, "to be one of uniform, sampler, got 'late'"),
+        ({"train": {"timestep_weighting": {"late": 1}}}, "unknown key 'late' in train: timestep_weighting:"),
         ({"train": {"timestep_weighting": {"uniform": 0}}}, "a weight above 0 in train: timestep_weighting"),
         ({"train": {"timestep_weighting": {"sampler": "all"}}}, "sampler to be a number from 0 on, got 'all'"),
-        ({"train": {"timestep_weighting": 3}}, "kinds with weights, got 3"),
+        ({"train": {"timestep_weighting": 3}}, "`train: timestep_weighting:` to hold keys of its own, or ~, got 3"),
         ({"train": {"perceptual_opt": {}, "pixel_opt": None}}, "expected a loss in train: pixel_opt"),
     ],
 )
@@ -275,7 +291,7 @@ def test_options_that_do_not_fit_are_refused(changes, message, options):
 
 @pytest.mark.parametrize("diffuse", ["image", "residual"])
 def test_what_is_diffused_leads_back_to_the_picture(options, diffuse):
-    task = SuperResolution(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1]))
+    task = SuperResolution(Trained.part_of(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])))
     assert task.inward(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
     gt, condition = torch.rand(2, 1, 3, 4, 4)
     x0 = task.clean(task.inward(gt), task.inward(condition))

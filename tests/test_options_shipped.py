@@ -5,7 +5,10 @@ import torch
 import yaml
 
 from bidiffsr_arch.archs import BBCUNet, BIDiffSRUNet, SR3UNet
-from bidiffsr_arch.config.option_file import dump_options, load_options, read_yaml, shipped, shipped_path
+from bidiffsr_arch.config.diffusion import BetaSchedule
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped, shipped_path
+from bidiffsr_arch.config.yaml import dump_options, read_yaml
 from bidiffsr_arch.diffusion.schedule import Diffusion
 from bidiffsr_arch.metrics.published import PUBLISHED
 
@@ -49,7 +52,7 @@ def test_every_file_loads_and_is_complete_once_written(name):
         with torch.device("meta"):
             NETWORKS[network.pop("type")](**network)
         if name not in DIRECT:
-            assert Diffusion(options["beta_schedule"]).total_step == network.get("total_step", 2000)
+            assert Diffusion(BetaSchedule.read(options["beta_schedule"])).total_step == network.get("total_step", 2000)
     border = options["val"]["metrics"]["psnr"]["crop_border"]
     assert border == options["val"]["metrics"]["ssim"]["crop_border"] == options["scale"]
     if name not in DIRECT:

@@ -62,7 +62,7 @@ def test_the_wheels_metadata(wheel):
 def test_option_files_are_found_from_an_unpacked_wheel(wheel, tmp_path):
     wheel.extractall(tmp_path)
     code = "import sys; sys.path.insert(0, sys.argv[1])\n"
-    code += "from bidiffsr_arch.config.option_file import shipped, __file__; print(__file__, *shipped(), sep='\\n')"
+    code += "from bidiffsr_arch.config.shipped import shipped, __file__; print(__file__, *shipped(), sep='\\n')"
     run = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     file, *names = run.stdout.splitlines()

@@ -18,6 +18,7 @@ from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, cached_weights
 from bidiffsr_arch.binary.bank import TimestepRPReLU
 from bidiffsr_arch.binary.conv import BinarizedWeight, BinaryWeightConv2d
+from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training import BIDiffSRModel, early_updates
 from bidiffsr_arch.training.stepping import Stepping
@@ -253,7 +254,7 @@ def test_checkpointing_keeps_less(tiny_options):
 def test_compiled_maps_lie_as_the_bit_counting_layers_read_them(device, options, tiny_network, monkeypatch):
     asked = []
     monkeypatch.setattr(tiny_network, "compile", lambda **kwargs: asked.append(kwargs))
-    Stepping({"compile": True}).prepare(tiny_network, torch.device(device))
+    Stepping(Step(compile=True)).prepare(tiny_network, torch.device(device))
     assert asked == [{"options": options}]
 
 
@@ -319,7 +320,7 @@ def test_impossible_values_are_refused(train, message, options):
 
 
 def test_values_that_switch_off_are_taken():
-    stepping = Stepping(dict(amp=None, compile=False, checkpointing=None, accumulate=1, grad_clip=None))
+    stepping = Stepping(Step(amp=None, compile=False, checkpointing=None, accumulate=1, grad_clip=None))
     assert stepping.amp is None and not stepping.compile and stepping.grad_clip is None
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.config.option_file import dump_options
+from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import load_weights

@@ -109,7 +109,7 @@ def network_of(option_file: str) -> Mapping[str, Any]:
     Raises:
         InputError: there is none, or it cannot be packed.
     """
-    from bidiffsr_arch.config.option_file import load_options
+    from bidiffsr_arch.config.file import load_options
     from bidiffsr_arch.packed.registry import architecture_named
 
     network_g = load_options(option_file).get("network_g")

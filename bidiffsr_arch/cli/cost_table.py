@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bidiffsr_arch.config.option_file import load_options, read_yaml
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.yaml import read_yaml
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.cost import Cost, count_cost
 from bidiffsr_arch.metrics.published import PUBLISHED, PUBLISHED_SIZE, Published

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
         InputError: BasicSR is not installed.
     """
     require_basicsr("`basicsr demo`")
-    from bidiffsr_arch.config.option_file import load_options, shipped_path
+    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.config.shipped import shipped_path
     from bidiffsr_arch.data.demo import write_demo
 
     write_demo(PHOTOGRAPHS)

@@ -16,8 +16,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from bidiffsr_arch.config.data import PAIRED_DATA_SETS
 from bidiffsr_arch.errors import CheckFailed, InputError
-from bidiffsr_arch.training.option_check import PAIRED_DATA_SETS
 
 GIBI = 2**30
 PROBLEMS_SHOWN = 5

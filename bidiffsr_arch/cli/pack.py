@@ -37,12 +37,13 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"expected an output that ends in .safetensors, got {args.output}")
     if output.exists() and not args.overwrite:
         raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
-    from bidiffsr_arch.config.option_file import load_options
+
+    from bidiffsr_arch.config.diffusion import Trained
+    from bidiffsr_arch.config.file import load_options
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.files import digest
     from bidiffsr_arch.networks import build_network, is_direct, load_parameters
     from bidiffsr_arch.packed import Description, pack, save_packed
-    from bidiffsr_arch.packed.file_format import SAMPLING
     from bidiffsr_arch.packed.registry import architecture_named
     from bidiffsr_arch.plugins import import_plugins
 
@@ -57,9 +58,11 @@ def run(args: argparse.Namespace) -> None:
             f"expected {args.params} in {args.checkpoint}, it has {found}; leave --params out to take that"
         )
     packed = pack(network, "torch")
-    given = {name: plain(options[name]) for name in SAMPLING if options.get(name) is not None}
+    trained = Trained.part_of(options, args.opt)
+    given: dict[str, Any] = {"scale": trained.scale}
     if not is_direct(network):
-        given["steps"] = SuperResolution(options).diffusion.num_inference_steps  # refuses options that do not fit
+        SuperResolution(trained)  # refuses a schedule that diffusers does not take
+        given = trained.model_dump() | {"steps": trained.beta_schedule.num_inference_steps}
     description = Description(
         network_g=network_g,
         **given,

@@ -12,8 +12,8 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments
 from bidiffsr_arch.compat import require_basicsr
+from bidiffsr_arch.config.command_line import add_basicsr_arguments
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.plugins import add_plugin_argument
 
@@ -21,6 +21,7 @@ EXAMPLE = "basicsr test -opt options/test_Bicubic_x4.yml --check --report bicubi
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """BasicSR's arguments, and those of --check."""
     add_basicsr_arguments(parser)
     add_plugin_argument(parser)
     parser.add_argument("--check", action="store_true", help="compare with the option file's expected: block")
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--strict and --report go with --check; add it")
     require_basicsr("`basicsr test`")
     from bidiffsr_arch.compat.distributed import chosen_launcher
-    from bidiffsr_arch.config.option_file import load_options
+    from bidiffsr_arch.config.file import load_options
     from bidiffsr_arch.plugins import import_plugins, load_plugins
     from bidiffsr_arch.training.option_check import check_options
 
@@ -47,10 +48,7 @@ def run(args: argparse.Namespace) -> None:
     if args.check and args.launcher != "none":
         raise InputError(f"--check compares in one process; leave --launcher {args.launcher} out, and torchrun")
     options = load_options(args.opt, args.force_yml)
-    if not options.get("val"):
-        raise InputError(f"{args.opt}: expected a `val:` block to test by, found none")
-    is_training_file = "train" in options["datasets"]
-    if is_training_file:
+    if "train" in options["datasets"]:
         as_test(options)
     load_plugins()
     import_plugins(args.plugin, options)
@@ -62,14 +60,17 @@ def run(args: argparse.Namespace) -> None:
         return
     from basicsr.test import test_pipeline
 
-    with basicsr_arguments(args, options if is_training_file else None):
+    from bidiffsr_arch.compat.options import handed_over
+
+    with handed_over(args, options):
         test_pipeline(os.getcwd())
 
 
 def as_test(options: OrderedDict) -> None:
     """Turn options for training into options for a test of what was trained, in place."""
     del options["datasets"]["train"]
-    options["val"].setdefault("suffix", None)
+    if options.get("val"):
+        options["val"].setdefault("suffix", None)
     path = options["path"]
     if path.get("pretrain_network_g") is None:
         experiment = path.get("experiments_root") or Path("experiments", options["name"])

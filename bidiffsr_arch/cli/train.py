@@ -13,16 +13,16 @@ import os
 import sys
 from collections import OrderedDict
 
-from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments
 from bidiffsr_arch.compat import require_basicsr
+from bidiffsr_arch.config.command_line import add_basicsr_arguments
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
 from bidiffsr_arch.plugins import add_plugin_argument
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
-NEEDED = ("train", "logger")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """BasicSR's arguments, and what is checked or refused beforehand."""
     add_basicsr_arguments(parser)
     add_plugin_argument(parser)
     parser.add_argument(
@@ -44,18 +44,11 @@ def run(args: argparse.Namespace) -> int:
     """
     require_basicsr("`basicsr train`")
     from bidiffsr_arch.compat.distributed import chosen_launcher
-    from bidiffsr_arch.config.option_file import load_options
+    from bidiffsr_arch.config.file import load_options
     from bidiffsr_arch.plugins import import_plugins, load_plugins
     from bidiffsr_arch.training.option_check import check_options
 
     options = load_options(args.opt, args.force_yml)
-    missing = [f"`{key}:`" for key in NEEDED if not options.get(key)]
-    if "train" not in options["datasets"]:
-        missing.append("`datasets: train:`")
-    if missing:
-        raise InputError(
-            f"{args.opt}: expected {', '.join(missing)} to train by, found none; `basicsr test` needs none"
-        )
     args.launcher = chosen_launcher(args.launcher)
     load_plugins()
     import_plugins(args.plugin, options)
@@ -63,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return check_training(args, options)
     try:
-        train(args)
+        train(args, options)
     except Stopped as stop:
         print(f"basicsr: {stop}", file=sys.stderr)
         return stop.exit_status
@@ -81,8 +74,8 @@ def check_training(args: argparse.Namespace, options: OrderedDict) -> int:
     return 0
 
 
-def train(args: argparse.Namespace, options: OrderedDict | None = None) -> None:
-    """Train by BasicSR, with `options` in place of the option file's where they are given.
+def train(args: argparse.Namespace, options: OrderedDict) -> None:
+    """Train by BasicSR.
 
     Raises:
         Stopped: a signal asked to; a state is saved.
@@ -91,11 +84,10 @@ def train(args: argparse.Namespace, options: OrderedDict | None = None) -> None:
     from basicsr.train import train_pipeline
     from torch import distributed
 
-    from bidiffsr_arch.training.session import STRICT
+    from bidiffsr_arch.compat.options import handed_over
     from bidiffsr_arch.training.signals import saving_on_signals
 
-    STRICT.set(args.strict_resume)
-    with basicsr_arguments(args, options), saving_on_signals():
+    with handed_over(args, options), saving_on_signals():
         try:
             train_pipeline(os.getcwd())
         except RuntimeError as error:

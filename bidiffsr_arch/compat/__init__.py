@@ -30,9 +30,13 @@ AFTER_BASICSR: Patches = {
         "own_roots",
         "gpus_without_cuda",
         "missing_data",
+        "possible_options",
+        "random_weights",
         "stray_folders",
         "archive_names",
     ),
+    "bidiffsr_arch.compat.validation": ("last_iteration", "images_without_gt", "normalized_images"),
+    "bidiffsr_arch.compat.optimization": ("more_optimizers", "more_schedulers", "reached_rate"),
     "bidiffsr_arch.compat.distributed": ("distributed_start", "distributed_slurm", "distributed_model"),
     "bidiffsr_arch.compat.data": (
         "worker_seeds",
@@ -44,6 +48,7 @@ AFTER_BASICSR: Patches = {
         "mismatched_crops",
         "silent_crops",
     ),
+    "bidiffsr_arch.compat.pairs": ("several_folders", "suffixed_databases"),
 }
 
 INSTALL = "python -m bidiffsr_arch.compat.install"

@@ -3,7 +3,7 @@
 The network is any function (x_t, condition, time) -> prediction: a float network, its average, or a packed one.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -11,41 +11,28 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import pad_to_multiple
 from bidiffsr_arch.diffusion.schedule import Diffusion
-from bidiffsr_arch.errors import InputError, choose
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-IS_RESIDUAL = {"image": False, "residual": True}
-
 
 class SuperResolution:
-    """The options that say what a network was trained to do, and their meaning.
+    """What a network was trained to do, and how it is sampled.
 
     Args:
-        options: an option file's top level, or a packed file's metadata:
-            beta_schedule: see `Diffusion`.
-            diffuse: ``image`` (the paper) or ``residual``, HR minus the enlarged LR (SRDiff, Li et al. 2022).
-            residual_scale: what the residual is multiplied by before it is diffused (default 2).
-            time_input: ``timestep`` or ``noise_level``, see `Diffusion`.
-            data_range: values of black and white inside the network, [0, 1] (the paper) or e.g. [-1, 1] (SR3).
+        trained: noise schedule, what is diffused, and the range of values inside the network.
     Raises:
-        InputError: an unknown or impossible value.
+        InputError: a noise schedule that diffusers does not take.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.diffusion = Diffusion(options.get("beta_schedule") or {}, options.get("time_input", "timestep"))
-        self.residual = choose("diffuse", options.get("diffuse", "image"), IS_RESIDUAL)
-        self.residual_scale = _number("residual_scale", options.get("residual_scale", 2.0))
-        data_range = options.get("data_range", (0, 1))
-        if not isinstance(data_range, (list, tuple)) or len(data_range) != 2:
-            raise InputError(f"expected data_range to be two numbers, black and white, got {data_range!r}")
-        self.black, self.white = (_number("data_range", value) for value in data_range)
-        if self.residual_scale == 0 or self.black == self.white:
-            raise InputError(
-                "expected residual_scale other than 0 and two different values in data_range, got equal ones"
-            )
+    def __init__(self, trained: Trained) -> None:
+        self.trained = trained
+        self.diffusion = Diffusion(trained.beta_schedule, trained.time_input)
+        self.residual = trained.diffuse == "residual"
+        self.residual_scale = trained.residual_scale
+        self.black, self.white = trained.data_range
 
     def inward(self, picture: Tensor) -> Tensor:
         """From [0, 1] to ``data_range``."""
@@ -115,9 +102,3 @@ class SuperResolution:
             lambda x_t, time: network(x_t, condition, time), noise, generators, steps=steps, progress=progress
         )
         return self.outward(self.picture(x0, condition)).clamp(0, 1)
-
-
-def _number(option: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"expected {option} to be a number, got {value!r}")
-    return float(value)

@@ -237,7 +237,7 @@ def measured_network(network: nn.Module) -> Iterator[None]:
         _measured.reset(token)
 
 
-def calculate_params(img: Any, img2: Any, **kwargs: Any) -> float:
+def calculate_params(img: Any, img2: Any = None, **kwargs: Any) -> float:
     """Parameters of the network under validation, in M, as a BasicSR metric; all arguments are ignored.
 
     Raises:
@@ -246,7 +246,7 @@ def calculate_params(img: Any, img2: Any, **kwargs: Any) -> float:
     return _measured_cost("calculate_params").params / 1e6
 
 
-def calculate_ops(img: Any, img2: Any, input_size: Sequence[int] = (256, 256), **kwargs: Any) -> float:
+def calculate_ops(img: Any, img2: Any = None, input_size: Sequence[int] = (256, 256), **kwargs: Any) -> float:
     """Operations of one sampling step of the network under validation, in G, as a BasicSR metric.
 
     Args:

@@ -13,15 +13,14 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from bidiffsr_arch.config.diffusion import Description
 from bidiffsr_arch.description import TENSOR, described
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
@@ -36,44 +35,6 @@ NO_SEAL = "0" * 64
 
 ONLY_TYPE = "BIDiffSRUNet"
 """The architecture of a file that names none; there was no other when the format was made."""
-
-SAMPLING = ("scale", "beta_schedule", "diffuse", "residual_scale", "data_range", "time_input")
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a packed file says of itself.
-
-    Attributes:
-        network_g: options of the architecture, as in an option file.
-        scale: factor by which images are enlarged; None if the option file does not say.
-        beta_schedule: noise schedule and sampler, as in an option file; empty for a network without diffusion.
-        diffuse: ``image`` or ``residual``.
-        residual_scale: factor of a diffused residual.
-        data_range: values of black and white inside the network.
-        time_input: ``timestep`` or ``noise_level``.
-        steps: default number of sampling steps.
-        source: name of the checkpoint; source_sha256: its digest; params: which of its networks.
-        about: what people want to know, see `bidiffsr_arch.description`.
-    """
-
-    network_g: dict[str, Any]
-    scale: int | None = None
-    beta_schedule: dict[str, Any] = field(default_factory=dict)
-    diffuse: str = "image"
-    residual_scale: float = 2.0
-    data_range: list[float] = field(default_factory=lambda: [0, 1])
-    time_input: str = "timestep"
-    steps: int = 50
-    source: str = ""
-    source_sha256: str = ""
-    params: str = ""
-    about: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What sampling needs, under the names that it has at an option file's top level."""
-        return {name: getattr(self, name) for name in SAMPLING}
 
 
 def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -112,7 +73,7 @@ def save_packed(
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputError(f"expected numbers that float16 can hold, {name} has larger ones; leave --half out")
-    tensors, metadata = described(tensors, asdict(description))
+    tensors, metadata = described(tensors, description.model_dump(exclude_unset=True))
     write_bytes(path, sealed(tensors, {"format": FORMAT, "version": VERSION, **metadata}))
     return path.stat().st_size
 
@@ -184,10 +145,8 @@ def _check_seal(path: Path, metadata: Mapping[str, str]) -> None:
 
 def _description(path: Path, metadata: Mapping[str, str]) -> Description:
     try:
-        values = json.loads(metadata["description"])
-        known = {entry.name for entry in fields(Description)}
-        return Description(**{key: value for key, value in values.items() if key in known})
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        return Description.part_of(json.loads(metadata["description"]))
+    except (KeyError, AttributeError, json.JSONDecodeError, InputError) as error:
         raise InputError(
             f"expected a description in the header of {path}, could not read it ({error}); pack it again"
         ) from error

@@ -14,7 +14,6 @@ from bidiffsr_arch.archs.blocks import as_times, check_size, image_to_patches, p
 from bidiffsr_arch.packed.arena import Arena
 from bidiffsr_arch.packed.backends import Map, choose_backend
 from bidiffsr_arch.packed.layers import LayerBuilder, StepContext
-from bidiffsr_arch.packed.process import check_process
 
 # Numba's simplest threading layer allows one Python thread at a time.
 ONE_AT_A_TIME = Lock()
@@ -53,12 +52,6 @@ class PackedNetwork(nn.Module, ABC):
         self.weight_bytes = sum(tensor.nbytes for tensor in self.state.values())
         self.build(LayerBuilder(self.state, self.backend, self.arena), network)
         self._register()
-
-    def __call__(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
-        """As `nn.Module`; refused in a process forked after kernels ran, before torch can hang in it."""
-        if not torch.compiler.is_compiling():
-            check_process()
-        return super().__call__(*args, **kwargs)
 
     @abstractmethod
     def build(self, builder: LayerBuilder, network: Any) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import BinaryConvBackend
 from bidiffsr_arch.packed.layout import PLANE_FILTERS, PLANE_SLACK, WORD, padded
-from bidiffsr_arch.packed.process import prepare_kernels
 
 
 @torch.library.custom_op(
@@ -24,6 +23,7 @@ from bidiffsr_arch.packed.process import prepare_kernels
     schema="(Tensor x, Tensor? shift, Tensor v) -> Tensor",
 )
 def _pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
+    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import pack_planes
 
     batch, channels = x.shape[:2]
@@ -33,7 +33,7 @@ def _pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
         raise ValueError(f"expected a shift for maps of {tuple(x.shape)}, got {tuple(shift.shape)}")
     shifts = x.new_zeros(1, channels) if shift is None else shift.flatten(1)
     bits = _new_bits(x, v)
-    prepare_kernels()
+    as_many_threads_as_torch()
     pack_planes(_array(x.float()), _array(shifts.float()), v.shape[-1] // 2, bits.view(torch.uint64).numpy())
     return bits
 
@@ -50,10 +50,11 @@ def _(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
     schema="(Tensor v) -> (Tensor, Tensor)",
 )
 def _pack_weight(v: Tensor) -> tuple[Tensor, Tensor]:
+    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import pack_filters
 
     words, sums = _new_weight(v)
-    prepare_kernels()
+    as_many_threads_as_torch()
     pack_filters(_array(v.flatten(2)), words.view(torch.uint64).numpy(), sums.numpy())
     return words, sums
 
@@ -70,11 +71,12 @@ def _(v: Tensor) -> tuple[Tensor, Tensor]:
     schema="(Tensor packed, Tensor words, Tensor sums, Tensor scale) -> Tensor",
 )
 def _count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> Tensor:
+    from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import count_planes
 
     z = _new_result(packed, words, sums)
     factors = scale.flatten().expand(len(sums))
-    prepare_kernels()
+    as_many_threads_as_torch()
     bits, weights = (tensor.view(torch.uint64).numpy() for tensor in (packed, words))
     count_planes(bits, weights, sums.numpy(), _array(factors), z.numpy())
     return z

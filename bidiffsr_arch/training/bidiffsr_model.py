@@ -3,8 +3,7 @@
 import inspect
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,31 +11,26 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
+from bidiffsr_arch.config.file import DiffusionOptions
+from bidiffsr_arch.config.training import Objective, Step
 from bidiffsr_arch.diffusion.images import enlarge
-from bidiffsr_arch.diffusion.schedule import Diffusion
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
-from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
-from bidiffsr_arch.training.sample_order import DIFFUSION, SampleIndex, sample_indices
+from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
 from bidiffsr_arch.training.teacher import Distillation, Teacher
 from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
 from bidiffsr_arch.training.validation import ValidatedSRModel
 
-IS_ONE_TIME = {"sample": False, "batch": True}
-
 
 class BIDiffSRModel(ValidatedSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
-    Options beside SRModel's, at the top level of the option file: those of `SuperResolution` (``beta_schedule``,
-    ``diffuse``, ``residual_scale``, ``time_input``, ``data_range``), and ``timestep_sampling``: ``sample``, each
-    picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference). Under ``train``: those of
-    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``), and
-    ``timestep_weighting`` (`TimestepWeighting`), ``distill`` (`Distillation`) and ``teacher`` (`Teacher`). With ``val:
-    packed: true``, or a packed file as ``path: pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
+    Its options beside SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Step`. With ``val: packed:
+    true``, or a packed file as ``path: pretrain_network_g``, inference is packed (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
@@ -46,12 +40,14 @@ class BIDiffSRModel(ValidatedSRModel):
     sample_indices: Sequence[SampleIndex] = ()
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.super_resolution = SuperResolution(opt)
+        self.options = options = _checked(opt)
+        self.super_resolution = SuperResolution(options)
         self.diffusion = self.super_resolution.diffusion
-        self.one_time = choose("timestep_sampling", opt.get("timestep_sampling", "sample"), IS_ONE_TIME)
-        self.stepping = Stepping(opt.get("train") or {})
-        self.timestep_weighting = TimestepWeighting((opt.get("train") or {}).get("timestep_weighting"), self.diffusion)
-        _check(opt, self.diffusion)
+        self.one_time = options.timestep_sampling == "batch"
+        self.channels = opt["network_g"].get("out_channel", 3)
+        self.any_noise_level = options.noise_level_sampling == "uniform"
+        self.stepping = Stepping(options.train or Step())
+        self.timestep_weighting = TimestepWeighting(options.train and options.train.timestep_weighting, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
@@ -60,9 +56,9 @@ class BIDiffSRModel(ValidatedSRModel):
     def init_training_settings(self) -> None:
         """As BasicSR's, with teachers where the options name them."""
         super().init_training_settings()
-        distill, teacher = (self.opt["train"].get(name) for name in ("distill", "teacher"))
-        self.distillation = Distillation(distill, self.opt["scale"], self.device) if distill else None
-        self.teacher = Teacher(teacher, self.opt, self.device) if teacher else None
+        train, scale = self.options.train, self.options.scale
+        self.distillation = Distillation(train.distill, scale, self.device) if train.distill else None
+        self.teacher = Teacher(train.teacher, self.options, self.device) if train.teacher else None
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -88,9 +84,8 @@ class BIDiffSRModel(ValidatedSRModel):
             raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
         self.packed, description = load_packed(path)
         defaults = {name: entry.default for name, entry in inspect.signature(type(self.net_g)).parameters.items()}
-        given, wanted = (
-            defaults | source["network_g"] | {"scale": source["scale"]} for source in (asdict(description), self.opt)
-        )
+        given = defaults | description.network_g | {"scale": description.scale}
+        wanted = defaults | self.opt["network_g"] | {"scale": self.opt["scale"]}
         for key in given.keys() & wanted.keys():
             if json.dumps(given[key]) != json.dumps(wanted[key]):  # which does not tell lists from tuples
                 raise InputError(f"expected {key}: {given[key]}, as {path} was packed, got {wanted[key]}")
@@ -147,8 +142,11 @@ class BIDiffSRModel(ValidatedSRModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take LQ (B, 3, h, w) and GT (B, 3, H, W) in [0, 1]; LQ is upsampled by ``scale`` unless it already has GT's
-        size."""
+        size. Of images of one channel (``color: y``) the network gets as many equal ones as it takes."""
         super().feed_data(data)
+        for name in ("lq", "gt"):
+            if getattr(self, name, self.lq).shape[1] == 1:
+                setattr(self, name, getattr(self, name).repeat(1, self.channels, 1, 1))
         self.sample_indices = sample_indices(data)
         same_size = "gt" in data and self.lq.shape == self.gt.shape
         self.condition = self.lq if same_size else enlarge(self.lq, self.opt["scale"])
@@ -160,13 +158,12 @@ class BIDiffSRModel(ValidatedSRModel):
         gt = self.gt if self.distillation is None else self.distillation.result(self.condition, noise)
         condition, gt = map(self.super_resolution.inward, (self.condition, gt))
         x0 = self.super_resolution.clean(gt, condition)
-        x_t = self.diffusion.add_noise(x0, noise, time)
+        x_t, time, target = self.diffusion.training_sample(x0, noise, time, self._draw_between(x0, current_iter))
 
-        inputs = [x_t, condition, self.diffusion.network_time(time)]
-        target = self.diffusion.target(x0, noise, time)
+        inputs = [x_t, condition, time]
         if self.teacher is not None:
             target = self.teacher.blend(target, *inputs)
-        self.group_parameters.begin(inputs[-1])
+        self.group_parameters.begin(time)
         loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target, self.group_parameters)
 
         self.log_dict = self.reduce_loss_dict(OrderedDict(l_pix=loss))
@@ -174,20 +171,34 @@ class BIDiffSRModel(ValidatedSRModel):
             self.model_ema(self.ema_decay)
 
     def _draw(self, x0: Tensor, current_iter: int) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) and noise of x0's shape, which depend only on the seed and each sample's index in training.
+        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's index in training."""
+        times, noises = [], []
+        for generator in self._generators(x0, current_iter, DIFFUSION):
+            times.append(self.timestep_weighting.draw(generator))
+            noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
+        return self._at_one_time(torch.cat(times)), torch.stack(noises)
+
+    def _draw_between(self, x0: Tensor, current_iter: int) -> Tensor | None:
+        """Fractions (B,) of the way from a timestep's noise level to the one before; None for discrete levels."""
+        if not self.any_noise_level:
+            return None
+        drawn = [torch.rand(1, generator=generator, device=x0.device)
+                 for generator in self._generators(x0, current_iter, NOISE_LEVEL)]  # fmt: skip
+        return self._at_one_time(torch.cat(drawn))
+
+    def _at_one_time(self, drawn: Tensor) -> Tensor:
+        return drawn[:1].expand(len(drawn)) if self.one_time else drawn
+
+    def _generators(self, x0: Tensor, current_iter: int, purpose: int) -> Iterator[torch.Generator]:
+        """A generator for each sample.
 
         Samples without an index (see `sample_indices`) are counted from the first iteration on, as in one long epoch.
         """
-        times, noises = [], []
         processes, rank = self.opt["world_size"], self.opt["rank"]
         first = (current_iter - 1) * len(x0)
         counted = [SampleIndex(0, (first + number) * processes + rank) for number in range(len(x0))]
         for index in self.sample_indices or counted:
-            generator = torch.Generator(x0.device).manual_seed(index.seed(DIFFUSION, self.opt["manual_seed"]))
-            times.append(self.timestep_weighting.draw(generator))
-            noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
-        time = torch.cat(times)
-        return (time[:1].expand(len(x0)) if self.one_time else time), torch.stack(noises)
+            yield torch.Generator(x0.device).manual_seed(index.seed(purpose, self.opt["manual_seed"]))
 
     def super_resolve(self) -> Tensor:
         """Sample (B, 3, H, W) in [0, 1] for self.condition; every image starts from the noise of ``manual_seed``."""
@@ -220,16 +231,9 @@ class BIDiffSRModel(ValidatedSRModel):
         return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
 
 
-def _check(opt: dict[str, Any], diffusion: Diffusion) -> None:
-    """Refuse options that cannot work together, before anything is built."""
-    steps = opt["network_g"].get("total_step")
-    if steps is not None and steps != diffusion.total_step:
-        raise InputError(
-            "expected network_g: total_step and beta_schedule: n_timestep to be equal, "
-            f"got {steps} and {diffusion.total_step}"
-        )
+def _checked(opt: dict[str, Any]) -> DiffusionOptions:
+    """Those of BasicSR's options that the model itself reads; a test does not look at ``train``."""
+    own = {key: value for key, value in opt.items() if key != "train"}
     if opt["is_train"]:
-        if opt["train"].get("perceptual_opt"):
-            raise InputError("expected train: pixel_opt alone, got perceptual_opt: the prediction is no picture")
-        if not opt["train"].get("pixel_opt"):
-            raise InputError("expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}")
+        own["train"] = {key: value for key, value in opt["train"].items() if key in Objective.names()}
+    return DiffusionOptions.part_of(own)

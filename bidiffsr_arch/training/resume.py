@@ -17,7 +17,6 @@ from torch import distributed
 
 from bidiffsr_arch.compat.options import after_parsing
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
-from bidiffsr_arch.config.option_file import read_yaml
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import digest
 from bidiffsr_arch.training import signals
@@ -32,7 +31,7 @@ from bidiffsr_arch.training.option_changes import (
 from bidiffsr_arch.training.random_states import restore_random_states
 from bidiffsr_arch.training.retention import Retention
 from bidiffsr_arch.training.sample_order import Order, OrderedSampler, SampleIndex, SeededDataset
-from bidiffsr_arch.training.session import STRICT, session_of
+from bidiffsr_arch.training.session import session_of
 
 MOMENTS = ("exp_avg", "momentum_buffer", "square_avg")  # what optimizers keep for each element of a parameter
 NEEDED = {"epoch", "iter", "optimizers", "schedulers"}
@@ -44,7 +43,7 @@ def drawn_seed() -> bool:
         return False
 
     def share(opt: dict[str, Any], args: Namespace) -> None:
-        drawn = read_yaml(args.opt).get("manual_seed") is None
+        drawn = args.options.get("manual_seed") is None
         if drawn and opt["dist"]:
             seed = [opt["manual_seed"]]
             distributed.broadcast_object_list(seed)
@@ -52,7 +51,7 @@ def drawn_seed() -> bool:
         if opt["is_train"]:
             session = session_of(opt)
             session.options, session.seed_is_drawn = training_options(opt, drawn), drawn
-            session.strict = STRICT.get()
+            session.strict = getattr(args, "strict_resume", False)
 
     after_parsing(share)
     return True
@@ -236,8 +235,9 @@ def _check_optimizers(model: BaseModel, state: dict[str, Any]) -> None:
     same = len(state["optimizers"]) == len(model.optimizers) and len(state["schedulers"]) == len(model.schedulers)
     if not (same and all(map(_fits, model.optimizers, state["optimizers"]))):
         raise InputError(
-            f"expected optimizers of this network in {model.opt['path']['resume_state']}, got others: it was saved by "
-            "another program or for another network; train from its network file alone, by path: pretrain_network_g"
+            f"expected optimizers of this network in {model.opt['path'].get('resume_state', 'the state')}, got others: "
+            "it was saved by another program or for another network; train from its network file alone, by path: "
+            "pretrain_network_g"
         )
 
 

@@ -1,9 +1,6 @@
-"""Which checkpoints of a run are kept on the disk.
+"""Which checkpoints (network and training state) of a run are kept on the disk, by ``logger: keep_newest, keep_best``.
 
-Option block ``logger``, both off (``~``) by default:
-    keep_newest: how many of the newest checkpoints (network and training state) are kept; older ones are deleted.
-    keep_best: a metric of ``val: metrics``; of the checkpoints that were validated, the best by it (on the file's
-        first validation set) is kept as well, whatever its age.
+The best is the best of those that were validated, on the file's first validation set, whatever its age.
 """
 
 import json
@@ -14,11 +11,12 @@ from typing import Any
 
 from basicsr.utils import get_root_logger
 
+from bidiffsr_arch.config.struct import told
+from bidiffsr_arch.config.training import Kept, unknown_best
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 
 SCORES = "scores.json"
-IS_HIGHER = {"higher": True, "lower": False}
 
 
 class Retention:
@@ -29,18 +27,13 @@ class Retention:
     """
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
-        logger, metrics = opt.get("logger") or {}, (opt.get("val") or {}).get("metrics") or {}
-        self.newest, self.metric = logger.get("keep_newest"), logger.get("keep_best")
+        kept = Kept.part_of(opt.get("logger") or {}, place="logger")
+        metrics = (opt.get("val") or {}).get("metrics") or {}
+        if wrong := list(unknown_best(kept, metrics)):
+            raise InputError(told(wrong, ""))
+        self.newest, self.metric = kept.keep_newest, kept.keep_best
         self.models, self.states = (Path(opt["path"][key]) for key in ("models", "training_states"))
-        if self.newest is not None and (type(self.newest) is not int or self.newest < 1):
-            raise InputError(f"expected logger: keep_newest to be a whole number from 1 on, or ~, got {self.newest!r}")
-        if self.metric is not None and self.metric not in metrics:
-            known = ", ".join(metrics) or "none"
-            raise InputError(f"expected logger: keep_best to be one of val: metrics ({known}), got {self.metric!r}")
-        if self.metric is not None and self.newest is None:
-            raise InputError("expected logger: keep_newest beside keep_best, got none: nothing would be deleted")
-        if self.metric is not None:
-            self.higher_is_better = IS_HIGHER[metrics[self.metric].get("better", "higher")]
+        self.higher_is_better = self.metric is None or metrics[self.metric].get("better") != "lower"
 
     def note(self, iteration: int, results: Mapping[str, float]) -> None:
         """Note down the score of the network after `iteration`; one that is not finite is none."""

@@ -17,8 +17,8 @@ import torch
 from basicsr.data.data_sampler import EnlargedSampler
 from torch.utils.data import Dataset, get_worker_info
 
-# Purposes of a sample's seeds: crop and augmentation; timestep and noise.
-DATA, DIFFUSION = range(2)
+# Purposes of a sample's seeds: crop and augmentation; timestep and noise; a noise level between timesteps.
+DATA, DIFFUSION, NOISE_LEVEL = range(3)
 KEY = "sample_index"
 
 _drawing = threading.Lock()  # random and numpy share one state between threads, and a prefetcher is a thread

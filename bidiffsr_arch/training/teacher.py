@@ -4,24 +4,23 @@ Both are read from a file of weights, with the options that lie beside it or tha
 they say depends on the sample and its noise alone, so that a resumed training learns the same from them.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.training import Distill, TeacherBlock
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
 
 
-def _load(block: Mapping[str, Any], scale: int, device: torch.device, name: str) -> Weights:
+def _load(block: Distill | TeacherBlock, scale: int, device: torch.device, name: str) -> Weights:
     """The teacher of `train: {name}:`, frozen."""
-    if not block.get("path"):
-        raise InputError(f"expected the teacher's file of weights as train: {name}: path, got none")
-    weights = load_weights(block["path"], block.get("options"))
+    weights = load_weights(block.path, block.options)
     if weights.scale != scale:
-        raise InputError(f"expected a teacher of x{scale} in train: {name}, got {block['path']} of x{weights.scale}")
+        raise InputError(f"expected a teacher of x{scale} in train: {name}, got {block.path} of x{weights.scale}")
     if isinstance(weights.network, nn.Module):
         weights.network.to(device).requires_grad_(False)
     return weights
@@ -30,13 +29,13 @@ def _load(block: Mapping[str, Any], scale: int, device: torch.device, name: str)
 def _meaning(super_resolution: SuperResolution) -> dict[str, Any]:
     """The options that decide what a prediction means."""
     diffusion = super_resolution.diffusion
-    schedule = ("beta_schedule", "num_train_timesteps", "beta_start", "beta_end", "prediction_type")
+    schedule = ("schedule", "n_timestep", "linear_start", "linear_end", "prediction_type")
     return {
         "diffuse": "residual" if super_resolution.residual else "image",
         "residual_scale": super_resolution.residual_scale,
         "data_range": [super_resolution.black, super_resolution.white],
         "time_input": diffusion.time_input,
-        **{name: diffusion.options[name] for name in schedule},
+        **{name: getattr(diffusion.schedule, name) for name in schedule},
     }
 
 
@@ -49,22 +48,18 @@ class Distillation:
     the student's few timesteps alone with ``timestep_weighting: {sampler: 1}``.
 
     Args:
-        block: an option file's ``train: distill``:
-            path: the teacher, a ``.pth`` of training or a ``.safetensors`` of `basicsr pack`. It may be another
-                network and have another range of values than the student's.
-            options: the option file that a ``.pth`` was trained with, where it does not lie beside it.
-            steps: the teacher's sampling steps; what its options say if None. Its sampler should draw no noise on its
-                way, as DDIM.
+        block: the teacher's file, and its sampling steps. It may be another network and have another range of values
+            than the student's. Its sampler should draw no noise on its way, as DDIM.
         scale: the student's.
         device: where the student is trained.
     Raises:
         InputError: no such file, or a teacher of another scale.
     """
 
-    def __init__(self, block: Mapping[str, Any], scale: int, device: torch.device) -> None:
+    def __init__(self, block: Distill, scale: int, device: torch.device) -> None:
         self.weights = _load(block, scale, device, "distill")
-        self.super_resolution = SuperResolution(self.weights.options)
-        self.steps = block.get("steps")
+        self.super_resolution = SuperResolution(Trained.part_of(self.weights.options))
+        self.steps = block.steps
         self.super_resolution.diffusion.sampler(self.steps)
 
     def result(self, condition: Tensor, noise: Tensor) -> Tensor:
@@ -77,26 +72,23 @@ class Teacher:
     """A better network of the same diffusion, such as one in full precision, whose predictions are part of the target.
 
     Args:
-        block: an option file's ``train: teacher``:
-            path, options: as in `Distillation`.
-            weight: its share of the target, above 0 and at most 1; the rest is the truth (default 0.5).
-        student: the student's option file.
+        block: the teacher's file, and its share of the target; the rest is the truth.
+        student: what the student is trained to do.
         device: where the student is trained.
     Raises:
         InputError: no such file, or a teacher that predicts something else.
     """
 
-    def __init__(self, block: Mapping[str, Any], student: Mapping[str, Any], device: torch.device) -> None:
-        self.weights = _load(block, student["scale"], device, "teacher")
-        self.weight = block.get("weight", 0.5)
-        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not 0 < self.weight <= 1:
-            raise InputError(f"expected train: teacher: weight above 0 and at most 1, got {self.weight!r}")
-        theirs, wanted = (_meaning(SuperResolution(options)) for options in (self.weights.options, student))
+    def __init__(self, block: TeacherBlock, student: Trained, device: torch.device) -> None:
+        self.weights = _load(block, student.scale, device, "teacher")
+        self.weight = block.weight
+        own = Trained.part_of(self.weights.options)
+        theirs, wanted = (_meaning(SuperResolution(trained)) for trained in (own, student))
         for name in wanted:
             if theirs[name] != wanted[name]:
                 raise InputError(
                     f"expected a teacher with {name}: {wanted[name]}, as the student, got {theirs[name]} in "
-                    f"{block['path']}"
+                    f"{block.path}"
                 )
 
     @torch.no_grad()

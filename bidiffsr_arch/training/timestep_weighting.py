@@ -1,15 +1,10 @@
 """How often each timestep is drawn in training."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from bidiffsr_arch.config.training import TimestepWeights
 from bidiffsr_arch.diffusion.schedule import Diffusion
-from bidiffsr_arch.errors import InputError, choose
-
-KINDS = ("uniform", "sampler")
 
 
 class TimestepWeighting:
@@ -18,23 +13,11 @@ class TimestepWeighting:
     need not be good at others.
 
     Args:
-        weights: how often each kind is drawn, ``{uniform: 1, sampler: 3}``; only their ratio matters. None is
-            ``{uniform: 1}``.
-    Raises:
-        InputError: an unknown kind, or weights that are no numbers from 0 on with one above 0.
+        weights: how often each kind is drawn; None for ``uniform`` alone.
     """
 
-    def __init__(self, weights: Mapping[str, Any] | None, diffusion: Diffusion) -> None:
-        weights = {"uniform": 1.0} if weights is None else weights
-        if not isinstance(weights, Mapping):
-            raise InputError(f"expected train: timestep_weighting to be kinds with weights, got {weights!r}")
-        for kind, weight in weights.items():
-            choose("train: timestep_weighting", kind, dict.fromkeys(KINDS))
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight >= 0:
-                raise InputError(f"expected train: timestep_weighting: {kind} to be a number from 0 on, got {weight!r}")
-        if not sum(weights.values()):
-            raise InputError("expected a weight above 0 in train: timestep_weighting, got none")
-        self.share = weights.get("sampler", 0.0) / sum(weights.values())
+    def __init__(self, weights: TimestepWeights | None, diffusion: Diffusion) -> None:
+        self.share = weights.sampler / (weights.uniform + weights.sampler) if weights else 0.0
         self.total_step = diffusion.total_step
         # some samplers work between the timesteps of training
         self.visited = diffusion.sampler().timesteps.round().long().clamp(0, self.total_step - 1)

@@ -23,6 +23,8 @@ class ValidatedSRModel(SRModel):
     - An LPIPS metric without weights is logged as n/a, with a line that says what to do; the other metrics continue.
     """
 
+    takes_pixels = True
+    """Its images are in [0, 1] whatever a data set's ``mean`` and ``std`` are, see `compat.validation`."""
     gathered: Tensor | None = None
     """The result of the current image if another process computed it."""
 

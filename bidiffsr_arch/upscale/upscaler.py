@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import enlarge
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -57,7 +58,6 @@ class Upscaler:
         tile: int | None = TILE,
         overlap: int = OVERLAP,
     ) -> None:
-        options = dict(weights.options)
         if not 0 <= seed < 2**63:
             raise InputError(f"expected a seed from 0 on, got {seed}")
         self.scale, self.steps, self.seed = weights.scale, steps, seed
@@ -75,9 +75,10 @@ class Upscaler:
             if is_direct(network):
                 name = type(network).__name__
                 raise InputError(f"expected a network of (x_t, condition, time) for beta_schedule, got {name}")
-            if sampler is not None:
-                options["beta_schedule"] = (options.get("beta_schedule") or {}) | {"scheduler_type": sampler}
-            self.super_resolution = SuperResolution(options)
+            trained = Trained.part_of(weights.options)
+            self.super_resolution = SuperResolution(
+                trained if sampler is None else trained.sampled_by(scheduler_type=sampler)
+            )
             self.timesteps = len(self.super_resolution.diffusion.sampler(steps).timesteps)
             self.network = TiledNetwork(network, tile, overlap, weights.multiple)
         self.calls(1, 1)

@@ -10,7 +10,9 @@ from bidiffsr_arch.bench.layers import Layer
 from bidiffsr_arch.bench.machine import machine, without_avx512
 from bidiffsr_arch.bench.timing import FLOAT, OWN, PACKED, SR3, Result, Row, Settings, Subject, measure
 from bidiffsr_arch.cli import bench
-from bidiffsr_arch.config.option_file import dump_options, load_options, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
+from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.errors import InputError
 
 

@@ -1,7 +1,6 @@
 """The packed network against the training network, layer by layer and end to end."""
 
 import copy
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -326,30 +325,3 @@ def test_without_numba(monkeypatch):
     assert backends.choose_backend().name == "torch"
     with pytest.raises(InputError, match="Numba to be installed"):
         backends.choose_backend("numba-portable")
-
-
-FORK = """
-import os, torch
-from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d
-from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.packed import pack_layer
-packed, x = pack_layer(BinaryConv2d(16, 16, 3, BINARIZERS["bbcu"])), torch.rand(1, 16, 8, 8)
-if os.fork() == 0:  # no kernel ran before: the child has threads of its own
-    packed(x)
-    os._exit(0)
-assert os.wait()[1] == 0
-packed(x)
-if os.fork() == 0:
-    try:
-        packed(x)
-    except InputError as error:
-        os._exit(7 if "started by spawn" in str(error) else 8)
-    os._exit(9)
-print(os.waitstatus_to_exitcode(os.wait()[1]))
-"""
-
-
-def test_a_child_forked_after_kernels_ran_is_refused_in_one_line(needs_numba):
-    pytest.importorskip("numba.np.ufunc.omppool")  # other threading layers survive a fork
-    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=300)
-    assert done.stdout.split() == ["7"], done.stderr

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
+from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, train_on_bits
 from bidiffsr_arch.training.stepping import Stepping
 
@@ -160,7 +161,7 @@ def test_a_network_learns_the_same(tiny_options, train):
     for counting in (True, False):
         torch.manual_seed(0)
         network = BIDiffSRUNet(**tiny_options | {"dropout": 0.2})
-        stepping = Stepping(train)
+        stepping = Stepping(Step(**train))
         stepping.prepare(network, torch.device("cpu"))
         assert backends(network) == {POPCOUNT}
         for layer in layers(network):
@@ -200,7 +201,7 @@ def test_weights_are_packed_once_a_step_however_often_the_network_is_called(tiny
         packed.append(v.shape)
         return pack_weight(v)
 
-    stepping = Stepping({"accumulate": 2, "checkpointing": True})  # two calls, each recomputed
+    stepping = Stepping(Step(accumulate=2, checkpointing=True))  # two calls, each recomputed
     stepping.prepare(tiny_network, torch.device("cpu"))
     for layer in layers(tiny_network):
         layer.backend = ALWAYS._replace(pack_weight=noted)
@@ -220,7 +221,7 @@ def backends(network) -> set:
 
 
 def test_training_on_a_cpu_counts_bits(tiny_network):
-    Stepping({}).prepare(tiny_network, torch.device("cpu"))
+    Stepping(Step()).prepare(tiny_network, torch.device("cpu"))
     assert backends(tiny_network) == {POPCOUNT}
     assert backends(deepcopy(tiny_network)) == {POPCOUNT}
     pickle.dumps(tiny_network)  # to be sent to a spawned process
@@ -228,7 +229,7 @@ def test_training_on_a_cpu_counts_bits(tiny_network):
 
 @pytest.mark.parametrize(("train", "device"), [({"channels_last": True}, "cpu"), ({}, "cuda")])
 def test_training_elsewhere_convolves(tiny_network, train, device):
-    Stepping(train).prepare(tiny_network, torch.device(device))
+    Stepping(Step(**train)).prepare(tiny_network, torch.device(device))
     assert backends(tiny_network) == {None}
 
 

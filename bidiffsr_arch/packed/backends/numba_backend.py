@@ -20,6 +20,7 @@ from bidiffsr_arch.packed.kernels.binary_conv import (
     binary_conv,
     scratch_from,
 )
+from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
 from bidiffsr_arch.packed.kernels.vector_ir import FEATURES, LANES
 from bidiffsr_arch.packed.layout import (
     BLOCK,
@@ -32,7 +33,6 @@ from bidiffsr_arch.packed.layout import (
     weight_nibbles,
     weight_words,
 )
-from bidiffsr_arch.packed.process import prepare_kernels
 
 ZEROS = aligned((1, 1, BLOCK))
 NOTHING = Shortcut(ZEROS, 0, 0, 0, 0)
@@ -75,7 +75,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         self._targets: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
     def begin(self) -> None:
-        prepare_kernels()
+        as_many_threads_as_torch()
 
     def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> Weights:
         if channels * kernel_size**2 >= 2 ** (8 * COUNT_BYTES):

@@ -44,7 +44,7 @@ class Backend(Protocol[BinaryWeight, ConvWeight, PointwiseWeight]):
         """Prepare for a step: the same number of threads as torch.
 
         Raises:
-            InputError: kernels cannot run in this process, see `process.check_process`.
+            InputError: this process was forked from one that has run kernels.
         """
 
     def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> BinaryWeight:

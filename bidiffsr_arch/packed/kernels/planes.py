@@ -5,6 +5,7 @@ pixels. PyTorch's maps lie channel by channel: reading and writing them are then
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -12,6 +13,7 @@ from llvmlite.ir import Value
 from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
+from bidiffsr_arch.packed.kernels.places import Strided
 from bidiffsr_arch.packed.kernels.popcount import FAST
 from bidiffsr_arch.packed.kernels.vector_ir import (
     I64,
@@ -35,22 +37,41 @@ VECTORS = 4 if FAST else 1
 """Vectors of pixels that share a load of weights, where a row is that long: as many as there are registers."""
 
 
+class Planes(NamedTuple):
+    """Words of bits: the address of the first that is read, and the distances to the next row and to the next plane."""
+
+    start: int
+    row: int
+    plane: int
+
+
+class PlaneTaps(NamedTuple):
+    """Weights of FILTERS filters: radius of the taps, words of the channels, address of the weights."""
+
+    radius: int
+    words: int
+    weights: int
+
+
 def planes_tile(vectors: int) -> Callable:
     """Function that counts differing bits of 8 * `vectors` neighbouring pixels with FILTERS filters."""
 
     @procedure
-    def count(b, bits, row_bytes, plane_bytes, radius, words, weights, counts, count_bytes) -> None:
+    def count(b, bits, taps, counts) -> None:
         """counts[f][p] = sum over words w, taps (dy, dx) of popcount(bits[w][dy][p + dx] ^ weights[w][dy][dx][f]),
-        uint16. Exact: 64-bit counters."""
-        side = b.add(b.mul(radius, int64(2)), int64(1))
+        uint16. Exact: 64-bit counters.
+
+        bits: `Planes`. taps: `PlaneTaps`. counts: `Strided`, filter by filter.
+        """
+        side = b.add(b.mul(taps.radius, int64(2)), int64(1))
 
         def word(w, counters) -> list[Value]:
             def row(dy, counters) -> list[Value]:
                 def tap(dx, counters) -> list[Value]:
                     place = b.add(b.mul(b.add(b.mul(w, side), dy), side), dx)
-                    start = offset(b, weights, b.mul(place, int64(8 * FILTERS)))
+                    start = offset(b, taps.weights, b.mul(place, int64(8 * FILTERS)))
                     filters = [spread(b, load(b, offset(b, start, 8 * f), I64, 8), WORDS) for f in range(FILTERS)]
-                    source = offset(b, bits, b.add(b.mul(w, plane_bytes), b.mul(dy, row_bytes)))
+                    source = offset(b, bits.start, b.add(b.mul(w, bits.plane), b.mul(dy, bits.row)))
                     source = offset(b, source, b.mul(dx, int64(8)))
                     following = []
                     for v in range(vectors):
@@ -64,10 +85,10 @@ def planes_tile(vectors: int) -> Callable:
 
             return repeat(b, side, counters, row)
 
-        totals = repeat(b, words, [constant(0, WORDS)] * (vectors * FILTERS), word)
+        totals = repeat(b, taps.words, [constant(0, WORDS)] * (vectors * FILTERS), word)
         for position, total in enumerate(totals):
             v, f = divmod(position, FILTERS)
-            place = offset(b, offset(b, counts, b.mul(count_bytes, int64(f))), 16 * v)
+            place = offset(b, offset(b, counts.start, b.mul(counts.step, int64(f))), 16 * v)
             store(b, b.trunc(total, COUNTS), place, 2)
 
     return count
@@ -77,14 +98,16 @@ _tile, _vector = planes_tile(VECTORS), planes_tile(1)
 
 
 @helper
-def _count_row(bits, row_bytes, plane_bytes, radius, words, weights, counts, count_bytes, width) -> None:
+def _count_row(bits, taps, counts, width) -> None:
+    """Counts of a row of `width` pixels; the arguments are those of `planes_tile`'s function."""
     x = 0
     while x < width:
+        here, to = Planes(bits.start + 8 * x, bits.row, bits.plane), Strided(counts.start + 2 * x, counts.step)
         if width - x > (VECTORS - 1) * 8:
-            _tile(bits + 8 * x, row_bytes, plane_bytes, radius, words, weights, counts + 2 * x, count_bytes)
+            _tile(here, taps, to)
             x += VECTORS * 8
         else:
-            _vector(bits + 8 * x, row_bytes, plane_bytes, radius, words, weights, counts + 2 * x, count_bytes)
+            _vector(here, taps, to)
             x += 8
 
 
@@ -147,15 +170,15 @@ def count_planes(bits, weights, sums, scale, z) -> None:
     batch, filters, height, width = z.shape
     words, radius = weights.shape[1], (bits.shape[2] - height) // 2
     side = 2 * radius + 1
-    row_bytes, plane_bytes = bits.shape[3] * 8, bits.shape[2] * bits.shape[3] * 8
+    row, plane = bits.shape[3] * 8, bits.shape[2] * bits.shape[3] * 8
     for job in prange(batch * height):
         n, y = job // height, job % height
         differing = np.empty((FILTERS, width + PLANE_SLACK), np.uint16)
-        start = address(bits) + n * words * plane_bytes + y * row_bytes
-        target, count_bytes = address(differing), np.int64(differing.shape[1] * 2)
+        source = Planes(address(bits) + n * words * plane + y * row, row, plane)
+        target = Strided(address(differing), differing.shape[1] * 2)
         for block in range(weights.shape[0]):
-            filters_at = address(weights) + block * words * side * side * FILTERS * 8
-            _count_row(start, row_bytes, plane_bytes, radius, words, filters_at, target, count_bytes, width)
+            taps = PlaneTaps(radius, words, address(weights) + block * words * side * side * FILTERS * 8)
+            _count_row(source, taps, target, width)
             for f in range(min(FILTERS, filters - block * FILTERS)):
                 c = block * FILTERS + f
                 total = sums[c, side * side]
@@ -163,9 +186,9 @@ def count_planes(bits, weights, sums, scale, z) -> None:
                     if not 0 <= y + dy - radius < height:
                         for dx in range(side):
                             total -= sums[c, dy * side + dx]
-                row, here, factor = z[n, c, y], differing[f], scale[c]
+                out, here, factor = z[n, c, y], differing[f], scale[c]
                 for x in range(width):
-                    row[x] = factor * np.float32(np.int32(total) - 2 * np.int32(here[x]))
+                    out[x] = factor * np.float32(np.int32(total) - 2 * np.int32(here[x]))
                 for column in range(2 * radius):  # a narrow image meets some of them twice
                     x = min(column, width - 1) if column < radius else max(width - 1 - column + radius, 0)
                     beside = 0
@@ -174,4 +197,4 @@ def count_planes(bits, weights, sums, scale, z) -> None:
                             for dy in range(side):
                                 if 0 <= y + dy - radius < height:
                                     beside += sums[c, dy * side + dx]
-                    row[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))
+                    out[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))
