@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from bidiffsr_arch.compat.imports import torchvision_operators
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
@@ -116,7 +117,7 @@ class BIDiffSRPipeline(DiffusionPipeline):
             InputError: the weights or their options are wrong.
         """
         unet = BIDiffSRNetwork(load_weights(weights, options, packed))
-        return cls(unet, SuperResolution(unet.weights.options).diffusion.sampler())
+        return cls(unet, SuperResolution(Trained.part_of(unet.weights.options)).diffusion.sampler())
 
     @torch.no_grad()
     def __call__(

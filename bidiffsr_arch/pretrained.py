@@ -67,9 +67,10 @@ def save_pretrained(
         raise InputError(f"expected a folder without {taken[0]}, got {folder}; choose another one or overwrite=True")
     if not options.get("network_g") or options.get("scale") is None:
         raise InputError("expected `network_g` and `scale` among the options, as the network was trained with")
-    description = describe(options, steps=options.get("steps"), about=dict(about) if about else options.get("about"))
+    steps = options.get("steps") or (options.get("beta_schedule") or {}).get("num_inference_steps")
+    description = describe(options, steps=steps, about=dict(about) if about else options.get("about"))
     if isinstance(network, PackedNetwork):
-        save_packed(network, folder / hub.WEIGHTS, Description(**description), overwrite=overwrite)
+        save_packed(network, folder / hub.WEIGHTS, Description.read(description), overwrite=overwrite)
     else:
         save_float(network.state_dict(), folder / hub.WEIGHTS, description)
     hub.write_config(folder, description)

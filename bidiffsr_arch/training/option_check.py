@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from bidiffsr_arch import archs
 from bidiffsr_arch.config.file import OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
 from bidiffsr_arch.config.struct import told
@@ -17,7 +18,6 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import is_direct
 from bidiffsr_arch.training.surroundings import wrong_here
 
-OUR_NETWORKS = ("BBCUNet", "BIDiffSRUNet", "SR3UNet")
 # Above these, building one of our networks takes hours or more memory than there is, whatever else is wrong.
 Size = Annotated[int, Field(ge=1, le=100_000)]
 SIZES = {int: Size, Sequence[int]: list[Size], "res_blocks": Annotated[int, Field(ge=1, le=100)]}
@@ -77,7 +77,7 @@ def _wrong_network(options: Mapping[str, Any], path: str) -> Iterator[str]:
     if block is None:
         return
     network = registered(ARCH_REGISTRY, block["type"], f"{path}: network_g: type")
-    is_ours = block["type"] in OUR_NETWORKS
+    is_ours = block["type"] in archs.__all__
     wrong = list(wrong_arguments(network, block, "network_g", kinds=KINDS | SIZES if is_ours else KINDS))
     yield from wrong or (_build(network, block, options) if is_ours else ())
 
