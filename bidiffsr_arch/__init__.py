@@ -17,13 +17,12 @@ from bidiffsr_arch.moved import MovedModules
 from bidiffsr_arch.registration import NEED_BASICSR, patched_and_registered, register
 
 if TYPE_CHECKING:
-    from bidiffsr_arch.archs import BBCUNet, BIDiffSRUNet, SR3UNet
+    from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
     from bidiffsr_arch.metrics import count_cost
     from bidiffsr_arch.packed import load_packed, pack, pack_layer
     from bidiffsr_arch.upscale import Upscaler
 
 __all__ = [
-    "BBCUNet",
     "BIDiffSRUNet",
     "InputError",
     "SR3UNet",
@@ -39,7 +38,6 @@ __version__ = "0.1.0"
 
 # Modules of the names that are imported on first use.
 _HOMES = {
-    "BBCUNet": "bidiffsr_arch.archs",
     "BIDiffSRUNet": "bidiffsr_arch.archs",
     "SR3UNet": "bidiffsr_arch.archs",
     "Upscaler": "bidiffsr_arch.upscale",

@@ -17,7 +17,6 @@ import yaml
 from PIL import Image
 
 from bidiffsr_arch import __version__
-from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import COMMANDS, build_parser
 
 PROJECT = Path(__file__).parents[1]
@@ -120,7 +119,7 @@ def test_links_lead_to_files(page):
 
 
 @pytest.mark.parametrize("code", fences("python"))
-def test_python_snippets_run(code, run_options, workplace, monkeypatch):
+def test_python_snippets_run(code, run_options, tiny_network, workplace, monkeypatch):
     """In a folder with photo.jpg and an option file, with the tensors that snippets speak of."""
     Image.fromarray(np.zeros((12, 12, 3), np.uint8)).save("photo.jpg")
     run_options["train"]["total_iter"] = 1
@@ -129,13 +128,12 @@ def test_python_snippets_run(code, run_options, workplace, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "-opt", "options.yml"])
     Path("snippet.py").write_text(code)
     names = dict(
+        network=tiny_network,
         x_t=torch.rand(1, 3, 32, 32),
         condition=torch.rand(1, 3, 32, 32),
         time=torch.zeros(1),
         pixels=np.zeros((12, 12, 3), np.uint8),
     )
-    if "network" in code and "network =" not in code:
-        names["network"] = BIDiffSRUNet().eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         runpy.run_path("snippet.py", names)

@@ -9,7 +9,7 @@ import torch
 
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.config.yaml import dump_options
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.training import BIDiffSRModel
@@ -66,7 +66,7 @@ def test_the_student_learns_the_teachers_image_of_the_same_noise(options, teache
     weights = load_weights(teachers_file)
     x = noise
     sampler = model.diffusion.sampler(3)  # DDIM, whose last step returns x0
-    condition = enlarge(batch()["lq"], 2)
+    condition = upsample(batch()["lq"], 2)
     with torch.no_grad():
         for t in sampler.timesteps:
             x = sampler.step(weights.network(x, condition, t.expand(2)), t, x).prev_sample

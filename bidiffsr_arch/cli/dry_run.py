@@ -1,6 +1,6 @@
 """`basicsr train --dry-run`: everything that can be known before hours are spent, and nothing written.
 
-The option file was checked before. Here: every pair of pictures, the network and its cost, one real iteration with its
+The option file was checked before. Here: every pair of images, the network and its cost, one real iteration with its
 memory, and the disk that the checkpoints will take. Counts, names and sizes of the pairs are compared by reading them.
 """
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bidiffsr_arch.binary import set_progress
 from bidiffsr_arch.config.file import DiffusionOptions
 from bidiffsr_arch.config.training import Objective, Step
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
@@ -149,15 +149,15 @@ class BIDiffSRModel(ValidatedSRModel):
                 setattr(self, name, getattr(self, name).repeat(1, self.channels, 1, 1))
         self.sample_indices = sample_indices(data)
         same_size = "gt" in data and self.lq.shape == self.gt.shape
-        self.condition = self.lq if same_size else enlarge(self.lq, self.opt["scale"])
+        self.condition = self.lq if same_size else upsample(self.lq, self.opt["scale"])
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step: add noise of a random timestep to each image, predict, compare, update."""
         set_progress(self.net_g, (current_iter - 1) / self.opt["train"]["total_iter"])
         time, noise = self._draw(self.gt, current_iter)
         gt = self.gt if self.distillation is None else self.distillation.result(self.condition, noise)
-        condition, gt = map(self.super_resolution.inward, (self.condition, gt))
-        x0 = self.super_resolution.clean(gt, condition)
+        condition, gt = map(self.super_resolution.normalize, (self.condition, gt))
+        x0 = self.super_resolution.to_x0(gt, condition)
         x_t, time, target = self.diffusion.training_sample(x0, noise, time, self._draw_between(x0, current_iter))
 
         inputs = [x_t, condition, time]

@@ -89,7 +89,7 @@ class Stepping:
         """
         if len(target) % self.accumulate:
             raise InputError(
-                f"expected train: accumulate to divide the batch of {len(target)} pictures, got {self.accumulate}"
+                f"expected train: accumulate to divide the batch of {len(target)} images, got {self.accumulate}"
             )
         groups = groups or GroupParameters()
         optimizer.zero_grad()
@@ -122,5 +122,5 @@ class Stepping:
         return self.accumulate > 1 or bool(self.grad_clip) or self.scaler.is_enabled() or self.compile
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
-        pictures = self.channels_last and tensor.dim() == 4
-        return tensor.contiguous(memory_format=torch.channels_last) if pictures else tensor
+        images = self.channels_last and tensor.dim() == 4
+        return tensor.contiguous(memory_format=torch.channels_last) if images else tensor

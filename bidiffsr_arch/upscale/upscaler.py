@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from bidiffsr_arch.config.diffusion import Trained
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, is_direct, load_weights
@@ -160,7 +160,7 @@ class Upscaler:
         try:
             layers = [self.sample(colour / white)]
             if alpha is not None:
-                layers.append(enlarge(alpha / white, self.scale).clamp(0, 1))
+                layers.append(upsample(alpha / white, self.scale).clamp(0, 1))
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, torch.OutOfMemoryError | MemoryError) and CPU_OUT_OF_MEMORY not in str(error):
                 raise
@@ -179,7 +179,7 @@ class Upscaler:
             return self.network(image)
         assert self.super_resolution is not None
         return self.super_resolution.sample(
-            self.network, enlarge(image, self.scale), [self.seed], multiple=self.network.multiple, steps=self.steps
+            self.network, upsample(image, self.scale), [self.seed], multiple=self.network.multiple, steps=self.steps
         )
 
 
