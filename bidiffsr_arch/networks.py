@@ -281,7 +281,7 @@ def described_options(path: Path) -> Mapping[str, Any] | None:
     own = description.read_description(path) if path.suffix == SAFETENSORS else _content(path).get(description.KEY)
     config = hub.read_config(path.parent) if path.name == hub.WEIGHTS else None
     if own and config and own != config:
-        raise InputError(f"expected {hub.CONFIG} and {path} to say the same, they differ; write both anew")
+        raise InputError(f"expected {hub.CONFIG} and {path} to say the same, they differ; save both again")
     return description.usable(own or config)
 
 

@@ -1,4 +1,4 @@
-"""Networks that are saved to, and loaded from, folders in the Hub's layout: what ``save_pretrained`` and its kin do."""
+"""Save networks to folders in the Hub's layout, load them, and upload them to the Hub."""
 
 import tempfile
 from collections.abc import Mapping

@@ -166,7 +166,7 @@ def without_description(folder: Path) -> None:
 
 WRONG = {
     "nothing in it": (lambda folder: [path.unlink() for path in folder.iterdir()], "expected model.safetensors in"),
-    "another scale in the config": (lambda folder: rewritten(folder, scale=4), "differ; write both anew"),
+    "another scale in the config": (lambda folder: rewritten(folder, scale=4), "differ; save both again"),
     "no network in the config": (lambda folder: rewritten(folder, network_g=3), "expected `network_g` in"),
     "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{"), "expected JSON in"),
     "a network that there is not": (
