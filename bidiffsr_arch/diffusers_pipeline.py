@@ -150,8 +150,9 @@ class BIDiffSRPipeline(DiffusionPipeline):
         """
         if output_type not in OUTPUTS:
             raise InputError(f"expected output_type to be one of {', '.join(OUTPUTS)}, got {output_type!r}")
-        several = list(image[:, None]) if isinstance(image, Tensor) else image
-        images: list[Any] = several if isinstance(several, list) else [several]
+        images: list[Any] = [image]
+        if isinstance(image, Tensor | list):
+            images = list(image[:, None]) if isinstance(image, Tensor) else image
         generators = generator if isinstance(generator, list) else [generator] * len(images)
         if len(generators) != len(images):
             raise InputError(f"expected a generator for each of {len(images)} images, got {len(generators)}")

@@ -104,7 +104,7 @@ def not_resumed_exactly() -> list[tuple[str, str]]:
 
     from bidiffsr_arch.training.random_states import own_random_state
 
-    states = {name: own_random_state(model) for name, model in MODEL_REGISTRY}
+    states = {name.removesuffix("_basicsr"): own_random_state(model) for name, model in MODEL_REGISTRY}
     return [(name, f"not resumed exactly: has {state}, which is not saved") for name, state in states.items() if state]
 
 
