@@ -116,7 +116,7 @@ def _wrong_images(file: OptionFile, options: Mapping[str, Any]) -> Iterator[str]
                     f"expected images of at least {least} pixels for val: metrics: {name} ({metric.type}, crop_border "
                     f"{metric.crop_border}), got a smaller one, {small}"
                 )
-        same = next((gt for gt, lq_size, gt_size in pairs if lq_size == gt_size and file.scale > 1), None)
+        same = next((gt for gt, lq_size, gt_size in pairs if lq_size == gt_size and (file.scale or 1) > 1), None)
         if is_bicubic and same:
             yield f"expected LQ images {file.scale} times smaller than GT to enlarge, got one of GT's size for {same}"
 
