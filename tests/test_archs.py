@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 import weakref
 from functools import partial
 from pathlib import Path
@@ -217,3 +218,15 @@ def test_a_shuffling_fusion_keeps_none_of_what_it_joins(conv, monkeypatch):
     assert len(joined) == 2 and not any(ref() is not None for ref in joined)
     out.sum().backward()
     assert len(joined) == 4
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_trace_passes_its_own_check(tiny_network, enabled):
+    """With gradients, recomputations were recorded, which differ from one trace to the next."""
+    inputs = [torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.tensor([3, 70])]
+    others = [torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.tensor([90, 40])]
+    with torch.set_grad_enabled(enabled), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(tiny_network, inputs)
+        assert torch.equal(traced(*others), tiny_network(*others))

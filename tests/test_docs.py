@@ -7,6 +7,8 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ import yaml
 from PIL import Image
 
 from bidiffsr_arch import __version__
-from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import COMMANDS, build_parser
 
 PROJECT = Path(__file__).parents[1]
@@ -120,7 +121,7 @@ def test_links_lead_to_files(page):
 
 
 @pytest.mark.parametrize("code", fences("python"))
-def test_python_snippets_run(code, run_options, workplace, monkeypatch):
+def test_python_snippets_run(code, run_options, tiny_network, workplace, monkeypatch):
     """In a folder with photo.jpg and an option file, with the tensors that snippets speak of."""
     Image.fromarray(np.zeros((12, 12, 3), np.uint8)).save("photo.jpg")
     run_options["train"]["total_iter"] = 1
@@ -129,13 +130,12 @@ def test_python_snippets_run(code, run_options, workplace, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "-opt", "options.yml"])
     Path("snippet.py").write_text(code)
     names = dict(
+        network=tiny_network,
         x_t=torch.rand(1, 3, 32, 32),
         condition=torch.rand(1, 3, 32, 32),
         time=torch.zeros(1),
         pixels=np.zeros((12, 12, 3), np.uint8),
     )
-    if "network" in code and "network =" not in code:
-        names["network"] = BIDiffSRUNet().eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         runpy.run_path("snippet.py", names)
@@ -171,3 +171,15 @@ def test_forms_workflows_and_hooks_are_yaml():
     assert all(hook["language"] == "system" for hook in hooks)
     forms = [content for content in contents.values() if "body" in content]
     assert all({"name", "description", "body"} <= form.keys() for form in forms) and len(forms) >= 2
+
+
+PACKAGES = [".".join(file.parent.relative_to(PROJECT).parts) for file in PROJECT.glob("bidiffsr_arch/**/__init__.py")]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_packages_say_what_lives_there(name):
+    package = import_module(name)
+    assert package.__doc__ and package.__doc__.strip()
+    assert isinstance(package.__all__, list) and package.__all__
+    modules = {entry for entry in package.__all__ if not hasattr(package, entry)}  # not imported yet
+    assert all(find_spec(f"{name}.{module}") for module in modules)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import pad_to_multiple, upsample
@@ -199,6 +200,11 @@ SPELLINGS = {
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
     "bare": lambda state: state,
     "module.": lambda state: {"params": {f"module.{name}": t for name, t in state.items()}},
+    "model": lambda state: {"model": state, "optimizer": {}},
+    "model: state_dict": lambda state: {"model": {"state_dict": state}},
+    "_orig_mod.": lambda state: {"params": {f"_orig_mod.{name}": t for name, t in state.items()}},
+    "module._orig_mod.": lambda state: {f"module._orig_mod.{name}": t for name, t in state.items()},
+    "a compiled part": lambda state: {name.replace("downs.", "downs._orig_mod."): t for name, t in state.items()},
     "denoise_fn.": lambda state: {f"denoise_fn.{name}": t for name, t in state.items()} | {"betas": torch.zeros(3)},
 }
 
@@ -211,6 +217,15 @@ def test_every_spelling_of_a_checkpoint_loads_without_a_warning(spelling, option
     loaded = model.net_g.state_dict()
     assert all(torch.equal(t, loaded[name]) for name, t in tiny_network.state_dict().items())
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_plain_safetensors_load_too(options, tiny_network, tmp_path):
+    file = tmp_path / "net.safetensors"
+    save_file(tiny_network.state_dict(), file)
+    options["path"]["pretrain_network_g"] = str(file)
+    for is_train in (False, True):
+        loaded = build(options, is_train=is_train).net_g.state_dict()
+        assert all(torch.equal(t, loaded[name]) for name, t in tiny_network.state_dict().items())
 
 
 class Payload:

@@ -85,10 +85,8 @@ def train(args: argparse.Namespace, options: OrderedDict) -> None:
     from torch import distributed
 
     from bidiffsr_arch.compat.options import handed_over
-    from bidiffsr_arch.training.session import STRICT
     from bidiffsr_arch.training.signals import saving_on_signals
 
-    STRICT.set(args.strict_resume)
     with handed_over(args, options), saving_on_signals():
         try:
             train_pipeline(os.getcwd())

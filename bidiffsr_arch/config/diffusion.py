@@ -131,3 +131,8 @@ class Description(Trained):
 
     def __init__(self, network_g: dict[str, Any], **further: Any) -> None:
         super().__init__(**{"network_g": network_g, **further})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What sampling needs, under the names that it has at an option file's top level."""
+        return self.model_dump(include=set(Trained.model_fields))

@@ -3,7 +3,6 @@
 BasicSR passes its options, a dictionary, from function to function; a `Session` is the only entry this package adds.
 """
 
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +10,6 @@ from bidiffsr_arch.training.retention import Retention
 from bidiffsr_arch.training.sample_order import FIRST, Order, SampleIndex
 
 KEY = "session"
-STRICT: ContextVar[bool] = ContextVar("strict", default=False)
-"""Whether sessions that begin refuse to resume with other options: `basicsr train --strict-resume`."""
 
 
 @dataclass
