@@ -51,7 +51,7 @@ class OptionLoader(yaml.SafeLoader):
             seen.add(key)
         self.flatten_mapping(node)  # `<<: *anchor`: the anchor's keys come first, the mapping's own win
         return OrderedDict((self.construct_object(key, deep=True), self.construct_object(value, deep=True))
-                    for key, value in node.value)  # fmt: skip
+                           for key, value in node.value)  # fmt: skip
 
     def replacement(self, node: yaml.MappingNode) -> Replacement:
         """A mapping with the tag `!replace`."""
