@@ -13,7 +13,7 @@ TRAINING_NEEDS = ("gt_size", "use_hflip", "use_rot", "num_worker_per_gpu", "batc
 
 
 class IOBackend(Struct):
-    """Where the files of a data set lie."""
+    """How the files of a data set are stored."""
 
     type: Literal["disk", "lmdb", "memcached"] = Field(description="folders, databases `NAME.lmdb`, or a server")
     db_paths: Any = Field(None, description="of `lmdb`; set by the data set")

@@ -41,7 +41,7 @@ class Network(Struct, extra="allow"):
 
 
 class AnyFile(Scaled, extra="allow"):
-    """What an option file has whatever its model is: blocks are open, and there may be further keys."""
+    """What every option file has, independent of its model: blocks are open, and there may be further keys."""
 
     name: Text = Field(description="name of the experiment and its folder")
     model_type: Text = Field(description="`BIDiffSRModel`, `BicubicModel`, or a model of BasicSR or another package")

@@ -54,7 +54,7 @@ def shipped() -> list[str]:
 
 
 def shipped_path(name: str) -> Path:
-    """Where the shipped option file `name` (with or without `.yml`) lies on disk.
+    """Path of the shipped option file `name` (with or without `.yml`).
 
     Raises:
         InputError: no such file; the nearest name is given.

@@ -57,7 +57,7 @@ def wrong_arguments(
 
 
 def _kind_of_default(default: Any) -> Any:
-    """Without a hint the default tells the kind, but an eta_min=0 takes 1e-7 as well."""
+    """Without a type hint, the default determines the type; an integer default allows floats, as in eta_min=0."""
     return {int: float, float: float, bool: bool, str: Text}.get(type(default))
 
 

@@ -89,7 +89,7 @@ def _shown(default: Any, values: str) -> str:
 
 
 def with_tables(markdown: str) -> str:
-    """A Markdown text with the tables between its comments written anew.
+    """A Markdown text in which the tables between its comments are replaced.
 
     Raises:
         InputError: a comment names an unknown block or key.
