@@ -15,7 +15,9 @@ from basicsr.train import train_pipeline
 from basicsr.utils.registry import MODEL_REGISTRY
 from test_resume import assert_same_end
 
+from bidiffsr_arch.cli.doctor import not_resumed_exactly
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.training.random_states import own_random_state
 
 OPTIONS = """\
 name: run
@@ -194,3 +196,16 @@ def test_the_state_of_another_program_is_one_line(workplace, monkeypatch):
         torch.save(stock, file)
         with pytest.raises(InputError, match=r"by another program or for another network; train from its network file"):
             run(monkeypatch, *written("run", {"train": {"total_iter": 3}}), "--auto_resume")
+
+
+def test_doctor_names_models_that_are_not_resumed_exactly():
+    class Drawing(SRModel):
+        def __init__(self, opt):
+            super().__init__(opt)
+            self.generator = np.random.default_rng(0)
+
+    assert not_resumed_exactly() == [
+        (name, "not resumed exactly: has a pool of earlier training pairs, which is not saved")
+        for name in ("RealESRGANModel", "RealESRNetModel")
+    ]
+    assert own_random_state(Drawing) == "a generator of its own" and own_random_state(DroppingModel) is None

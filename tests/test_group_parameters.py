@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from bidiffsr_arch.binary import timestep_group
 from bidiffsr_arch.binary.bank import TimestepBank
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.training import BIDiffSRModel, early_updates
 from bidiffsr_arch.training.group_parameters import GroupParameters
 
@@ -87,7 +87,7 @@ def reference_losses(model: BIDiffSRModel) -> tuple[list[float], dict[str, torch
     everything = [*others.values(), *(row for bank in rows.values() for row in bank)]
     optimizer = torch.optim.Adam(everything, lr=1e-3)
     data, losses = pairs(), []
-    condition, gt = enlarge(data["lq"], 2), data["gt"]
+    condition, gt = upsample(data["lq"], 2), data["gt"]
     for iteration, group in enumerate(groups_of(model), 1):
         time, noise = model._draw(gt, iteration)
         stacked = {name: torch.stack([row if k == group else row.detach() for k, row in enumerate(bank)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from bidiffsr_arch.config.diffusion import Trained
-from bidiffsr_arch.diffusion.images import enlarge, pad_to_multiple
+from bidiffsr_arch.diffusion.images import pad_to_multiple, upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training import BIDiffSRModel
@@ -40,7 +40,7 @@ def super_resolve(model: BIDiffSRModel, lq: torch.Tensor) -> torch.Tensor:
 def test_condition_is_cv2s_cubic_enlargement():
     picture = np.random.default_rng(0).random((20, 30, 3), dtype=np.float32)
     expected = cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-    got = enlarge(torch.from_numpy(picture).permute(2, 0, 1)[None], 4)[0].permute(1, 2, 0).numpy()
+    got = upsample(torch.from_numpy(picture).permute(2, 0, 1)[None], 4)[0].permute(1, 2, 0).numpy()
     inner = np.s_[8:-8, 8:-8]
     assert np.abs(got[inner] - expected[inner]).max() < 1e-4
 
@@ -77,7 +77,7 @@ def test_untrained_residual_network_returns_the_enlarged_picture(options):
     options["beta_schedule"]["prediction_type"] = "sample"
     model = build(options, diffuse="residual")
     lq = torch.rand(1, 3, 7, 5)
-    torch.testing.assert_close(super_resolve(model, lq), enlarge(lq, 2).clamp(0, 1))
+    torch.testing.assert_close(super_resolve(model, lq), upsample(lq, 2).clamp(0, 1))
 
 
 def test_sampling_depends_on_picture_and_seed_alone(options):
@@ -110,7 +110,7 @@ def test_training_lowers_the_loss_of_a_fixed_draw(options, diffuse, prediction_t
     def loss_of_the_first_draw() -> float:
         model.feed_data(batch())
         with torch.no_grad():
-            x0 = model.super_resolution.clean(model.gt, model.condition)
+            x0 = model.super_resolution.to_x0(model.gt, model.condition)
             time, noise = model._draw(x0, 1)
             prediction = model.net_g(model.diffusion.add_noise(x0, noise, time), model.condition, time)
             return model.cri_pix(prediction, model.diffusion.target(x0, noise, time)).item()
@@ -292,11 +292,11 @@ def test_options_that_do_not_fit_are_refused(changes, message, options):
 @pytest.mark.parametrize("diffuse", ["image", "residual"])
 def test_what_is_diffused_leads_back_to_the_picture(options, diffuse):
     task = SuperResolution(Trained.part_of(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])))
-    assert task.inward(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
+    assert task.normalize(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
     gt, condition = torch.rand(2, 1, 3, 4, 4)
-    x0 = task.clean(task.inward(gt), task.inward(condition))
+    x0 = task.to_x0(task.normalize(gt), task.normalize(condition))
     torch.testing.assert_close(x0, 6 * (gt - condition) if diffuse == "residual" else 2 * gt - 1)
-    torch.testing.assert_close(task.outward(task.picture(x0, task.inward(condition))), gt)
+    torch.testing.assert_close(task.denormalize(task.to_image(x0, task.normalize(condition))), gt)
 
 
 def test_sr3_trains_and_tests_under_the_same_model(options):

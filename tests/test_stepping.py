@@ -191,7 +191,7 @@ def test_neither_pass_reads_a_number_from_a_tensor(binarizer, tiny_options):
 
 
 def test_a_batch_that_parts_do_not_divide_is_refused(options):
-    with pytest.raises(InputError, match="accumulate to divide the batch of 3 pictures, got 2"):
+    with pytest.raises(InputError, match="accumulate to divide the batch of 3 images, got 2"):
         run(build(options, accumulate=2), 1, 1, count=3)
 
 

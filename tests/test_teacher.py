@@ -9,7 +9,7 @@ import torch
 
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.config.yaml import dump_options
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.training import BIDiffSRModel
@@ -66,7 +66,7 @@ def test_the_student_learns_the_teachers_image_of_the_same_noise(options, teache
     weights = load_weights(teachers_file)
     x = noise
     sampler = model.diffusion.sampler(3)  # DDIM, whose last step returns x0
-    condition = enlarge(batch()["lq"], 2)
+    condition = upsample(batch()["lq"], 2)
     with torch.no_grad():
         for t in sampler.timesteps:
             x = sampler.step(weights.network(x, condition, t.expand(2)), t, x).prev_sample
@@ -114,10 +114,10 @@ def test_a_resumed_training_goes_on_with_the_same_losses(options, teacher, tmp_p
     [
         ({"scale": 4}, {"distill": {}}, "a teacher of x4 in train: distill, got .* of x2"),
         ({"scale": 4}, {"teacher": {}}, "a teacher of x4 in train: teacher, got .* of x2"),
-        ({"data_range": [-1, 1]}, {"teacher": {}}, r"data_range: \[-1.0, 1.0\], as the student, got \[0.0, 1.0\]"),
-        ({}, {"teacher": {"weight": 1.5}}, "weight above 0 and at most 1, got 1.5"),
-        ({}, {"distill": {"steps": 101}}, "at most 100 steps"),
-        ({}, {"distill": {"path": None}}, "the teacher's file of weights as train: distill: path, got none"),
+        ({"data_range": [-1, 1]}, {"teacher": {}}, r"data_range: \[-1.0, 1.0\], as the student, got \[0, 1\]"),
+        ({}, {"teacher": {"weight": 1.5}}, "weight to be a number above 0 and at most 1, got 1.5"),
+        ({}, {"distill": {"steps": 101}}, "1 to 100 steps, at most as many as in training, got 101"),
+        ({}, {"distill": {"path": None}}, "train: distill: path to be a text, got None"),
         ({}, {"distill": {"path": "nowhere.pth"}}, "expected weights at nowhere.pth"),
     ],
 )

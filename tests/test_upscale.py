@@ -17,7 +17,7 @@ from PIL import Image
 import bidiffsr_arch
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.errors import InputError
 
 WEIGHTS = "experiments/tiny/models/net_g_latest.pth"
@@ -91,7 +91,7 @@ def test_arrays_of_every_layout_and_pillow_pictures(workplace):
             assert result.shape == (12, 10, *channels) and result.dtype == dtype
             if channels in ((2,), (4,)):
                 alpha = torch.tensor(picture[..., -1])[None, None].float()
-                expected = enlarge(alpha, 2)[0, 0].clamp(0, np.iinfo(dtype).max).numpy()
+                expected = upsample(alpha, 2)[0, 0].clamp(0, np.iinfo(dtype).max).numpy()
                 assert np.abs(result[..., -1] - expected).max() <= 0.51  # rounded
     image = Image.fromarray(rng.integers(0, 256, (6, 5, 3), np.uint8))
     image.info["icc_profile"] = b"profile"
@@ -132,7 +132,7 @@ def test_a_plain_residual_network_without_weights_returns_the_enlarged_picture(w
     write_experiment(options, tiny_options)
     picture = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
     result = bidiffsr_arch.Upscaler.from_file(WEIGHTS, tile=16, overlap=8)(picture)
-    expected = enlarge(torch.tensor(picture).permute(2, 0, 1)[None].float(), 2)[0].clamp(0, 255).permute(1, 2, 0)
+    expected = upsample(torch.tensor(picture).permute(2, 0, 1)[None].float(), 2)[0].clamp(0, 255).permute(1, 2, 0)
     assert np.abs(result - expected.numpy()).max() <= 0.51
 
 
@@ -174,7 +174,7 @@ def test_results_that_are_not_finite_are_refused(bicubic_upscaler, bad, shape):
         return prediction
 
     bicubic_upscaler.network.network = diverge
-    with pytest.raises(InputError, match="expected a finite result, got NaN or infinity"):
+    with pytest.raises(InputError, match=r"expected .*finite.*NaN"):
         bicubic_upscaler(np.full(shape, 9, np.uint8))
 
 

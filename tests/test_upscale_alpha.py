@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.upscale.alpha import fill_hidden, unpremultiplied, with_transparent_colour
 from bidiffsr_arch.upscale.photo import Photo, read_photo, write_photo
 
@@ -77,7 +77,7 @@ def test_a_white_disc_has_no_rim(tmp_path, suffix, channels, dtype, associated, 
     filled = fill_hidden(read).astype(np.float64)
     for scale in (2, 4):
         planes = np.stack([
-            enlarge(_planes(filled[..., channel]), scale)[0, 0].numpy() for channel in range(channels)
+            upsample(_planes(filled[..., channel]), scale)[0, 0].numpy() for channel in range(channels)
         ], -1)  # fmt: skip
         result = planes.round().clip(0, np.iinfo(dtype).max).astype(dtype)
         assert over_white(result).min() > 1 - (0.04 if lossy else 0.001)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.config.diffusion import BetaSchedule, Trained
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.tiles import TiledNetwork, spans
@@ -101,7 +101,7 @@ def test_borders_of_tiles_are_no_steeper_than_the_rest(tiny_options):
     trained = Trained(beta_schedule=BetaSchedule(n_timestep=100), diffuse="residual", residual_scale=4.0)
     process = SuperResolution(trained)
     tiled = TiledNetwork(network, 48, 16, network.multiple)
-    result = process.sample(tiled, enlarge(low, 2), [0], multiple=network.multiple, steps=4)
+    result = process.sample(tiled, upsample(low, 2), [0], multiple=network.multiple, steps=4)
     gradient = (result[..., 1:] - result[..., :-1]).abs().mean((0, 1, 2))
     _, columns = tiled.grid(128, 128)
     assert len(columns) > 2

@@ -95,7 +95,17 @@ def registered() -> list[tuple[str, str]]:
         for package, names in sorted(by_package.items()):
             shown = f"{len(names)} of its own" if package == "basicsr" else ", ".join(sorted(names))
             rows.append((f"{label.lower()} ({package})", shown))
-    return rows
+    return [*rows, *not_resumed_exactly()]
+
+
+def not_resumed_exactly() -> list[tuple[str, str]]:
+    """Models with random state of their own, which no training state holds."""
+    from basicsr.utils.registry import MODEL_REGISTRY
+
+    from bidiffsr_arch.training.random_states import own_random_state
+
+    states = {name.removesuffix("_basicsr"): own_random_state(model) for name, model in MODEL_REGISTRY}
+    return [(name, f"not resumed exactly: has {state}, which is not saved") for name, state in states.items() if state]
 
 
 def lpips_weights() -> str:

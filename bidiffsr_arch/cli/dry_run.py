@@ -1,6 +1,6 @@
 """`basicsr train --dry-run`: everything that can be known before hours are spent, and nothing written.
 
-The option file was checked before. Here: every pair of pictures, the network and its cost, one real iteration with its
+The option file was checked before. Here: every pair of images, the network and its cost, one real iteration with its
 memory, and the disk that the checkpoints will take. Counts, names and sizes of the pairs are compared by reading them.
 """
 
@@ -86,7 +86,7 @@ def _one_iteration(options: OrderedDict, folder: str, train: Callable[[OrderedDi
     Returns:
         Seconds with start-up, and the bytes of one checkpoint: network and training state.
     """
-    once: dict[str, Any] = OrderedDict(options)
+    once: OrderedDict[str, Any] = OrderedDict(options)
     once["path"] = OrderedDict(options["path"], experiments_root=folder + "/once", resume_state=None)
     once["train"] = OrderedDict(options["train"], total_iter=1)
     once["logger"] = OrderedDict(options["logger"], save_checkpoint_freq=1, use_tb_logger=False, wandb=None)

@@ -1,4 +1,4 @@
-"""Super-resolution as a diffusion: what is diffused, and how sampling turns a condition into a picture.
+"""Super-resolution as a diffusion: what is diffused, and how sampling turns a condition into an image.
 
 The network is any function (x_t, condition, time) -> prediction: a float network, its average, or a packed one.
 """
@@ -34,21 +34,21 @@ class SuperResolution:
         self.residual_scale = trained.residual_scale
         self.black, self.white = trained.data_range
 
-    def inward(self, picture: Tensor) -> Tensor:
+    def normalize(self, image: Tensor) -> Tensor:
         """From [0, 1] to ``data_range``."""
-        return picture * (self.white - self.black) + self.black
+        return image * (self.white - self.black) + self.black
 
-    def outward(self, picture: Tensor) -> Tensor:
+    def denormalize(self, image: Tensor) -> Tensor:
         """From ``data_range`` to [0, 1]."""
-        return (picture - self.black) / (self.white - self.black)
+        return (image - self.black) / (self.white - self.black)
 
-    def clean(self, gt: Tensor, condition: Tensor) -> Tensor:
-        """What is diffused, x0: the picture, or what the condition lacks, scaled. All (B, 3, H, W), in
+    def to_x0(self, gt: Tensor, condition: Tensor) -> Tensor:
+        """The diffusion target x0: the image, or its scaled residual to the condition. All (B, 3, H, W), in
         ``data_range``."""
         return (gt - condition) * self.residual_scale if self.residual else gt
 
-    def picture(self, x0: Tensor, condition: Tensor) -> Tensor:
-        """The picture of a sampled x0; the inverse of `clean`."""
+    def to_image(self, x0: Tensor, condition: Tensor) -> Tensor:
+        """The image of a sampled x0; the inverse of `to_x0`."""
         return condition + x0 / self.residual_scale if self.residual else x0
 
     @torch.no_grad()
@@ -66,9 +66,9 @@ class SuperResolution:
 
         Args:
             network: called with (B, 3, H, W), (B, 3, H, W) and times (B,).
-            condition: the enlarged LR, (B, 3, H, W) in [0, 1], any H and W.
-            seeds: one for each picture; its noise depends on nothing else.
-            multiple: height and width that the network takes are multiples of it; the picture is reflected up to there.
+            condition: the upsampled LR, (B, 3, H, W) in [0, 1], any H and W.
+            seeds: one for each image; its noise depends on nothing else.
+            multiple: height and width that the network takes are multiples of it; the image is padded by reflection.
             steps: sampling steps; the schedule's own number if None.
         Returns:
             (B, 3, H, W) in [0, 1].
@@ -97,8 +97,8 @@ class SuperResolution:
     ) -> Tensor:
         """As `sample`, from this noise (B, 3, H, W) and with sides that the network takes; `generators` and `progress`
         as in `Diffusion.sample`."""
-        condition = self.inward(condition)
+        condition = self.normalize(condition)
         x0 = self.diffusion.sample(
             lambda x_t, time: network(x_t, condition, time), noise, generators, steps=steps, progress=progress
         )
-        return self.outward(self.picture(x0, condition)).clamp(0, 1)
+        return self.denormalize(self.to_image(x0, condition)).clamp(0, 1)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bidiffsr_arch.data.resize import imresize
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.psnr import psnr_y
 from bidiffsr_arch.plots.probe import as_image, as_tensor
@@ -33,9 +33,10 @@ def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
     if process is None or isinstance(network, DirectNetwork):
         raise InputError("expected a diffusion network for a trajectory, got one without diffusion; use plot strip")
     states: list[Tensor] = []
-    condition = process.inward(enlarge(as_tensor(imresize(photograph, 1 / upscaler.scale)), upscaler.scale))
+    condition = process.normalize(upsample(as_tensor(imresize(photograph, 1 / upscaler.scale)), upscaler.scale))
     condition = condition.to(upscaler.device)
-    generator = torch.Generator().manual_seed(upscaler.seed)
+    seed = upscaler.seed
+    generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
     noise = torch.randn(condition.shape[1:], generator=generator)[None].to(upscaler.device)
     sampler = process.diffusion.sampler(upscaler.steps)
 
@@ -46,7 +47,7 @@ def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
     x0 = process.diffusion.sample(predict, noise, [generator], steps=upscaler.steps)
 
     def shown(x: Tensor) -> np.ndarray:
-        return as_image(process.outward(process.picture(x, condition)))
+        return as_image(process.denormalize(process.to_image(x, condition)))
 
     chosen = np.unique(np.linspace(0, len(states) - 1, SHOWN).round().astype(int))
     times = [round(float(time)) for time in sampler.timesteps]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.data.resize import imresize
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.networks import Weights
@@ -32,8 +32,8 @@ class Probe:
         self.network: nn.Module = weights.network
         self.process = SuperResolution(Trained.part_of(weights.options))
         low, high = (as_tensor(image) for image in (imresize(photograph, 1 / weights.scale), photograph))
-        self.condition = self.process.inward(enlarge(low, weights.scale))
-        self.x0 = self.process.clean(self.process.inward(high), self.condition)
+        self.condition = self.process.normalize(upsample(low, weights.scale))
+        self.x0 = self.process.to_x0(self.process.normalize(high), self.condition)
         self.noise = torch.randn(self.x0.shape, generator=torch.Generator().manual_seed(seed))
 
     @torch.inference_mode()

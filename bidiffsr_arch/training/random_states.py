@@ -1,5 +1,6 @@
 """The states of the random generators of torch, Python and numpy, as data that torch's safe loader reads."""
 
+import inspect
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,3 +40,27 @@ def random_states_kept() -> Iterator[None]:
         yield
     finally:
         restore_random_states(states)
+
+
+# Signs in a model's source of random state of its own, which a training state does not hold.
+OWN_STATE = {
+    "queue_lr": "a pool of earlier training pairs",
+    "torch.Generator(": "a generator of its own",
+    "random.Random(": "a generator of its own",
+    "RandomState(": "a generator of its own",
+    "default_rng(": "a generator of its own",
+}
+
+
+def own_random_state(model: type) -> str | None:
+    """What random state a model class of BasicSR or a plugin keeps for itself, in words; None where it keeps none."""
+    for kind in model.__mro__:
+        if kind.__module__.partition(".")[0] in ("builtins", __name__.partition(".")[0]):
+            continue
+        try:
+            source = inspect.getsource(kind)
+        except (OSError, TypeError):  # a class without a file
+            continue
+        if found := next((words for text, words in OWN_STATE.items() if text in source), None):
+            return found
+    return None

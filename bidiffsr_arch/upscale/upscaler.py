@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from bidiffsr_arch.config.diffusion import Trained
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, is_direct, load_weights
@@ -60,7 +60,8 @@ class Upscaler:
     ) -> None:
         if not 0 <= seed < 2**63:
             raise InputError(f"expected a seed from 0 on, got {seed}")
-        self.scale, self.steps, self.seed = weights.scale, steps, seed
+        self.scale, self.steps = weights.scale, steps
+        self.seed: int | torch.Generator = seed
         self.device = _device(device)
         network = weights.network.to(self.device)
         self.network: TiledNetwork | DirectNetwork
@@ -101,7 +102,7 @@ class Upscaler:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path, *, revision: str | None = None, packed: bool | None = None, **settings
+        cls, name_or_folder: str | Path, *, revision: str | None = None, packed: bool | None = None, **settings: Any
     ) -> "Upscaler":
         """An upscaler from a folder in the Hub's layout, or from the Hugging Face Hub.
 
@@ -160,7 +161,7 @@ class Upscaler:
         try:
             layers = [self.sample(colour / white)]
             if alpha is not None:
-                layers.append(enlarge(alpha / white, self.scale).clamp(0, 1))
+                layers.append(upsample(alpha / white, self.scale).clamp(0, 1))
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, torch.OutOfMemoryError | MemoryError) and CPU_OUT_OF_MEMORY not in str(error):
                 raise
@@ -179,7 +180,7 @@ class Upscaler:
             return self.network(image)
         assert self.super_resolution is not None
         return self.super_resolution.sample(
-            self.network, enlarge(image, self.scale), [self.seed], multiple=self.network.multiple, steps=self.steps
+            self.network, upsample(image, self.scale), [self.seed], multiple=self.network.multiple, steps=self.steps
         )
 
 
