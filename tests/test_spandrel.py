@@ -96,8 +96,8 @@ def by_tiles(model: spandrel.ImageModelDescriptor, image: torch.Tensor, tile: in
 
 
 def test_other_programs_tiles_show_no_seams(tmp_path):
-    """Programs that ask are told not to tile. Tiled nevertheless, a trained network is within 38 dB of the whole, and
-    no pixel is off by more than 1/8."""
+    """Programs that ask are told not to tile. Tiled nevertheless, with a noise of its own for each tile, a trained
+    network is within 40 dB of the whole (44.4 measured), and no value is off by more than 1/8 (0.08 measured)."""
     from skimage.data import astronaut
 
     weights = load_weights(shipped_weights(2))
@@ -107,6 +107,5 @@ def test_other_programs_tiles_show_no_seams(tmp_path):
     whole, tiled = model(image), by_tiles(model, image, 64, 16)
     assert whole.shape == tiled.shape == (1, 3, 192, 192)
     error = (whole - tiled).abs()
-    print(f"PSNR {-10 * torch.log10((error**2).mean()):.1f} dB, largest {error.max():.4f}")
-    assert -10 * torch.log10((error**2).mean()) > 38 and error.max() < 1 / 8
+    assert -10 * torch.log10((error**2).mean()) > 40 and error.max() < 1 / 8
     assert np.isfinite(tiled).all()
