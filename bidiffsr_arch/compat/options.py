@@ -55,6 +55,11 @@ def handed_over(args: argparse.Namespace, wanted: OrderedDict) -> Iterator[None]
         _handed.reset(token)
 
 
+def handed() -> tuple[argparse.Namespace, OrderedDict] | None:
+    """What is handed over at present."""
+    return _handed.get()
+
+
 def _from_command_line() -> tuple[argparse.Namespace, OrderedDict]:
     parser = argparse.ArgumentParser()
     add_basicsr_arguments(parser)
@@ -103,7 +108,7 @@ def command_line() -> bool:
         return False
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
-        args, wanted = _handed.get() or _from_command_line()
+        args, wanted = handed() or _from_command_line()
         lists = _without_lists(wanted)
         command, reader = sys.argv, options.ordered_yaml
         sys.argv = [command[0], *stock_arguments(args, _readable(args.opt, wanted))]
