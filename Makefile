@@ -25,6 +25,7 @@ test: lint
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # The rows of the paper that need no training: bicubic's quality where the benchmark pictures are, and every row's cost.
 bench-check: $(READY)

@@ -47,6 +47,13 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def usable(description: Any) -> dict[str, Any] | None:
+    """What of a description from elsewhere is used; no other key of it has a meaning, ``plugins`` least of all."""
+    if not isinstance(description, Mapping):
+        return None
+    return {name: description[name] for name in (*OPTIONS, "steps", "about") if description.get(name) is not None}
+
+
 def to_tensor(description: Mapping[str, Any]) -> Tensor:
     """The description as JSON in UTF-8, (bytes,) uint8."""
     return torch.frombuffer(bytearray(json.dumps(description).encode()), dtype=torch.uint8)

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from bidiffsr_arch.compat.imports import torchvision_operators
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
@@ -98,6 +99,8 @@ class BIDiffSRPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "unet"
+    unet: BIDiffSRNetwork
+    scheduler: Any
     _callback_tensor_inputs = ("latents",)
 
     def __init__(self, unet: BIDiffSRNetwork, scheduler: SchedulerMixin) -> None:
@@ -114,7 +117,7 @@ class BIDiffSRPipeline(DiffusionPipeline):
             InputError: the weights or their options are wrong.
         """
         unet = BIDiffSRNetwork(load_weights(weights, options, packed))
-        return cls(unet, SuperResolution(unet.weights.options).diffusion.sampler())
+        return cls(unet, SuperResolution(Trained.part_of(unet.weights.options)).diffusion.sampler())
 
     @torch.no_grad()
     def __call__(
@@ -147,15 +150,18 @@ class BIDiffSRPipeline(DiffusionPipeline):
         """
         if output_type not in OUTPUTS:
             raise InputError(f"expected output_type to be one of {', '.join(OUTPUTS)}, got {output_type!r}")
-        images = list(image[:, None]) if isinstance(image, Tensor) else image if isinstance(image, list) else [image]
+        images: list[Any] = [image]
+        if isinstance(image, Tensor | list):
+            images = list(image[:, None]) if isinstance(image, Tensor) else image
         generators = generator if isinstance(generator, list) else [generator] * len(images)
         if len(generators) != len(images):
             raise InputError(f"expected a generator for each of {len(images)} images, got {len(generators)}")
         upscaler = Upscaler(self.unet.weights, device=str(self.unet.place.device), tile=tile, overlap=overlap)
         upscaler.steps = num_inference_steps
         inputs = callback_on_step_end_tensor_inputs if callback_on_step_end else ()
+        assert upscaler.super_resolution is not None  # `BIDiffSRNetwork` takes diffusion networks only
         _sample_by(self, upscaler.super_resolution.diffusion, callback_on_step_end, inputs)
-        results = []
+        results: list[Any] = []
         for each, noise in zip(images, generators, strict=True):
             upscaler.seed = 0 if noise is None else noise
             results.append(upscaler.sample(each) if isinstance(each, Tensor) else upscaler(each))

@@ -281,9 +281,8 @@ def described_options(path: Path) -> Mapping[str, Any] | None:
     own = description.read_description(path) if path.suffix == SAFETENSORS else _content(path).get(description.KEY)
     config = hub.read_config(path.parent) if path.name == hub.WEIGHTS else None
     if own and config and own != config:
-        raise InputError(f"expected {hub.CONFIG} and {path} to say the same, they differ; write both anew")
-    found = own or config
-    return found if isinstance(found, Mapping) else None
+        raise InputError(f"expected {hub.CONFIG} and {path} to say the same, they differ; save both again")
+    return description.usable(own or config)
 
 
 def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | None) -> Weights:
@@ -329,9 +328,34 @@ def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None
     if option_file is not None:
         raise InputError(f"expected no -opt with {path}: a packed network brings its own options")
     network, said = load_packed(path)
+    return _packed_weights(path, network, said)
+
+
+def _packed_weights(source: Path | str, network: Any, said: Any) -> Weights:
     options = {name: value for name, value in said.model_dump(exclude_unset=True).items() if value is not None}
     if "scale" not in options:
-        raise InputError(f"expected {path} to say its scale, it does not; pack it again with `basicsr pack`")
+        raise InputError(f"expected {source} to say its scale, it does not; pack it again with `basicsr pack`")
     if "steps" in options and not is_direct(network):
-        options["beta_schedule"] = options["beta_schedule"] | {"num_inference_steps": options["steps"]}
+        options["beta_schedule"] = options.get("beta_schedule", {}) | {"num_inference_steps": options["steps"]}
     return Weights(network, options, network.multiple)
+
+
+def weights_from_tensors(tensors: Mapping[str, Any]) -> Weights:
+    """A float or packed network from the tensors of a file that says what it is, see `bidiffsr_arch.description`.
+
+    Raises:
+        InputError: they do not say what they are, or are those of another network.
+    """
+    source = "the state dict"
+    options = description.usable(description.from_tensors(tensors))
+    if options is None or not isinstance(options.get("network_g"), Mapping) or options.get("scale") is None:
+        raise InputError(f"expected `network_g` and `scale` in {source}'s {description.TENSOR}, found none")
+    if any(name.endswith(".bits") for name in tensors):
+        from bidiffsr_arch.packed.file_format import Description, assemble
+
+        said = Description.read(options, source)
+        return _packed_weights(source, assemble(source, said, tensors), said)
+    network = build_network(options["network_g"])
+    parameters = OrderedDict((name, tensor) for name, tensor in tensors.items() if name != description.TENSOR)
+    set_parameters(network, parameters, source)
+    return Weights(network.eval(), options, getattr(network, "multiple", 1))

@@ -1,4 +1,4 @@
-"""Networks that are saved to, and loaded from, folders in the Hub's layout: what ``save_pretrained`` and its kin do."""
+"""Save networks to folders in the Hub's layout, load them, and upload them to the Hub."""
 
 import tempfile
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def network_from(kind: type[nn.Module], name_or_folder: str | Path, revision: st
     network = weights.network
     if not isinstance(network, kind):
         raise InputError(f"expected a {kind.__name__} in {name_or_folder}, got a {type(network).__name__}")
-    network.trained = {name: value for name, value in weights.options.items() if name != "network_g"}
+    vars(network)["trained"] = {name: value for name, value in weights.options.items() if name != "network_g"}
     return network
 
 
@@ -67,9 +67,10 @@ def save_pretrained(
         raise InputError(f"expected a folder without {taken[0]}, got {folder}; choose another one or overwrite=True")
     if not options.get("network_g") or options.get("scale") is None:
         raise InputError("expected `network_g` and `scale` among the options, as the network was trained with")
-    description = describe(options, steps=options.get("steps"), about=dict(about) if about else options.get("about"))
+    steps = options.get("steps") or (options.get("beta_schedule") or {}).get("num_inference_steps")
+    description = describe(options, steps=steps, about=dict(about) if about else options.get("about"))
     if isinstance(network, PackedNetwork):
-        save_packed(network, folder / hub.WEIGHTS, Description(**description), overwrite=overwrite)
+        save_packed(network, folder / hub.WEIGHTS, Description.read(description), overwrite=overwrite)
     else:
         save_float(network.state_dict(), folder / hub.WEIGHTS, description)
     hub.write_config(folder, description)

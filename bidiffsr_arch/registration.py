@@ -8,9 +8,9 @@ from importlib import import_module
 
 from bidiffsr_arch import compat
 
-# BasicSR's registry -> module -> names that are registered.
+# BasicSR's registry -> module -> names that are registered; none for the module's __all__.
 ENTRIES: dict[str, dict[str, tuple[str, ...]]] = {
-    "ARCH_REGISTRY": {"bidiffsr_arch.archs": ("BBCUNet", "BIDiffSRUNet", "SR3UNet")},
+    "ARCH_REGISTRY": {"bidiffsr_arch.archs": ()},
     "MODEL_REGISTRY": {"bidiffsr_arch.training": ("BIDiffSRModel", "BicubicModel")},
     "DATASET_REGISTRY": {"bidiffsr_arch.data.paired_dataset": ("MultiPairedImageDataset",)},
     "METRIC_REGISTRY": {"bidiffsr_arch.metrics": ("calculate_lpips", "calculate_params", "calculate_ops")},
@@ -39,9 +39,10 @@ def register() -> None:
     registries = import_module("basicsr.utils.registry")
     for registry_name, modules in ENTRIES.items():
         registry = getattr(registries, registry_name)
-        for module, names in modules.items():
-            for name in names:
-                entry = getattr(import_module(module), name)
+        for path, names in modules.items():
+            module = import_module(path)
+            for name in names or module.__all__:
+                entry = getattr(module, name)
                 if name not in registry:
                     registry.register(entry)
                 elif (owner := registry.get(name).__module__) != entry.__module__:

@@ -7,6 +7,8 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +171,15 @@ def test_forms_workflows_and_hooks_are_yaml():
     assert all(hook["language"] == "system" for hook in hooks)
     forms = [content for content in contents.values() if "body" in content]
     assert all({"name", "description", "body"} <= form.keys() for form in forms) and len(forms) >= 2
+
+
+PACKAGES = [".".join(file.parent.relative_to(PROJECT).parts) for file in PROJECT.glob("bidiffsr_arch/**/__init__.py")]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_packages_say_what_lives_there(name):
+    package = import_module(name)
+    assert package.__doc__ and package.__doc__.strip()
+    assert isinstance(package.__all__, list) and package.__all__
+    modules = {entry for entry in package.__all__ if not hasattr(package, entry)}  # not imported yet
+    assert all(find_spec(f"{name}.{module}") for module in modules)

@@ -70,7 +70,9 @@ def test_a_packed_network_makes_a_round_trip(tiny_network, tmp_path):
     packed = pack(tiny_network, "torch")
     network_g = {"type": "BIDiffSRUNet"} | tiny_network.arguments
     save_pretrained(packed, tmp_path / "net", TRAINED | {"network_g": network_g})
-    expected = Upscaler.from_file(tmp_path / "net" / "model.safetensors")(IMAGE)
+    upscaler = Upscaler.from_file(tmp_path / "net" / "model.safetensors")
+    assert upscaler.timesteps == 3
+    expected = upscaler(IMAGE)
     np.testing.assert_array_equal(Upscaler.from_pretrained(tmp_path / "net")(IMAGE), expected)
     with pytest.raises(InputError, match=r"expected a BIDiffSRUNet in .*, got a PackedUNet"):
         BIDiffSRUNet.from_pretrained(tmp_path / "net")
@@ -164,7 +166,7 @@ def without_description(folder: Path) -> None:
 
 WRONG = {
     "nothing in it": (lambda folder: [path.unlink() for path in folder.iterdir()], "expected model.safetensors in"),
-    "another scale in the config": (lambda folder: rewritten(folder, scale=4), "differ; write both anew"),
+    "another scale in the config": (lambda folder: rewritten(folder, scale=4), "differ; save both again"),
     "no network in the config": (lambda folder: rewritten(folder, network_g=3), "expected `network_g` in"),
     "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{"), "expected JSON in"),
     "a network that there is not": (
@@ -193,6 +195,15 @@ def test_wrong_folders_are_one_line(folder, case):
     with pytest.raises(InputError, match=message) as caught:
         Upscaler.from_pretrained(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_config_imports_nothing(folder, tmp_path, monkeypatch):
+    """An option file may name plugins; what comes from elsewhere may not."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    without_description(folder)
+    rewritten(folder, plugins=["evil"])
+    assert Upscaler.from_pretrained(folder).scale == 2 and "evil" not in sys.modules
 
 
 def test_a_config_alone_is_enough(folder):

@@ -35,7 +35,7 @@ def test_train_stop_resume_and_test_with_the_references_keys(workplace, options,
     assert re.findall(r"iter: +(\d+),", resumed) == ["3", "4"] and len(losses(resumed)) == 2
 
     saved = torch.load("experiments/tiny/models/net_g_4.pth", weights_only=True)
-    assert set(saved) == {"params", "params_ema"}
+    assert set(saved) == {"description", "params", "params_ema"}
 
     options["name"], options["path"]["pretrain_network_g"] = "tested", "experiments/tiny/models/net_g_4.pth"
     options["datasets"] = dict(test_1=options["datasets"]["val"])

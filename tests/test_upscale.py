@@ -174,7 +174,7 @@ def test_results_that_are_not_finite_are_refused(bicubic_upscaler, bad, shape):
         return prediction
 
     bicubic_upscaler.network.network = diverge
-    with pytest.raises(InputError, match="expected a finite result, got NaN or infinity"):
+    with pytest.raises(InputError, match=r"expected .*finite.*NaN"):
         bicubic_upscaler(np.full(shape, 9, np.uint8))
 
 

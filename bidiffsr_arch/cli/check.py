@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from numbers import Real
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -85,10 +86,10 @@ def observed_results() -> Iterator[dict[str, dict[str, float]]]:
     """The metrics of every validation that BasicSR runs meanwhile: {data set: {metric: value}}."""
     from basicsr.models.base_model import BaseModel
 
-    results = {}
+    results: dict[str, dict[str, float]] = {}
     validation = BaseModel.validation
 
-    def observed(model: BaseModel, dataloader, *args, **kwargs) -> None:
+    def observed(model: BaseModel, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         validation(model, dataloader, *args, **kwargs)
         results[dataloader.dataset.opt["name"]] = dict(getattr(model, "metric_results", {}))
 

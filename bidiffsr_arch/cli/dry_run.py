@@ -86,7 +86,7 @@ def _one_iteration(options: OrderedDict, folder: str, train: Callable[[OrderedDi
     Returns:
         Seconds with start-up, and the bytes of one checkpoint: network and training state.
     """
-    once: dict[str, Any] = OrderedDict(options)
+    once: OrderedDict[str, Any] = OrderedDict(options)
     once["path"] = OrderedDict(options["path"], experiments_root=folder + "/once", resume_state=None)
     once["train"] = OrderedDict(options["train"], total_iter=1)
     once["logger"] = OrderedDict(options["logger"], save_checkpoint_freq=1, use_tb_logger=False, wandb=None)

@@ -8,7 +8,8 @@ end. Existing results are kept: start a stopped run again to continue it.
 weights:
   without --weights, the small network that comes with the package, selected by --scale 2 or --scale 4; or
   a .pth of `basicsr train` with its option file (-opt; for a .pth in experiments/NAME/models, the copy that training
-  wrote to experiments/NAME is found by itself); or a .safetensors of `basicsr pack`.
+  wrote to experiments/NAME is found by itself); or a .safetensors of `basicsr pack`; or a folder of save_pretrained;
+  or hf://OWNER/NAME, a network on the Hugging Face Hub. Files that say what they are need no option file.
 """
 
 import argparse

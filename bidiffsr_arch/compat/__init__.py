@@ -9,6 +9,8 @@ from importlib import import_module
 
 from bidiffsr_arch.errors import InputError
 
+__all__ = ["Patches", "applied", "apply", "require_basicsr", "unsupported_python"]
+
 Patches = Mapping[str, Sequence[str]]
 """Module -> names of its patches, in the order in which they are applied."""
 

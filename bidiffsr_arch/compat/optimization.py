@@ -32,8 +32,9 @@ def find_scheduler(name: str) -> type[LRScheduler]:
     raise InputError(f"no learning-rate scheduler named {name!r}; {hint} Known: {', '.join(sorted(known))}")
 
 
-def _subclasses(kind: type) -> list[type]:
-    return [one for child in kind.__subclasses__() for one in (child, *_subclasses(child))]
+def _subclasses(kind: type[LRScheduler]) -> list[type[LRScheduler]]:
+    children: list[type[LRScheduler]] = kind.__subclasses__()
+    return children + [one for child in children for one in _subclasses(child)]
 
 
 def more_optimizers() -> bool:

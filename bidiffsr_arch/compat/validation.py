@@ -13,7 +13,6 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from bidiffsr_arch.compat.patch import contains, replace_method
 
@@ -58,7 +57,7 @@ def images_without_gt() -> bool:
 
 
 @contextmanager
-def _possible_metrics(model: BaseModel, dataset: Dataset) -> Iterator[None]:
+def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
     """Inside, ``val: metrics`` are those that a data set's images can be measured by."""
     vars(model).pop("metric_results", None)  # stock keeps the names of the first data set's metrics
     metrics = (model.opt.get("val") or {}).get("metrics")

@@ -91,7 +91,7 @@ class Trained(Scaled):
     """The options at an option file's top level that say what a diffusion network was trained to do."""
 
     beta_schedule: Annotated[BetaSchedule, BeforeValidator(lambda value: {} if value is None else value)] = Field(
-        default_factory=BetaSchedule, description="noise schedule and sampler"
+        BetaSchedule(), description="noise schedule and sampler"
     )
     diffuse: Literal["image", "residual"] = Field(
         "image", description="what is diffused: HR (the paper), or HR minus the upsampled LR (SRDiff, Li et al. 2022)"
@@ -130,4 +130,9 @@ class Description(Trained):
     about: dict[str, Any] = Field({}, description="what people want to know, see `bidiffsr_arch.description`")
 
     def __init__(self, network_g: dict[str, Any], **further: Any) -> None:
-        super().__init__(network_g=network_g, **further)
+        super().__init__(**{"network_g": network_g, **further})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What sampling needs, under the names that it has at an option file's top level."""
+        return self.model_dump(include=set(Trained.model_fields))

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from bidiffsr_arch.config.data import PAIRED_DATA_SETS, TRAINING_NEEDS, AnyDataset, Dataset, PairedDataset
 from bidiffsr_arch.config.diffusion import Scaled, Trained
-from bidiffsr_arch.config.kinds import Gpus, Name, Seed, Text
+from bidiffsr_arch.config.kinds import Gpus, Name, Open, Seed, Text
 from bidiffsr_arch.config.shipped import place_benchmarks, place_weights
 from bidiffsr_arch.config.struct import Struct, told
 from bidiffsr_arch.config.training import (
@@ -49,13 +49,13 @@ class AnyFile(Scaled, extra="allow"):
     plugins: list[Text] | None = Field(None, description="packages to import that register networks or models")
     datasets: dict[str, Dataset]
     network_g: Network | None = None
-    beta_schedule: dict[str, Any] | None = None
-    path: dict[str, Any]
-    train: dict[str, Any] | None = None
-    val: dict[str, Any] | None = None
-    logger: dict[str, Any] | None = None
-    dist_params: dict[str, Any] | None = None
-    expected: dict[str, Any] | None = None
+    beta_schedule: Open | None = None
+    path: Open
+    train: Open | None = None
+    val: Open | None = None
+    logger: Open | None = None
+    dist_params: Open | None = None
+    expected: Open | None = None
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
@@ -99,12 +99,12 @@ class OptionFile(AnyFile):
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
         for phase, data in self.paired().items():
-            if phase == "train" and data.gt_size and data.gt_size % self.scale:
+            if phase == "train" and data.gt_size and self.scale and data.gt_size % self.scale:
                 yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {data.gt_size}"
         metrics = (self.val and self.val.metrics) or {}
         yield from unknown_best(self.logger or Kept(), metrics)
-        wandb = self.logger and self.logger.wandb
-        if wandb and wandb.project and not self.logger.use_tb_logger and "debug" not in self.name:
+        logger = self.logger
+        if logger and logger.wandb and logger.wandb.project and not logger.use_tb_logger and "debug" not in self.name:
             yield "expected logger: use_tb_logger to be true with wandb: project, got false: wandb sends its log"
         yield from self._expected(metrics)
 

@@ -1,6 +1,7 @@
 """Kinds of values that options may have. The words of an error come from their JSON Schema (`words`)."""
 
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -51,6 +52,12 @@ def _roots(value: Any) -> Any:
     return value
 
 
+def _open(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError("no mapping")
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 Index = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
@@ -72,6 +79,8 @@ Colour = Annotated[list[Number], Field(strict=False, min_length=3, max_length=3)
 Text = Annotated[str, AfterValidator(_text), Field(min_length=1)]
 Name = Annotated[Text, AfterValidator(_name), Field(json_schema_extra=_told("a name without .. and /"))]
 Template = Annotated[Text, AfterValidator(_template), Field(json_schema_extra=_told("a template such as '{}x4'"))]
+# A block that belongs to others, and may hold anything.
+Open = Annotated[Any, AfterValidator(_open), WithJsonSchema({"type": "object"})]
 TEXTS = {"type": "array", "items": {"type": "string"}}
 Roots = Annotated[Any, AfterValidator(_roots), WithJsonSchema({"anyOf": [{"type": "string"}, TEXTS]})]
 GPUS = {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]}

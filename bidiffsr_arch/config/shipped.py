@@ -16,7 +16,9 @@ WEIGHTS_FOLDER = "bidiffsr_arch/weights"
 def place_benchmarks(options: OrderedDict) -> None:
     """Put the folder of the environment in the place of `datasets/benchmark` in every `dataroot_*`."""
     root = os.environ.get(BENCHMARK_VARIABLE)
-    for dataset in options["datasets"].values() if root else ():
+    if not root:
+        return
+    for dataset in options["datasets"].values():
         for key, value in dataset.items():
             if key.startswith("dataroot_"):
                 is_list = isinstance(value, list)

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bidiffsr_arch.config.words import BLOCK, Schema, resolve, words
@@ -34,7 +34,7 @@ class Struct(BaseModel):
             InputError: one line for everything that is wrong.
         """
         found, wrong = cls.examine(data, place)
-        if wrong:
+        if found is None:
             raise InputError(told([sentence for _, sentence in wrong], source))
         return found
 
@@ -55,8 +55,9 @@ class Struct(BaseModel):
     @classmethod
     def names(cls) -> set[str]:
         """All names of its fields."""
-        aliases = [field.validation_alias.choices for field in cls.model_fields.values() if field.validation_alias]
-        return {*cls.model_fields, *(alias for choices in aliases for alias in choices)}
+        aliases = [field.validation_alias for field in cls.model_fields.values()]
+        choices = [alias.choices for alias in aliases if isinstance(alias, AliasChoices)]
+        return {*cls.model_fields, *(str(name) for names in choices for name in names)}
 
     def _relations(self) -> Iterator[str]:
         """What does not hold between the values."""
@@ -89,7 +90,8 @@ def mistakes(schema: Schema, errors: list[ErrorDetails], place: str) -> list[tup
         block = _shown(place, parents)
         where = f"in {block}:" if block else "at the top level"
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        found[(*parents, key)] = f"unknown key {key!r} {where}{hint} Known: {', '.join(sorted(known))}"
+        path = (*parents, key)
+        found[path] = f"unknown key {key!r} {where}{hint} Known: {', '.join(sorted(known))}"
     for error in (error for error in errors if error["type"] != "extra_forbidden"):
         path = _path(error)
         if error["type"] == "missing" and path in meant:

@@ -35,7 +35,7 @@ def words(schema: Schema, definitions: Schema) -> str:
         return f"a {NUMBERS[kind]}{_bounds(schema)}"
     if kind == "array":
         return _list(schema, definitions)
-    return PLAIN.get(kind, "anything")
+    return PLAIN.get(str(kind), "anything")
 
 
 def _any(options: list[Schema], definitions: Schema) -> str:

@@ -32,7 +32,7 @@ class OptionLoader(yaml.SafeLoader):
                 None, None, f"cannot read {node.value!r}", node.start_mark
             ) from error
 
-    def mapping(self, node: yaml.MappingNode, kind: type[OrderedDict] = OrderedDict) -> OrderedDict:
+    def mapping(self, node: yaml.MappingNode) -> OrderedDict:
         """A mapping in its order, whose keys are texts and stand there once."""
         if not isinstance(node, yaml.MappingNode):
             raise yaml.constructor.ConstructorError(None, None, "expected a mapping", node.start_mark)
@@ -50,12 +50,12 @@ class OptionLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         self.flatten_mapping(node)  # `<<: *anchor`: the anchor's keys come first, the mapping's own win
-        return kind((self.construct_object(key, deep=True), self.construct_object(value, deep=True))
-                    for key, value in node.value)  # fmt: skip
+        return OrderedDict((self.construct_object(key, deep=True), self.construct_object(value, deep=True))
+                           for key, value in node.value)  # fmt: skip
 
     def replacement(self, node: yaml.MappingNode) -> Replacement:
         """A mapping with the tag `!replace`."""
-        return self.mapping(node, Replacement)
+        return Replacement(self.mapping(node))
 
     def refuse(self, node: yaml.Node) -> None:
         """Any other tag is refused."""

@@ -1,6 +1,6 @@
-"""The noise schedule: how images are made noisy in training, and how a diffusers sampler finds the way back.
+"""The noise schedule: adding noise in training, and removing it with a sampler of diffusers.
 
-This file knows nothing of images' ranges, of networks' insides or of BasicSR.
+Nothing here depends on the range of images, on a network's architecture or on BasicSR.
 """
 
 from collections.abc import Callable

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Any, cast
 
 
 def diffusers_class(name: str) -> type:
@@ -32,7 +33,7 @@ def _without_dynamo() -> Iterator[None]:
     if "torch._dynamo" in sys.modules:
         yield
         return
-    sys.modules["torch._dynamo"] = None
+    cast(Any, sys.modules)["torch._dynamo"] = None  # how Python marks a module that cannot be imported
     try:
         yield
     finally:

@@ -100,12 +100,26 @@ def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedNet
         raise InputError(
             f"expected a safetensors file at {path}, could not read it ({error}); copy or pack it again"
         ) from error
-    tensors.pop(TENSOR, None)  # what the header says again; older files lack it
     description = _description(path, metadata)
-    network = _structure(path, description)
-    _check_shapes(path, expected_shapes(network), tensors)
+    return assemble(path, description, tensors, backend), description
+
+
+def assemble(
+    source: Path | str, description: Description, tensors: Mapping[str, Tensor], backend: str | None = None
+) -> PackedNetwork:
+    """A packed network from a file's tensors.
+
+    Args:
+        source: where they come from, for messages.
+        backend: as `PackedNetwork`.
+    Raises:
+        InputError: an unknown network, a tensor that is missing or of another shape.
+    """
+    network = _structure(source, description)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    return packer_of(network)(network, state, backend), description
+    state.pop(TENSOR, None)  # what the header says again; older files lack it
+    _check_shapes(source, expected_shapes(network), state)
+    return packer_of(network)(network, state, backend)
 
 
 def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
@@ -138,7 +152,7 @@ def _description(path: Path, metadata: Mapping[str, str]) -> Description:
         ) from error
 
 
-def _structure(path: Path, description: Description) -> nn.Module:
+def _structure(path: Path | str, description: Description) -> nn.Module:
     """The network that the stored type and options describe, without memory for its parameters."""
     arguments = dict(description.network_g)
     name = arguments.pop("type", ONLY_TYPE)
@@ -151,7 +165,7 @@ def _structure(path: Path, description: Description) -> nn.Module:
         raise InputError(f"expected options of {name} in the header of {path}: {error}; pack it again") from error
 
 
-def _check_shapes(path: Path, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
+def _check_shapes(path: Path | str, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
     for name in sorted(expected.keys() ^ tensors.keys()):
         kind = "lacks" if name in expected else "has an unknown"
         raise InputError(f"expected in {path} the tensors of its network_g, it {kind} {name}; pack it again")

@@ -126,9 +126,10 @@ def count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> T
     return torch.ops.bidiffsr_arch.count_signs(packed, words, sums, scale)
 
 
-# A smaller layer gains nothing, and where other processes use the same cores its threads wait for each other: two
-# trainings of the small network side by side, two threads each, took 6.0 s a step with kernels, 0.7 s without.
-LEAST_WORK = 2**27
+# A smaller layer gains little, and pays for one more wait of threads for each other. With the short spin of
+# `bidiffsr_arch.threads`, two threads beside 15 other processes on two cores (2026-11-26, Xeon at 2.8 GHz) took 2.0 ms
+# in place of conv2d's 3.8 for 2^25 multiply-accumulates, 6.7 in place of 7.6 for 2^22, 14 in place of 13 for 2^21.
+LEAST_WORK = 2**25
 POPCOUNT = BinaryConvBackend(pack_signs, pack_weight, count_signs, LEAST_WORK)
 
 

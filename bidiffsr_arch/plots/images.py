@@ -35,7 +35,8 @@ def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
     states: list[Tensor] = []
     condition = process.normalize(upsample(as_tensor(imresize(photograph, 1 / upscaler.scale)), upscaler.scale))
     condition = condition.to(upscaler.device)
-    generator = torch.Generator().manual_seed(upscaler.seed)
+    seed = upscaler.seed
+    generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
     noise = torch.randn(condition.shape[1:], generator=generator)[None].to(upscaler.device)
     sampler = process.diffusion.sampler(upscaler.steps)
 

@@ -1,4 +1,4 @@
-"""Model classes for BasicSR: train and sample by diffusion, or enlarge by bicubic interpolation."""
+"""Model classes for BasicSR: train and sample by diffusion, or upsample by bicubic interpolation."""
 
 from bidiffsr_arch import compat
 from bidiffsr_arch.training.bicubic_model import BicubicModel

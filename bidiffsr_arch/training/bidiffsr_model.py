@@ -29,8 +29,9 @@ from bidiffsr_arch.training.validation import ValidatedSRModel
 class BIDiffSRModel(ValidatedSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
-    Its options beside SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Step`. With ``val: packed:
-    true``, or a packed file as ``path: pretrain_network_g``, inference is packed (`bidiffsr_arch.packed`).
+    The options that it adds to SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Step`. With
+    ``val: packed: true``, or a packed file as ``path: pretrain_network_g``, inference is packed
+    (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
@@ -47,7 +48,8 @@ class BIDiffSRModel(ValidatedSRModel):
         self.channels = opt["network_g"].get("out_channel", 3)
         self.any_noise_level = options.noise_level_sampling == "uniform"
         self.stepping = Stepping(options.train or Step())
-        self.timestep_weighting = TimestepWeighting(options.train and options.train.timestep_weighting, self.diffusion)
+        weights = options.train.timestep_weighting if options.train else None
+        self.timestep_weighting = TimestepWeighting(weights, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
@@ -56,9 +58,9 @@ class BIDiffSRModel(ValidatedSRModel):
     def init_training_settings(self) -> None:
         """As BasicSR's, with teachers where the options name them."""
         super().init_training_settings()
-        train, scale = self.options.train, self.options.scale
-        self.distillation = Distillation(train.distill, scale, self.device) if train.distill else None
-        self.teacher = Teacher(train.teacher, self.options, self.device) if train.teacher else None
+        distill, teacher = (getattr(self.options.train, name, None) for name in ("distill", "teacher"))
+        self.distillation = Distillation(distill, self.options.scale, self.device) if distill else None
+        self.teacher = Teacher(teacher, self.options, self.device) if teacher else None
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -92,27 +94,27 @@ class BIDiffSRModel(ValidatedSRModel):
         get_root_logger().info(f"Loading packed network from {path}, made from {description.source}.")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """As BasicSR's, for a network that is made ready to be trained."""
+        """As BasicSR's, after `Stepping.prepare` in training."""
         return super().model_to_device(self.stepping.prepare(net, self.device) if self.is_train else net)
 
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
-        """As BasicSR's, with parameters of timestep groups apart, see `GroupParameters`."""
+        """As BasicSR's, with separate parameters for each timestep group, see `GroupParameters`."""
         self.group_parameters = GroupParameters(self.get_bare_model(self.net_g))
         return super().get_optimizer(optim_type, self.group_parameters.split(params), lr, **kwargs)
 
     def further_states(self) -> dict[str, Any]:
-        """What a training state holds beside what it holds for every model: the gradient scaler's."""
+        """What this model adds to a training state: the state of the gradient scaler."""
         return {"scaler": self.stepping.scaler.state_dict()}
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
-        """As BasicSR's; the gradient scaler goes on, too."""
+        """As BasicSR's; the gradient scaler is restored, too."""
         optimizers = [self.group_parameters.split_state(state) for state in resume_state["optimizers"]]
         super().resume_training(resume_state | {"optimizers": optimizers})
         if self.stepping.scaler.is_enabled() and resume_state.get("scaler"):
             self.stepping.scaler.load_state_dict(resume_state["scaler"])
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
-        """As BasicSR's, where the last loss is finite.
+        """As BasicSR's, after checking that the last loss is finite.
 
         Raises:
             CheckFailed: it is not.
@@ -121,7 +123,7 @@ class BIDiffSRModel(ValidatedSRModel):
         super().update_learning_rate(current_iter, warmup_iter)
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """As BasicSR's, where the last loss and all weights are finite.
+        """As BasicSR's, after checking that the last loss and all weights are finite.
 
         Raises:
             CheckFailed: they are not; nothing is written then.
@@ -145,8 +147,9 @@ class BIDiffSRModel(ValidatedSRModel):
         size. Of images of one channel (``color: y``) the network gets as many equal ones as it takes."""
         super().feed_data(data)
         for name in ("lq", "gt"):
-            if getattr(self, name, self.lq).shape[1] == 1:
-                setattr(self, name, getattr(self, name).repeat(1, self.channels, 1, 1))
+            image: Tensor | None = getattr(self, name, None)
+            if image is not None and image.shape[1] == 1:
+                setattr(self, name, image.repeat(1, self.channels, 1, 1))
         self.sample_indices = sample_indices(data)
         same_size = "gt" in data and self.lq.shape == self.gt.shape
         self.condition = self.lq if same_size else upsample(self.lq, self.opt["scale"])
@@ -227,7 +230,7 @@ class BIDiffSRModel(ValidatedSRModel):
         self.packed = None
 
     def _trained_network(self) -> nn.Module:
-        """The averaged network where there is one, else the network, bare."""
+        """The EMA of the network if there is one, else the network; without wrappers."""
         return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
 
 

@@ -1,4 +1,4 @@
-"""What of an option file only BasicSR's registries, the networks and this machine can tell, before hours are spent.
+"""Checks of an option file that need BasicSR's registries, the networks or this machine, before training starts.
 
 The structs of `config` have checked the file itself. Here: the classes that it names, blocks that become arguments of a
 constructor or function (network_g, losses, optimizer, scheduler, metrics) against its signature, and our networks by
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from bidiffsr_arch import archs
 from bidiffsr_arch.config.file import OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
 from bidiffsr_arch.config.struct import told
@@ -17,7 +18,6 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import is_direct
 from bidiffsr_arch.training.surroundings import wrong_here
 
-OUR_NETWORKS = ("BBCUNet", "BIDiffSRUNet", "SR3UNet")
 # Above these, building one of our networks takes hours or more memory than there is, whatever else is wrong.
 Size = Annotated[int, Field(ge=1, le=100_000)]
 SIZES = {int: Size, Sequence[int]: list[Size], "res_blocks": Annotated[int, Field(ge=1, le=100)]}
@@ -25,8 +25,8 @@ SIZES = {int: Size, Sequence[int]: list[Size], "res_blocks": Annotated[int, Fiel
 IGNORING = ("basicsr.metrics", "basicsr.losses", "bidiffsr_arch")
 
 
-def check_options(options: Mapping[str, Any], path: str, is_train: bool) -> OptionFile | None:
-    """Hold every block against what reads it.
+def check_options(options: dict[str, Any], path: str, is_train: bool) -> OptionFile | None:
+    """Check every block against the code that reads it.
 
     Args:
         options: what `load_options` gives; what this machine cannot do and a run does without is switched off in
@@ -59,10 +59,10 @@ def check_options(options: Mapping[str, Any], path: str, is_train: bool) -> Opti
 
 
 def registered(registry: Any, name: str, place: str) -> Any:
-    """What a registry of BasicSR has by a name.
+    """The entry of this name in one of BasicSR's registries.
 
     Raises:
-        InputError: nothing; the line names the place and the nearest names.
+        InputError: there is none; the message names the key and the nearest names.
     """
     try:
         return registry.get(name)
@@ -77,13 +77,13 @@ def _wrong_network(options: Mapping[str, Any], path: str) -> Iterator[str]:
     if block is None:
         return
     network = registered(ARCH_REGISTRY, block["type"], f"{path}: network_g: type")
-    is_ours = block["type"] in OUR_NETWORKS
+    is_ours = block["type"] in archs.__all__
     wrong = list(wrong_arguments(network, block, "network_g", kinds=KINDS | SIZES if is_ours else KINDS))
     yield from wrong or (_build(network, block, options) if is_ours else ())
 
 
 def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[str]:
-    """Build a network without memory for its weights and call it, which shows what no signature says."""
+    """Build a network without memory for its weights and call it, to find errors that its signature does not show."""
     import torch
 
     is_gray = all(data.get("color") == "y" for data in options["datasets"].values())

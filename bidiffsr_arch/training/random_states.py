@@ -42,7 +42,7 @@ def random_states_kept() -> Iterator[None]:
         restore_random_states(states)
 
 
-# How a model's source tells random state of its own, which a training state does not hold.
+# Signs in a model's source of random state of its own, which a training state does not hold.
 OWN_STATE = {
     "queue_lr": "a pool of earlier training pairs",
     "torch.Generator(": "a generator of its own",

@@ -1,4 +1,4 @@
-"""Going on from a training state: which one, whether it is whole, and everything in it."""
+"""Resuming from a training state: finding it, checking that it is complete, and restoring everything in it."""
 
 import logging
 import math
@@ -38,7 +38,7 @@ NEEDED = {"epoch", "iter", "optimizers", "schedulers"}
 
 
 def drawn_seed() -> bool:
-    """Without manual_seed each process draws its own, which no resume knows: one is drawn, and noted as drawn."""
+    """Without manual_seed each process drew its own, unknown when resuming: one is drawn and stored."""
     if contains(train.parse_options, "broadcast"):
         return False
 
@@ -205,7 +205,7 @@ def _load_network(file: Path) -> None:
 
 
 def _newest(opt: dict[str, Any]) -> Path | None:
-    """The newest state of this experiment that loads and has its networks; the others are named on the way."""
+    """The newest state of this experiment that loads and has its networks; a warning names those that are skipped."""
     states = [path for path in Path(opt["path"]["training_states"]).glob("*.state") if path.stem.isdecimal()]
     for path in sorted(states, key=lambda path: int(path.stem), reverse=True):
         try:
@@ -217,7 +217,7 @@ def _newest(opt: dict[str, Any]) -> Path | None:
 
 
 def _chosen(opt: dict[str, Any]) -> Path | None:
-    """The state to go on from; in a run of many processes the first one chooses for all."""
+    """The state to resume from; in a distributed run the first process chooses for all."""
     path = _newest(opt) if opt["auto_resume"] and opt["rank"] == 0 else None
     if opt["auto_resume"] and opt["dist"]:
         choice = [path]

@@ -36,7 +36,7 @@ class Retention:
         self.higher_is_better = self.metric is None or metrics[self.metric].get("better") != "lower"
 
     def note(self, iteration: int, results: Mapping[str, float]) -> None:
-        """Note down the score of the network after `iteration`; one that is not finite is none."""
+        """Record the score of the network after `iteration` if it is finite."""
         if self.metric is not None and math.isfinite(results.get(self.metric, math.nan)):
             earlier = {past: score for past, score in self._scores().items() if past < iteration}
             scores = {str(past): score for past, score in (earlier | {iteration: float(results[self.metric])}).items()}
@@ -68,7 +68,7 @@ class Retention:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            get_root_logger().warning(f"{file} cannot be read ({error}); scores are noted down anew")
+            get_root_logger().warning(f"{file} cannot be read ({error}); scores are recorded afresh")
             return {}
         return {iteration: score for iteration, score in scores.items() if math.isfinite(score)}
 

@@ -1,4 +1,4 @@
-"""How a training step is computed: number types, parts of a batch, clipping, and what trades time for memory."""
+"""How a training step is computed: mixed precision, gradient accumulation, clipping, activation checkpointing."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Stepping:
-    """A training step by the options under ``train`` that change how it is computed and hardly what it does.
+    """A training step by those options under ``train`` that change how it is computed, and its result only by rounding.
 
     Under ``amp`` signs, scales and GroupNorm's statistics stay float32. With ``accumulate`` only BatchNorm sees the
     parts of a batch.
@@ -96,7 +96,7 @@ class Stepping:
         groups.clear_gradients()
         parts = list(zip(*(self._laid_out(tensor).chunk(self.accumulate) for tensor in (*inputs, target)), strict=True))
         total = torch.zeros((), dtype=target.dtype, device=target.device)
-        # Of one call nothing is to be held; copies on several devices (DataParallel) have weights of their own.
+        # A single call gains nothing from cached weights; DataParallel copies the weights to each device.
         once = len(parts) == 1 or isinstance(network, nn.DataParallel)
         early = can_update_early(network, optimizer) and not self._needs_all_gradients()
         no_sync = getattr(network, "no_sync", nullcontext)

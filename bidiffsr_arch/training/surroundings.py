@@ -1,4 +1,4 @@
-"""What an option file asks of this machine and of its files, and cannot have: told before anything is made."""
+"""Checks of what an option file needs of this machine, its folders and images, before anything is written."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ Size = tuple[int, int]  # width, height
 
 
 def wrong_here(file: OptionFile, options: Mapping[str, Any], is_train: bool) -> Iterator[str]:
-    """A sentence for each thing that is not to be had.
+    """One sentence for each requirement that is not met.
 
     Args:
         file: the checked options; options: the same as plain data.
@@ -100,7 +100,7 @@ def _wrong_files(phase: str, data: PairedDataset) -> Iterator[str]:
 
 
 def _wrong_images(file: OptionFile, options: Mapping[str, Any]) -> Iterator[str]:
-    """Images that are too small for a metric, or of the wrong size for bicubic enlargement."""
+    """Images that are too small for a metric, or of the wrong size for bicubic upsampling."""
     metrics = {name: metric for name, metric in ((file.val and file.val.metrics) or {}).items()
                if metric.type in LEAST_SIDES}  # fmt: skip
     is_bicubic = file.model_type == "BicubicModel"
@@ -116,9 +116,9 @@ def _wrong_images(file: OptionFile, options: Mapping[str, Any]) -> Iterator[str]
                     f"expected images of at least {least} pixels for val: metrics: {name} ({metric.type}, crop_border "
                     f"{metric.crop_border}), got a smaller one, {small}"
                 )
-        same = next((gt for gt, lq_size, gt_size in pairs if lq_size == gt_size and file.scale > 1), None)
+        same = next((gt for gt, lq_size, gt_size in pairs if lq_size == gt_size and (file.scale or 1) > 1), None)
         if is_bicubic and same:
-            yield f"expected LQ images {file.scale} times smaller than GT to enlarge, got one of GT's size for {same}"
+            yield f"expected LQ images {file.scale} times smaller than GT to upsample, got one of GT's size for {same}"
 
 
 def _is_enough(size: Size, metric: str, border: int) -> bool:
@@ -127,7 +127,7 @@ def _is_enough(size: Size, metric: str, border: int) -> bool:
 
 
 def _sizes(data: Mapping[str, Any]) -> Iterator[tuple[str, Size, Size]]:
-    """GT's path and the sizes of LQ and GT for each pair of a data set, from the files' heads.
+    """GT's path and the sizes of LQ and GT for each pair of a data set, from the files' headers.
 
     Raises:
         InputError: the data set's folders do not fit together.
@@ -148,7 +148,7 @@ def _is_lmdb(data: Mapping[str, Any]) -> bool:
 
 
 def _listed_sizes(database: str) -> dict[str, Size]:
-    """Sizes of the images in an LMDB by key, from its list: ``0001.png (480,320,3) 1``."""
+    """Sizes of the images in an LMDB by key, from its meta_info.txt: ``0001.png (480,320,3) 1``."""
     lines = Path(database).expanduser().joinpath(META).read_text(encoding="utf-8").splitlines()
     shapes = {line.split(".")[0]: line.partition("(")[2].partition(")")[0].split(",") for line in lines if "(" in line}
     return {key: (int(shape[1]), int(shape[0])) for key, shape in shapes.items()}

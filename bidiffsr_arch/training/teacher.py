@@ -1,4 +1,4 @@
-"""Learning from a trained network, the teacher, in place of the ground truth (`Distillation`) or beside it (`Teacher`).
+"""Learn from a trained network, the teacher, instead of the ground truth (`Distillation`) or in addition (`Teacher`).
 
 Both are read from a file of weights, with the options that lie beside it or that are named; neither is trained. What
 they say depends on the sample and its noise alone, so that a resumed training learns the same from them.
@@ -16,7 +16,7 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
 
 
-def _load(block: Distill | TeacherBlock, scale: int, device: torch.device, name: str) -> Weights:
+def _load(block: Distill | TeacherBlock, scale: int | None, device: torch.device, name: str) -> Weights:
     """The teacher of `train: {name}:`, frozen."""
     weights = load_weights(block.path, block.options)
     if weights.scale != scale:
@@ -43,20 +43,20 @@ class Distillation:
     """Few-step sampling learned from many steps (SinSR, Wang et al. 2024).
 
     The teacher's sampler turns a condition and noise into an image in many steps, deterministically. Training takes
-    that image in place of the ground truth, with *the same* noise: the student learns the way from this noise to this
-    image, where from the ground truth it could only learn the average of all images that the condition allows. Draw
+    that image in place of the ground truth, with *the same* noise: the student learns the map from this noise to this
+    image; from the ground truth it could only learn the average of all images that the condition allows. Draw
     the student's few timesteps alone with ``timestep_weighting: {sampler: 1}``.
 
     Args:
         block: the teacher's file, and its sampling steps. It may be another network and have another range of values
-            than the student's. Its sampler should draw no noise on its way, as DDIM.
+            than the student's. Its sampler should be deterministic, as DDIM.
         scale: the student's.
         device: where the student is trained.
     Raises:
         InputError: no such file, or a teacher of another scale.
     """
 
-    def __init__(self, block: Distill, scale: int, device: torch.device) -> None:
+    def __init__(self, block: Distill, scale: int | None, device: torch.device) -> None:
         self.weights = _load(block, scale, device, "distill")
         self.super_resolution = SuperResolution(Trained.part_of(self.weights.options))
         self.steps = block.steps

@@ -8,9 +8,9 @@ from bidiffsr_arch.diffusion.schedule import Diffusion
 
 
 class TimestepWeighting:
-    """Draws timesteps of two kinds: ``uniform``, any of 0..T-1, all alike; ``sampler``, those at which the sampler of
-    ``beta_schedule: num_inference_steps`` steps calls the network, all alike. A network that will sample in few steps
-    need not be good at others.
+    """Draws timesteps of two kinds, each uniformly: ``uniform``, any of 0..T-1; ``sampler``, those at which the sampler
+    of ``beta_schedule: num_inference_steps`` steps calls the network. A network that will sample in few steps need not
+    be good at others.
 
     Args:
         weights: how often each kind is drawn; None for ``uniform`` alone.

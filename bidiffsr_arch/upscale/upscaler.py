@@ -60,7 +60,8 @@ class Upscaler:
     ) -> None:
         if not 0 <= seed < 2**63:
             raise InputError(f"expected a seed from 0 on, got {seed}")
-        self.scale, self.steps, self.seed = weights.scale, steps, seed
+        self.scale, self.steps = weights.scale, steps
+        self.seed: int | torch.Generator = seed
         self.device = _device(device)
         network = weights.network.to(self.device)
         self.network: TiledNetwork | DirectNetwork
@@ -101,7 +102,7 @@ class Upscaler:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path, *, revision: str | None = None, packed: bool | None = None, **settings
+        cls, name_or_folder: str | Path, *, revision: str | None = None, packed: bool | None = None, **settings: Any
     ) -> "Upscaler":
         """An upscaler from a folder in the Hub's layout, or from the Hugging Face Hub.
 

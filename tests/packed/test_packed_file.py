@@ -16,6 +16,7 @@ from bidiffsr_arch.cli import pack as pack_command
 from bidiffsr_arch.description import TENSOR
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import digest
+from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.packed import Description, PackedUNet, load_packed, pack, save_packed
 from bidiffsr_arch.packed.file_format import sealed
 
@@ -65,6 +66,11 @@ def test_round_trip(written):
     assert_same(network, pack(tiny(), "torch"))
     assert description == Description(TINY, scale=4, steps=7, data_range=[-1, 1])
     assert description.options["data_range"] == [-1, 1] and "network_g" not in description.options
+
+
+def test_a_file_without_a_noise_schedule_is_sampled_by_the_default_one(written):
+    weights = load_weights(written)
+    assert not weights.is_direct and weights.options["beta_schedule"] == {"num_inference_steps": 7}
 
 
 def test_patches_are_in_the_file(tmp_path):

@@ -2,9 +2,6 @@
 
 from typing import NamedTuple
 
-from bidiffsr_arch.packed.kernels.compile import helper
-from bidiffsr_arch.packed.layout import ROWS
-
 
 class BitRows(NamedTuple):
     """`ROWS` slots for rows of bits, of `row` bytes each from the address `start` on; `slot` holds the first row that
@@ -30,9 +27,3 @@ class Segment(NamedTuple):
     x: int
     pixels: int
     width: int
-
-
-@helper
-def bit_row(bits, number) -> int:
-    """Address of the bits of row `number`, counted from the first that is needed."""
-    return bits.start + (bits.slot + number) % ROWS * bits.row

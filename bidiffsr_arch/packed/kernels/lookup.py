@@ -22,7 +22,6 @@ from llvmlite.ir import Value
 from numba import types
 from numba.core import cgutils
 
-from bidiffsr_arch.packed.kernels.bit_rows import bit_row
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.prefetch import prefetch
 from bidiffsr_arch.packed.kernels.vector_ir import (
@@ -36,7 +35,7 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     repeat,
     store,
 )
-from bidiffsr_arch.packed.layout import COUNT_BYTES, OUTSIDE, SEGMENT, TABLE_FILTERS, TABLE_STEP
+from bidiffsr_arch.packed.layout import COUNT_BYTES, OUTSIDE, ROWS, SEGMENT, TABLE_FILTERS, TABLE_STEP
 
 STEPS = 16
 """Steps of 3 groups between two unpackings: 16 * 12 = 192, and their 3 KB of weights stay in the first cache."""
@@ -130,7 +129,8 @@ def pair_rows(bits, prepared, y, size, taps) -> None:
     for tap in range(2 * taps.radius + 1):
         row = y - taps.radius + tap
         upper_outside, lower_outside = row < 0 or row >= height, row + 1 < 0 or row + 1 >= height
-        upper, lower = bit_row(bits, tap), bit_row(bits, tap + 1)
+        upper = bits.start + (bits.slot + tap) % ROWS * bits.row
+        lower = bits.start + (bits.slot + tap + 1) % ROWS * bits.row
         out = prepared + tap * ((width + 2) * groups * 2 + 64)
         for x in range(width + 2):
             side = x == 0 or x == width + 1

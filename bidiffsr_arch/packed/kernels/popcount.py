@@ -8,7 +8,6 @@ from typing import NamedTuple
 from llvmlite import ir
 from llvmlite.ir import Value
 
-from bidiffsr_arch.packed.kernels.bit_rows import bit_row
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.prefetch import prefetch
 from bidiffsr_arch.packed.kernels.vector_ir import (
@@ -24,7 +23,7 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     spread,
     store,
 )
-from bidiffsr_arch.packed.layout import BLOCK, COUNT_BYTES, SEGMENT
+from bidiffsr_arch.packed.layout import BLOCK, COUNT_BYTES, ROWS, SEGMENT
 
 FAST = "avx512vpopcntdq" in FEATURES
 """Whether this CPU counts the bits of 512-bit vectors in one instruction."""
@@ -42,25 +41,26 @@ def popcount_tile(pixels: int) -> Callable:
     """Function that counts differing bits of `pixels` pixels with BLOCK filters."""
 
     @procedure
-    def count(b, bits, pixel_bytes, weights, counts) -> None:
-        """counts[p][o] = sum over rows r and words i of popcount(row_r[p][i] ^ weights[r][i][o]), uint16 (pixels,
-        BLOCK).
+    def count(b, bits, taps, first, counts) -> None:
+        """counts[p][o] = sum over rows r and words i of popcount(row_r[first + p][i] ^ weights[r][i][o]), uint16
+        (pixels, BLOCK).
 
-        bits: `WordRows`; the words of all taps of a row lie side by side, as those of neighbouring pixels do. Exact: at
-        most 64 bits a word, 64-bit counters.
+        bits: `WordRows`; taps: `Taps`. The words of all taps of a row lie side by side, as those of neighbouring pixels
+        do. Exact: at most 64 bits a word, 64-bit counters.
         """
 
         def row_of_taps(r, counters) -> list[Value]:
             later = b.select(b.icmp_signed("==", r, int64(1)), bits.second, bits.third)
             row = b.select(b.icmp_signed("==", r, int64(0)), bits.first, later)
-            start = offset(b, weights, b.mul(b.mul(r, bits.words), int64(8 * BLOCK)))
+            row = offset(b, row, b.mul(taps.pixel, first))
+            start = offset(b, taps.weights, b.mul(b.mul(r, bits.words), int64(8 * BLOCK)))
 
             def word(i, counters) -> list[Value]:
                 position = offset(b, start, b.mul(i, int64(8 * BLOCK)))
                 filters = [load(b, offset(b, position, 64 * h), WORDS, 8) for h in range(HALVES)]
                 following = []
                 for p in range(pixels):
-                    place = offset(b, offset(b, row, b.mul(pixel_bytes, int64(p))), b.mul(i, int64(8)))
+                    place = offset(b, offset(b, row, b.mul(taps.pixel, int64(p))), b.mul(i, int64(8)))
                     word_bits = spread(b, load(b, place, I64, 8), WORDS)
                     for h in range(HALVES):
                         differing = call(b, "ctpop", b.xor(word_bits, filters[h]))
@@ -101,17 +101,11 @@ def popcount_row(bits, taps, counts, pixels, upcoming) -> None:
     x = 0
     while x + TILE <= pixels:
         prefetch(upcoming, x, TILE)
-        _tile(_shifted(bits, x * taps.pixel), taps.pixel, taps.weights, counts + x * PIXEL_BYTES)
+        _tile(bits, taps, x, counts + x * PIXEL_BYTES)
         x += TILE
     while x < pixels:
-        _pixel(_shifted(bits, x * taps.pixel), taps.pixel, taps.weights, counts + x * PIXEL_BYTES)
+        _pixel(bits, taps, x, counts + x * PIXEL_BYTES)
         x += 1
-
-
-@helper
-def _shifted(bits, distance) -> WordRows:
-    """Rows of words that start `distance` bytes further on."""
-    return WordRows(bits.first + distance, bits.second + distance, bits.third + distance, bits.rows, bits.words)
 
 
 @helper
@@ -121,10 +115,13 @@ def popcount_pair(bits, taps, segment, counts, upper, lower) -> None:
     bits: `BitRows` that start with the upper row's first. taps: `Taps`. segment: `Segment`. upper, lower: what to
     prefetch meanwhile for each row (`Prefetch`).
     """
-    start = (segment.x + 1 - taps.radius) * taps.pixel
+    start = bits.start + (segment.x + 1 - taps.radius) * taps.pixel
     rows = 2 * taps.radius + 1
     words = rows * taps.pixel // 8
-    for y in range(2):
-        above = WordRows(bit_row(bits, y), bit_row(bits, y + 1), bit_row(bits, y + 2), rows, words)
-        upcoming = lower if y else upper
-        popcount_row(_shifted(above, start), taps, counts + y * SEGMENT * PIXEL_BYTES, segment.pixels, upcoming)
+    row0 = start + bits.slot * bits.row
+    row1 = start + (bits.slot + 1) % ROWS * bits.row
+    row2 = start + (bits.slot + 2) % ROWS * bits.row
+    row3 = start + (bits.slot + 3) % ROWS * bits.row
+    popcount_row(WordRows(row0, row1, row2, rows, words), taps, counts, segment.pixels, upper)
+    below = counts + SEGMENT * PIXEL_BYTES
+    popcount_row(WordRows(row1, row2, row3, rows, words), taps, below, segment.pixels, lower)
