@@ -79,7 +79,7 @@ def test_room_is_asked_for_where_there_is_none(tmp_path, monkeypatch, number, ad
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fail)
-    line = rf"net\.pth cannot be written \({os.strerror(number)}\); .*: {advice}, and go on"
+    line = rf"net\.pth cannot be written \({os.strerror(number)}\); .*: {advice}, and resume"
     with pytest.raises(InputError, match=line):
         save_checkpoint({"a": torch.zeros(3)}, tmp_path / "net.pth")
 

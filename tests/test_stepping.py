@@ -302,16 +302,16 @@ def test_dropout_drops_its_share_scales_the_rest_and_depends_on_the_seed_alone()
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ({"amp": "fp8"}, "train: amp to be one of bf16, fp16, got 'fp8'"),
-        ({"amp": True}, "train: amp to be one of bf16, fp16, got True"),
-        ({"compile": "max"}, "train: compile to be true or false, got 'max'"),
-        ({"checkpointing": 2}, "train: checkpointing to be true or false, got 2"),
-        ({"channels_last": "no"}, "train: channels_last to be true or false, got 'no'"),
-        ({"accumulate": 0}, "train: accumulate to be a whole number of at least 1, got 0"),
-        ({"accumulate": 1.5}, "train: accumulate to be a whole number of at least 1, got 1.5"),
-        ({"accumulate": True}, "train: accumulate to be a whole number of at least 1, got True"),
-        ({"grad_clip": -1}, "train: grad_clip to be a number above 0, got -1"),
-        ({"grad_clip": float("nan")}, "train: grad_clip to be a number above 0, got nan"),
+        ({"amp": "fp8"}, "train: amp to be one of bf16, fp16, or ~, got 'fp8'"),
+        ({"amp": True}, "train: amp to be one of bf16, fp16, or ~, got True"),
+        ({"compile": "max"}, "train: compile to be true or false, or ~, got 'max'"),
+        ({"checkpointing": 2}, "train: checkpointing to be true or false, or ~, got 2"),
+        ({"channels_last": "no"}, "train: channels_last to be true or false, or ~, got 'no'"),
+        ({"accumulate": 0}, "train: accumulate to be a whole number from 1 on, without a point, or ~, got 0"),
+        ({"accumulate": 1.5}, "train: accumulate to be a whole number from 1 on, without a point, or ~, got 1.5"),
+        ({"accumulate": True}, "train: accumulate to be a whole number from 1 on, without a point, or ~, got True"),
+        ({"grad_clip": -1}, "train: grad_clip to be a number above 0, or ~, got -1"),
+        ({"grad_clip": float("nan")}, "train: grad_clip to be a number above 0, or ~, got nan"),
     ],
 )
 def test_impossible_values_are_refused(train, message, options):
