@@ -7,12 +7,12 @@ from numba import prange
 
 from bidiffsr_arch.packed.kernels.ahead import LINE, Ahead, fetch_ahead
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.gemm import ROWS, finish_run, gemm
+from bidiffsr_arch.packed.kernels.gemm import GROUP, MANY, finish_run, gemm
 from bidiffsr_arch.packed.kernels.vector_ir import clear
 from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
 
-PIXELS = 32 // ROWS * ROWS
-"""Pixels whose products are formed together."""
+PIXELS = 32 // MANY * MANY
+"""Pixels whose products are formed before their epilogue runs."""
 
 
 def pointwise_weights(weight: np.ndarray) -> np.ndarray:
@@ -23,13 +23,24 @@ def pointwise_weights(weight: np.ndarray) -> np.ndarray:
 
 
 @helper
-def _products(x, weights, block, y, start, pixels, acc, accumulate):
-    """acc (pixels, BLOCK) (+)= x[y, start:start + pixels] times a block of the weights."""
-    width, channels = x.shape[1], x.shape[2]
-    row = np.int64(x.ctypes.data) + (y * width + start) * channels * 4
-    blocks = weights.shape[0]
-    w = np.int64(weights.ctypes.data) + block * channels * 4 * BLOCK
-    gemm(row, channels * 4, pixels, w, channels, acc + block * 4 * BLOCK, blocks * 4 * BLOCK, accumulate)
+def _products(x1, weights1, x2, weights2, block, some, y, start, pixels, acc):
+    """acc (pixels, filters): of `some` blocks from `block` on, ``x1 W1 + x2 W2`` of pixels (y, start) and following."""
+    width, channels = x1.shape[1], x1.shape[2]
+    blocks, matrix = weights1.shape[0], channels * 4 * BLOCK
+    first, second = np.int64(weights1.ctypes.data), np.int64(weights2.ctypes.data)
+    gemm(
+        np.int64(x1.ctypes.data) + (y * width + start) * channels * 4,
+        channels * 4,
+        pixels,
+        first + block * matrix,
+        channels,
+        some,
+        acc + block * 4 * BLOCK,
+        blocks * 4 * BLOCK,
+        2 if x2.size > 0 else 1,
+        np.int64(x2.ctypes.data) - np.int64(x1.ctypes.data),
+        second - first,
+    )
 
 
 @helper
@@ -58,13 +69,12 @@ def _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y):
     clear(sums, sums_row)
     for x in range(0, width, PIXELS):
         pixels = min(PIXELS, width - x)
-        for block in range(blocks):
-            for part in range(0, pixels, ROWS):
-                some, to = min(ROWS, pixels - part), acc + part * blocks * 4 * BLOCK
-                fetch_ahead(_ahead(x1, x2, target, y, x + PIXELS, block * PIXELS * LINE), part, some)
-                _products(x1, weights1, block, y, x + part, some, to, 0)
-                if x2.size > 0:
-                    _products(x2, weights2, block, y, x + part, some, to, 1)
+        for block in range(0, blocks, GROUP):
+            some = min(GROUP, blocks - block)
+            for part in range(0, pixels, MANY):
+                now, to = min(MANY, pixels - part), acc + part * blocks * 4 * BLOCK
+                fetch_ahead(_ahead(x1, x2, target, y, x + PIXELS, block * PIXELS * LINE), part * some, now * some)
+                _products(x1, weights1, x2, weights2, block, some, y, x + part, now, to)
         for block in range(blocks):
             c = sums + target.channels[block] * 4
             finish_run(
@@ -83,10 +93,10 @@ def _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y):
 
 @kernel
 def pointwise(x1, weights1, x2, weights2, add, s, target, scratch):
-    """``x1 W1 + x2 W2 + add + s``; x2 may have no pixels, for one map only. The target may be x1: a run of pixels is
-    read before it is written.
+    """``x1 W1 + x2 W2 + add + s``. The target may be x1: a run of pixels is read before it is written.
 
-    target: with one row of sums for each row of the picture. scratch: uint8 (threads, `chunk_bytes`).
+    x2: of the shape of x1, or without pixels, for one map only. target: with one row of sums for
+        each row of the map. scratch: uint8 (threads, `chunk_bytes`).
     """
     height = len(x1)
     chunks = min(scratch.shape[0], height)

@@ -10,11 +10,12 @@ from numba import prange
 
 from bidiffsr_arch.packed.kernels.ahead import LINE, Ahead, fetch_ahead
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.gemm import ROWS, finish_run, gemm
+from bidiffsr_arch.packed.kernels.gemm import GROUP, finish_run, gemm
 from bidiffsr_arch.packed.kernels.signs import norm_swish_vector
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
     LANES,
+    WIDE,
     clear,
     constant,
     copy,
@@ -27,8 +28,11 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
 )
 from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
 
-TILES = 32 // ROWS * ROWS
-"""Tiles whose 36 products are formed together."""
+TILES = 32 if WIDE else 16
+"""Tiles whose 36 products are formed together, the width of a strip. More of them share a load of the weights, which at
+128 channels come from the third cache; fewer leave a strip's rows, inputs and products in the second one: 0.4 MB at 64
+channels with 16 tiles. AVX-512 takes half the cycles for a product, and so wants weights half as often.
+"""
 
 POINTS = 36
 ROW_PAD = 64
@@ -116,24 +120,71 @@ def _output_tile(b, m, point, add, s, s_row, s_pixel, out, out_row, out_pixel, s
 
 
 @helper
-def _normalised_row(x, channels, gain, bias, line, width):
-    """line = swish(gain * x + bias) of a row of `width` pixels; all are addresses and counts."""
-    vectors = channels // LANES
-    for i in range(width * vectors):
-        d = i % vectors * BYTES
-        norm_swish_vector(x + i * BYTES, gain + d, bias + d, line + i * BYTES)
+def _normalised_row(x, pixel, gain, bias, line, width):
+    """line = swish(gain * x + bias) of a row of `width` pixels of `pixel` bytes."""
+    for i in range(0, width * pixel, pixel):
+        for d in range(0, pixel, BYTES):
+            norm_swish_vector(x + i + d, gain + d, bias + d, line + i + d)
 
 
 def chunk_bytes(width: int, channels: int, filters: int) -> tuple[int, int, int]:
-    """Bytes of a thread's scratch: ends of its six input rows, of its transformed inputs, of its products."""
-    columns = (width + 3) // 4 * 4 + 2
-    rows = 6 * columns * channels * 4
+    """Bytes of a thread's scratch: ends of a strip's six input rows, of its transformed inputs, of its products."""
+    rows = 6 * (4 * min(TILES, (width + 3) // 4) + 2) * channels * 4
     inputs = rows + POINTS * (TILES * channels * 4 + ROW_PAD)
     products = inputs + POINTS * (TILES * filters * 4 + ROW_PAD) + (16 + 3) * BLOCK * 4
     return rows, inputs, (products + 63) // 64 * 64
 
 
 _chunk_bytes = helper(chunk_bytes)
+
+
+@helper
+def _input_rows(x, normalise, gain, bias, ty, kept, tx, tiles, rows, line):
+    """The six rows of x under row `ty` of tiles, columns under tiles tx..tx + tiles - 1, each one pixel wider on both
+    sides; zeros outside of the map. The first `kept` are there, as the last rows of the tiles above.
+    """
+    height, width, channels = x.shape
+    pixel = channels * 4
+    left, right = max(4 * tx - 1, 0), min(4 * (tx + tiles) + 1, width)
+    before, after = left - (4 * tx - 1), 4 * (tx + tiles) + 1 - right
+    copy(rows, rows + 4 * line, kept * line)
+    for r in range(kept, 6):
+        y, start = 4 * ty - 1 + r, rows + r * line
+        if y < 0 or y >= height:
+            clear(start, line)
+            continue
+        clear(start, before * pixel)
+        inner = start + before * pixel
+        source = np.int64(x.ctypes.data) + (y * width + left) * pixel
+        if normalise:
+            _normalised_row(
+                source, pixel, np.int64(gain.ctypes.data), np.int64(bias.ctypes.data), inner, right - left
+            )
+        else:
+            copy(inner, source, (right - left) * pixel)
+        clear(inner + (right - left) * pixel, after * pixel)
+
+
+@helper
+def _products(x, weights, s, target, ty, tx, tiles, inputs, in_point, products, out_point):
+    """The 36 products of a strip's row of tiles."""
+    channels, blocks = x.shape[2], weights.shape[1]
+    for p in range(POINTS):
+        for block in range(0, blocks, GROUP):
+            _fetch_part(x, s, target, ty, tx, tiles, p, block, blocks)
+            gemm(
+                inputs + p * in_point,
+                channels * 4,
+                tiles,
+                np.int64(weights.ctypes.data) + (p * blocks + block) * channels * 4 * BLOCK,
+                channels,
+                min(GROUP, blocks - block),
+                products + p * out_point + block * 4 * BLOCK,
+                blocks * BLOCK * 4,
+                1,
+                0,
+                0,
+            )
 
 
 @helper
@@ -195,7 +246,7 @@ def _fetch_part(x, s, target, ty, tx, tiles, point, part, parts):
     height, width, channels = x.shape
     row, q = point % 4, point // 4 * parts + part
     lines = min(4 * tiles, width - 4 * tx) * channels * 4 // LINE
-    first, last = lines * q // (POINTS // 4 * parts), lines * (q + 1) // (POINTS // 4 * parts)
+    first, last = lines * q // (POINTS // 4 * parts), lines * (q + GROUP) // (POINTS // 4 * parts)
     y, coming = min(4 * ty + row, height - 1), min(4 * ty + 5 + row, height - 1)
     has_shortcut = s.pixel > 0
     fetch_ahead(
@@ -222,62 +273,28 @@ def winograd(x, normalise, gain, bias, weights, add, s, target, scratch):
     height, width, channels = x.shape
     filters = weights.shape[1] * BLOCK
     tile_rows, tiles_across = (height + 3) // 4, (width + 3) // 4
-    columns = tiles_across * 4 + 2
-    line, pixel = columns * channels * 4, channels * 4
+    strips = (tiles_across + TILES - 1) // TILES
+    pixel = channels * 4
     rows_end, inputs_end, _ = _chunk_bytes(width, channels, filters)
     in_point, out_point = TILES * channels * 4 + ROW_PAD, TILES * filters * 4 + ROW_PAD
     sums_row = 2 * target.sums.shape[2] * 4
     chunks = min(scratch.shape[0], tile_rows)
     for chunk in prange(chunks):
-        start = np.int64(scratch.ctypes.data) + chunk * scratch.shape[1]
-        inputs, products = start + rows_end, start + inputs_end
+        rows = np.int64(scratch.ctypes.data) + chunk * scratch.shape[1]
+        inputs, products = rows + rows_end, rows + inputs_end
         spare = products + POINTS * out_point
-        clear(start, rows_end)
         first, last = chunk * tile_rows // chunks, (chunk + 1) * tile_rows // chunks
-        for ty in range(first, last):
-            kept = 0
-            if ty > first:
-                copy(start, start + 4 * line, 2 * line)
-                kept = 2
-            for r in range(kept, 6):
-                y = 4 * ty - 1 + r
-                inner = start + r * line + pixel
-                source = np.int64(x.ctypes.data) + y * width * pixel
-                if y < 0 or y >= height:
-                    clear(inner, width * pixel)
-                elif normalise:
-                    _normalised_row(
-                        source, channels, np.int64(gain.ctypes.data), np.int64(bias.ctypes.data), inner, width
-                    )
-                else:
-                    copy(inner, source, width * pixel)
-            clear(np.int64(target.sums.ctypes.data) + ty * sums_row, sums_row)
-            for tx in range(0, tiles_across, TILES):
-                tiles = min(TILES, tiles_across - tx)
+        clear(np.int64(target.sums.ctypes.data) + first * sums_row, (last - first) * sums_row)
+        for strip in range(strips):
+            tx, end = strip * tiles_across // strips, (strip + 1) * tiles_across // strips
+            tiles = end - tx
+            line = (4 * tiles + 2) * pixel
+            for ty in range(first, last):
+                _input_rows(x, normalise, gain, bias, ty, 2 if ty > first else 0, tx, tiles, rows, line)
                 for t in range(tiles):
-                    for k in range(channels * 4 // BYTES):
-                        _input_tile(
-                            start + (tx + t) * 4 * pixel + k * BYTES,
-                            line,
-                            pixel,
-                            inputs + t * pixel + k * BYTES,
-                            in_point,
-                        )
-                for p in range(POINTS):
-                    for block in range(filters // BLOCK):
-                        _fetch_part(x, s, target, ty, tx, tiles, p, block, filters // BLOCK)
-                        w = np.int64(weights.ctypes.data) + (p * (filters // BLOCK) + block) * channels * 4 * BLOCK
-                        gemm(
-                            inputs + p * in_point,
-                            pixel,
-                            tiles,
-                            w,
-                            channels,
-                            products + p * out_point + block * 4 * BLOCK,
-                            filters * 4,
-                            0,
-                        )
+                    for d in range(0, pixel, BYTES):
+                        _input_tile(rows + t * 4 * pixel + d, line, pixel, inputs + t * pixel + d, in_point)
+                _products(x, weights, s, target, ty, tx, tiles, inputs, in_point, products, out_point)
                 for t in range(tiles):
-                    _store_tile(
-                        products + t * filters * 4, out_point, filters, add, s, target, spare, ty, tx + t, height, width
-                    )
+                    m = products + t * filters * 4
+                    _store_tile(m, out_point, filters, add, s, target, spare, ty, tx + t, height, width)
