@@ -12,17 +12,17 @@ from bidiffsr_arch.packed.kernels.vector_ir import BYTES
 def normalise(x, gain, bias, with_swish, out):
     """out = gain * x + bias a channel, through Swish if asked."""
     height, width, channels = x.shape
-    vectors = channels * 4 // BYTES
+    pixel = channels * 4
     for y in prange(height):
-        source = np.int64(x.ctypes.data) + y * width * channels * 4
-        result = np.int64(out.ctypes.data) + y * width * channels * 4
+        source = np.int64(x.ctypes.data) + y * width * pixel
+        result = np.int64(out.ctypes.data) + y * width * pixel
         g, o = np.int64(gain.ctypes.data), np.int64(bias.ctypes.data)
-        for i in range(width * vectors):
-            d = i % vectors * BYTES
-            if with_swish:
-                norm_swish_vector(source + i * BYTES, g + d, o + d, result + i * BYTES)
-            else:
-                norm_vector(source + i * BYTES, g + d, o + d, result + i * BYTES)
+        for i in range(0, width * pixel, pixel):
+            for d in range(0, pixel, BYTES):
+                if with_swish:
+                    norm_swish_vector(source + i + d, g + d, o + d, result + i + d)
+                else:
+                    norm_vector(source + i + d, g + d, o + d, result + i + d)
 
 
 @kernel
