@@ -88,7 +88,7 @@ def chunk_bytes(width: int, channels: int, normalise: bool) -> tuple[int, int, i
     bits = (ROWS * (width + 2) * pixel + 63) // 64 * 64
     values = bits + (ROWS * width * channels * 4 if normalise else 0)
     counts = values + 2 * SEGMENT * TABLE_FILTERS * COUNT_BYTES
-    prepared = counts + 3 * ((width + 2) * pixel * 4 + 64)
+    prepared = counts + 3 * ((width + 2) * channels // 2 + 64)
     return bits, values, counts, (prepared + 63) // 64 * 64
 
 
@@ -189,6 +189,7 @@ def binary_conv(source, keep, weights, parameters, gain, gain_step, s1, s2, targ
     size = source.map.shape[0], source.map.shape[1]
     height, width = size
     channels = source.vectors * BYTES // 4
+    groups = channels // 4
     blocks, radius = target.blocks.size, weights.radius
     pixel = _bits_of_pixel(channels)
     bits_end, values_end, counts_end, _ = _chunk_bytes(width, channels, source.normalise)
@@ -211,7 +212,7 @@ def binary_conv(source, keep, weights, parameters, gain, gain_step, s1, s2, targ
             here = min(2, height - y)
             clear(np.int64(target.sums.ctypes.data) + y * sums_row, here * sums_row)
             if not weights.in_words:
-                pair_rows(bits, row_bits, slot, prepared, y, height, width, radius, pixel)
+                pair_rows(bits, row_bits, slot, prepared, y, height, width, radius, pixel, groups)
             for x in range(0, width, SEGMENT):
                 pixels = min(SEGMENT, width - x)
                 for block in range(blocks):
@@ -224,7 +225,7 @@ def binary_conv(source, keep, weights, parameters, gain, gain_step, s1, s2, targ
                         table = np.int64(weights.table.ctypes.data)
                         lines = min(group, blocks - block)
                         lookup_pair(
-                            table, prepared, radius, pixel, filters, counts, x, pixels, width, upper, lower, lines
+                            table, prepared, radius, groups, filters, counts, x, pixels, width, upper, lower, lines
                         )
                     for r in range(here):
                         if keep:
