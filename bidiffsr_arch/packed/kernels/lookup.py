@@ -110,7 +110,7 @@ def pair_counter(halves: int):
             return low + [b.add(total, here) for total, here in zip(mixed, shifted, strict=True)]
 
         totals = repeat(b, steps, [constant(0, V8)] * halves + [constant(0, V64)] * halves, step)
-        kept = _everywhere(b, b.neg(accumulate))  # all bits or none
+        more = b.icmp_signed("!=", accumulate, int64(0))
         for half in range(halves):
             low, mixed = totals[half], totals[halves + half]
             leaked = b.lshr(b.and_(b.bitcast(low, V64), constant(2**64 - 256, V64)), constant(4, V64))
@@ -118,12 +118,10 @@ def pair_counter(halves: int):
             for pixel, value in enumerate((low, high)):
                 for part, wide in enumerate(_widened(b, value)):
                     place = offset(b, counts, pixel * ROW_BYTES + (half * 32 + part * 16) * COUNT_BYTES)
-                    store(b, b.add(b.and_(load(b, place, V16, 2), kept), wide), place, 2)
+                    before = b.select(more, load(b, place, V16, 2), constant(0, V16))
+                    store(b, b.add(before, wide), place, 2)
 
     return count
-
-
-_count_pair, _count_pair_of_half = pair_counter(2), pair_counter(1)
 
 
 @procedure
@@ -172,26 +170,40 @@ def pair_rows(bits, row_bits, slots, prepared, y, height, width, radius, pixel_b
             _outside_pairs(out + ((width + 1) * groups + group) * 2)
 
 
+def segment_counter(halves: int):
+    """`lookup_pair` for 32 * `halves` filters."""
+    count = pair_counter(halves)
+
+    @helper
+    def lookup(table, prepared, radius, groups, weights, counts, x, pixels, width, upper, lower, lines):
+        taps = 2 * radius + 1
+        steps = (taps * groups + TABLE_STEP - 1) // TABLE_STEP
+        for tap in range(taps):
+            row = prepared + tap * prepared_row(width, groups) + (x + 1 - radius) * groups * 2
+            for start in range(0, steps, STEPS):
+                filters = weights + (tap * steps + start) * TABLE_STEP * TABLE_FILTERS
+                now = min(STEPS, steps - start)
+                for i in range(pixels):
+                    if tap + start == 0:
+                        fetch_ahead(upper, i * lines, lines)
+                        fetch_ahead(lower, i * lines, lines)
+                    place = row + i * groups * 2 + start * TABLE_STEP * 2
+                    count(table, place, filters, now, counts + i * PIXEL_BYTES, tap + start)
+
+    return lookup
+
+
+_all, _half = segment_counter(2), segment_counter(1)
+
+
 @helper
 def lookup_pair(table, prepared, radius, groups, weights, counts, x, pixels, width, upper, lower, lines):
     """Counts of a segment of two output rows and 64 filters, 16 bits (2, SEGMENT, 64). Exact while 9 C < 2^16.
 
-    upper, lower: what to ask memory for meanwhile for each row (`Ahead`), `lines` lines a pixel, as many as there are
-    blocks of filters.
+    upper, lower: what to ask memory for meanwhile for each row (`Ahead`). lines: blocks of filters that are there, and
+    lines to ask for with each pixel.
     """
-    taps = 2 * radius + 1
-    steps = (taps * groups + TABLE_STEP - 1) // TABLE_STEP
-    for tap in range(taps):
-        row = prepared + tap * prepared_row(width, groups) + (x + 1 - radius) * groups * 2
-        for start in range(0, steps, STEPS):
-            filters = weights + (tap * steps + start) * TABLE_STEP * TABLE_FILTERS
-            now, more = min(STEPS, steps - start), 1 if tap + start > 0 else 0
-            for i in range(pixels):
-                if more == 0:
-                    fetch_ahead(upper, i * lines, lines)
-                    fetch_ahead(lower, i * lines, lines)
-                place = row + i * groups * 2 + start * TABLE_STEP * 2
-                if 2 * lines * BLOCK <= TABLE_FILTERS:
-                    _count_pair_of_half(table, place, filters, now, counts + i * PIXEL_BYTES, more)
-                else:
-                    _count_pair(table, place, filters, now, counts + i * PIXEL_BYTES, more)
+    if 2 * lines * BLOCK <= TABLE_FILTERS:
+        _half(table, prepared, radius, groups, weights, counts, x, pixels, width, upper, lower, lines)
+    else:
+        _all(table, prepared, radius, groups, weights, counts, x, pixels, width, upper, lower, lines)
