@@ -1,15 +1,19 @@
 # `make demo` and `make test` do all of their own set-up, in .venv, and reuse it until a pin changes.
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 WORKERS ?= 2
 
-SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
-PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3 python; do \
+# PyTorch's own index has CPU builds without gigabytes of CUDA: make venv TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info < (3, 15))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3.14 python3 python; do \
 	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 
 # The stamp's name holds the checksum of what was installed, so a changed pin has no stamp and the set-up starts afresh.
-READY := $(VENV)/ready-$(firstword $(shell cat constraints.txt pyproject.toml setup.py | cksum))
+READY := $(VENV)/ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
 
 .PHONY: demo test lint bench-check venv clean
 
@@ -21,6 +25,7 @@ test: lint
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # The rows of the paper that need no training: bicubic's quality where the benchmark pictures are, and every row's cost.
 bench-check: $(READY)
@@ -32,13 +37,13 @@ venv: $(READY)
 
 $(READY):
 	@"$(PYTHON)" -c "$(SUPPORTED)" 2>/dev/null || { \
-	echo "expected Python 3.10, 3.11 or 3.12 with its venv module, found '$(PYTHON)'; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	echo "expected Python 3.10 to 3.14 with its venv module, found '$(PYTHON)'; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "setting up $(VENV), a few minutes the first time"
 	"$(PYTHON)" -m venv --clear $(VENV)
-	$(PIP) setuptools wheel cython numpy torch
-	$(PIP) --no-build-isolation basicsr
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
+	$(BIN)/python -m bidiffsr_arch.compat.install $(PIP_OPTIONS)
 	$(PIP) --no-build-isolation --editable '.[fast,plot,test]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

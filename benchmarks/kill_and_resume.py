@@ -31,7 +31,7 @@ import yaml
 from tqdm import tqdm
 
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.training.checkpoint_file import UNFINISHED, digest
+from bidiffsr_arch.files import UNFINISHED, digest
 
 ITERATIONS, SAVE_FREQUENCY = 120, 2
 LOSS = re.compile(r"iter: *([\d,]+),.* l_pix: (\S+)")
@@ -125,7 +125,7 @@ def is_readable(name: str, iteration: int) -> bool:
 
 def killed_moment(name: str, newest: int) -> str:
     """What the process was doing when it was killed; what it left of a file is removed, to know it from the next."""
-    if unfinished := list(Path("experiments", name).glob(f"*/{UNFINISHED}")):
+    if unfinished := list(Path("experiments", name).glob(f"*/{UNFINISHED}*")):
         for file in unfinished:
             file.unlink()
         return "writing a file"

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from bidiffsr_arch.archs import BIDiffSRUNet
+from bidiffsr_arch.packed.arena import Arena
 from bidiffsr_arch.packed.backends import choose_backend
-from bidiffsr_arch.packed.layers import BinaryConv, Maker, Moment
+from bidiffsr_arch.packed.layers import BinaryConv, LayerBuilder, StepContext
 from bidiffsr_arch.packed.state import packed_state
-from bidiffsr_arch.packed.workspace import Workspace
 
 ROUNDS, WARM_UP = 22, 3
 LAYERS = {  # of the full-size network: side of its map at 256x256
@@ -39,19 +39,19 @@ def medians(functions: dict) -> dict[str, float]:
 
 def main() -> None:
     network = BIDiffSRUNet().eval()
-    make = Maker(packed_state(network), choose_backend(None), Workspace())
-    print(f"{make.backend.name}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    builder = LayerBuilder(packed_state(network), choose_backend(None), Arena())
+    print(f"{builder.backend.name}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| channels | map | packed, ms | GMAC/s | float32, ms | GMAC/s | times faster |")
     print("|---|---|---|---|---|---|---|")
     for name, side in LAYERS.items():
-        layer = BinaryConv(make, name, network.get_submodule(name))
+        layer = BinaryConv(builder, name, network.get_submodule(name))
         channels = layer.filters
         x = torch.randn(side, side, channels).numpy()
         out = torch.empty(side, side, channels).numpy()
         first, weight = torch.randn(1, channels, side, side), torch.randn(channels, channels, 3, 3)
         last, weight_last = (t.contiguous(memory_format=torch.channels_last) for t in (first, weight))
         taken = medians({
-            "packed": lambda layer=layer, x=x, out=out: layer(x, Moment({}, 0), out),
+            "packed": lambda layer=layer, x=x, out=out: layer(x, StepContext(), out),
             "first": lambda first=first, weight=weight: F.conv2d(first, weight, padding=1),
             "last": lambda last=last, weight=weight_last: F.conv2d(last, weight, padding=1),
         })  # fmt: skip

@@ -1,10 +1,10 @@
-"""The paper's rows at a small size: the same width, pictures, iterations and seeds for all. Prints Markdown.
+"""The rows of the paper's tables at a small size, with the same width, images, iterations and seeds. Prints Markdown.
 
     python benchmarks/ranking.py [--iterations 1000] [--seeds 10 11] [--all-1-bit] [--rows NAME ...] [--jobs 2]
                                  [-o FILE.md] [--append]
 
-Each row is the network of a shipped option file, cut to the size of that in `options/train_BIDiffSR_small_x2.yml`, and
-trained as that file says, on its pictures. What was trained before is not trained again.
+Each row is the network of a shipped option file, reduced to the size of the one in
+`options/train_BIDiffSR_small_x2.yml`, and trained with that file's options and images. Finished runs are not repeated.
 """
 
 import argparse
@@ -18,7 +18,8 @@ import torch
 from small_runs import COST_HEAD, cost_cells, file_name, markdown, quality_cells, quality_head, shortened, train_all
 
 from bidiffsr_arch import archs
-from bidiffsr_arch.config.option_file import load_options, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.files import write_bytes
 
 SMALL = "train_BIDiffSR_small_x2"
@@ -37,7 +38,7 @@ ROWS = {
     "+CS": "ablation/breakdown_cs",
     "+TaR&TaA (BI-DiffSR)": "ablation/breakdown_tar_taa",
 }
-# What a network's size is made of; the rest is the row's own.
+# The options that make up a network's size; all others are the row's own.
 SIZE = ("inner_channel", "norm_groups", "channel_mults", "res_blocks", "attn_res", "dropout", "image_size", "fp_res",
         "total_step", "zero_init", "mid_attn")  # fmt: skip
 
@@ -61,11 +62,11 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--seeds", nargs="+", type=int, default=[10, 11])
     parser.add_argument(
-        "--all-1-bit", action="store_true", help="the outermost decoder level, too, which is real in the small network"
+        "--all-1-bit", action="store_true", help="also binarize the outermost decoder level, here full precision"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="networks trained at the same time, one thread each")
-    parser.add_argument("-o", "--output", type=Path, help="write the table there, too")
-    parser.add_argument("--append", action="store_true", help="add it to what is there")
+    parser.add_argument("--jobs", type=int, default=2, help="number of networks trained in parallel, one thread each")
+    parser.add_argument("-o", "--output", type=Path, help="also write the table to this file")
+    parser.add_argument("--append", action="store_true", help="append to the output file")
     args = parser.parse_args()
 
     places = [(row, seed) for seed in args.seeds for row in args.rows]

@@ -1,9 +1,9 @@
-"""Samplers and step counts tried on photographs. Prints Markdown.
+"""PSNR of samplers and step counts on photographs. Prints Markdown.
 
 python benchmarks/samplers.py FOLDER --weights FILE [-opt FILE] [--samplers DDIM ...] [--steps 1 2 4 ...]
 
-FOLDER holds high-resolution photographs. The middle of each is reduced as MATLAB does and enlarged again; what is told
-is the mean PSNR (dB, on Y, `scale` pixels of border left out), and how often the network was called.
+FOLDER holds high-resolution photographs. The centre of each is downsampled as in MATLAB and upscaled again. Printed are
+the mean PSNR (dB, on Y, without a border of `scale` pixels) and the number of network calls.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import load_weights  # isort: split
 
-from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
+from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which patches it
 
 from bidiffsr_arch.plots.probe import photograph
-from bidiffsr_arch.upscale.plan import pictures_of
+from bidiffsr_arch.upscale.plan import images_of
 from bidiffsr_arch.upscale.upscaler import Upscaler
 
 SAMPLERS = ("DDIM", "DDPM", "DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "EulerAncestralDiscrete",
@@ -42,7 +42,7 @@ def main() -> None:
     weights = load_weights(args.weights, args.opt)
     scale = weights.scale
     pairs = [(imresize(high, 1 / scale), high) for high in
-             (photograph(path, args.crop) for path in pictures_of(args.folder))]  # fmt: skip
+             (photograph(path, args.crop) for path in images_of(args.folder))]  # fmt: skip
 
     def psnr(result, high) -> float:
         return calculate_psnr(result[..., ::-1], high[..., ::-1], crop_border=scale, test_y_channel=True)

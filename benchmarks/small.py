@@ -3,7 +3,8 @@
     python benchmarks/small.py [--scale 2] [--seconds 120] [--rows NAME ...] [--jobs 2] [-o FILE.md]
 
 Every row is `options/train_BIDiffSR_small_x{scale}.yml` with a few options changed. The number of iterations is what
-fits into --seconds on one thread, by the time of a forward and backward pass of this machine.
+fits into --seconds on one thread, by the time of a forward and backward pass of this machine; the learning rate goes
+down to 0 over them.
 """
 
 import argparse
@@ -25,44 +26,59 @@ from small_runs import (
     train_all,
 )
 
-from bidiffsr_arch.config.option_file import load_options, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.files import write_bytes
 
-# Name in the table: options that are changed, as `--force_yml` takes them.
+# By scale, name in the table: options that are changed, as `--force_yml` takes them.
 TRIED = {
-    "as shipped": [],
-    "16 channels": ["network_g:inner_channel=16"],
-    "24 channels": ["network_g:inner_channel=24"],
-    "32 channels": ["network_g:inner_channel=32"],
-    "2 levels, 1 ResBlock each": ["network_g:channel_mults=[1, 2]", "network_g:res_blocks=1"],
-    "2 levels, 2 ResBlocks each": ["network_g:channel_mults=[1, 2]", "network_g:res_blocks=2"],
-    "3 levels, 1 ResBlock each": ["network_g:channel_mults=[1, 2, 4]", "network_g:res_blocks=1"],
-    "3 levels, 2 ResBlocks each": ["network_g:channel_mults=[1, 2, 4]", "network_g:res_blocks=2"],
-    "all convolutions but first and last 1-bit": ["network_g:fp_res=[]"],
-    "one timestep group": ["network_g:dynamic_group=1"],
-    "batches of 4 crops of 48 x 48": [
-        "datasets:train:gt_size=48",
-        "datasets:train:batch_size_per_gpu=4",
-        "network_g:image_size=48",
-        "network_g:fp_res=[48]",
-    ],
-    "batches of 2 crops of 64 x 64": [
-        "datasets:train:gt_size=64",
-        "datasets:train:batch_size_per_gpu=2",
-        "network_g:image_size=64",
-        "network_g:fp_res=[64]",
-    ],
-    "1 step, from the noisiest timestep": [
-        "beta_schedule:num_inference_steps=1",
-        "beta_schedule:timestep_spacing=trailing",
-    ],
-    "4 steps, the last without noise": [
-        "beta_schedule:num_inference_steps=4",
-        "beta_schedule:timestep_spacing=leading",
-    ],
-    "black and white at ±1, residuals as large": ["data_range=[-1, 1]", "residual_scale=2.0"],
-    "residuals 2 times as large": ["residual_scale=0.25"],
-    "residuals 4 times as large": ["residual_scale=0.5"],
+    2: {
+        "as shipped": [],
+        "24 channels": ["network_g:inner_channel=24"],
+        "2 levels, 1 ResBlock each": ["network_g:res_blocks=1"],
+        "batches of 2 crops of 64 x 64": [
+            "datasets:train:gt_size=64",
+            "datasets:train:batch_size_per_gpu=2",
+            "network_g:image_size=64",
+            "network_g:fp_res=[64]",
+        ],
+        "output_scale 1/8": ["network_g:output_scale=0.125"],
+        "patches of 2, 48 channels, as x4 is trained": [
+            "network_g:inner_channel=48",
+            "network_g:norm_groups=16",
+            "network_g:patch_size=2",
+            "network_g:input_scale=0.0625",
+            "network_g:output_scale=0.125",
+            "network_g:image_size=64",
+            "network_g:fp_res=[64]",
+            "datasets:train:gt_size=64",
+            "train:timestep_weighting:uniform=0",
+            "train:timestep_weighting:sampler=1",
+            "train:pixel_opt:type=MSELoss",
+        ],
+    },
+    4: {
+        "as shipped": [],
+        "output_scale 1": ["network_g:output_scale=1"],
+        "input_scale 1": ["network_g:input_scale=1"],
+        "L1 loss": ["train:pixel_opt:type=L1Loss"],
+        "all timesteps": ["train:timestep_weighting:sampler=0", "train:timestep_weighting:uniform=1"],
+        "learning rate 1e-3": ["train:optim_g:lr=0.001"],
+        "learning rate 4e-3": ["train:optim_g:lr=0.004"],
+        "batches of 4": ["datasets:train:batch_size_per_gpu=4"],
+        "crops of 64 x 64": ["datasets:train:gt_size=64", "network_g:image_size=64", "network_g:fp_res=[64]"],
+        "32 channels": ["network_g:inner_channel=32"],
+        "96 channels": ["network_g:inner_channel=96"],
+        "1 ResBlock a level": ["network_g:res_blocks=1"],
+        "3 ResBlocks a level": ["network_g:res_blocks=3"],
+        "3 levels, 1 ResBlock each": ["network_g:channel_mults=[1, 2, 4]", "network_g:res_blocks=1"],
+        "patches of 2, 32 channels, 3 levels": [
+            "network_g:patch_size=2",
+            "network_g:inner_channel=32",
+            "network_g:channel_mults=[1, 2, 4]",
+        ],
+        "all convolutions but first and last 1-bit": ["network_g:fp_res=[]"],
+    },
 }
 
 
@@ -72,7 +88,7 @@ def options_of(row: str, scale: int, seconds: float) -> dict[str, Any]:
     name = f"small_x{scale}_{file_name(row)}_{seconds:g}s"
     if (begun := Path("experiments", f"{name}.yml")).exists():
         return load_options(begun)
-    options = load_options(shipped_path(f"train_BIDiffSR_small_x{scale}"), TRIED[row])
+    options = load_options(shipped_path(f"train_BIDiffSR_small_x{scale}"), TRIED[scale][row])
     iterations = int(seconds / seconds_a_step(options)) // 50 * 50
     return shortened(options, name, options["manual_seed"], iterations)
 
@@ -80,22 +96,25 @@ def options_of(row: str, scale: int, seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=int, choices=(2, 4), default=2)
-    parser.add_argument("--rows", nargs="+", choices=TRIED, default=list(TRIED), metavar="NAME", help=", ".join(TRIED))
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="some of the table's, all by default")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--jobs", type=int, default=2, help="networks trained at the same time, one thread each")
     parser.add_argument("-o", "--output", type=Path, help="write the table there, too")
     args = parser.parse_args()
+    rows = args.rows or list(TRIED[args.scale])
+    if unknown := set(rows) - TRIED[args.scale].keys():
+        parser.error(f"expected rows of {', '.join(TRIED[args.scale])}; got {', '.join(unknown)}")
 
-    runs = [options_of(row, args.scale, args.seconds) for row in args.rows]
+    runs = [options_of(row, args.scale, args.seconds) for row in rows]
     results = train_all(runs, args.jobs)
-    rows = [
+    table = [
         [row, *cost_cells(run), str(run["train"]["total_iter"]), *quality_cells([result])]
-        for row, run, result in zip(args.rows, runs, results, strict=True)
+        for row, run, result in zip(rows, runs, results, strict=True)
     ]
     head = ["changed", *COST_HEAD, "iterations", *quality_head(results[0])]
     text = (
         f"x{args.scale}, {args.seconds:g} s on one thread for each; `python benchmarks/small.py`, {date.today()}, "
-        f"{platform.machine()}, torch {torch.__version__}.\n\n{markdown(head, rows)}\n"
+        f"{platform.machine()}, torch {torch.__version__}.\n\n{markdown(head, table)}\n"
     )
     print(text)
     if args.output:

@@ -15,7 +15,10 @@ from tqdm import tqdm
 
 from bidiffsr_arch.cli import main as basicsr
 from bidiffsr_arch.cli.check import absent_datasets, observed_results
-from bidiffsr_arch.config.option_file import dump_options, load_options, shipped_path
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
+from bidiffsr_arch.config.training import Step
+from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.metrics.cost import count_cost
 from bidiffsr_arch.networks import build_network
@@ -50,7 +53,7 @@ def shortened(options: dict[str, Any], name: str, seed: int, iterations: int) ->
     options["datasets"] = {"train": options["datasets"]["train"], **validation(options["scale"])}
     options["train"] |= {"total_iter": iterations}
     options["train"]["ema_decay"] = min(options["train"]["ema_decay"], iterations / (iterations + 10))
-    options["train"]["scheduler"] |= {"periods": [iterations]}
+    options["train"]["scheduler"] = {"type": "CosineAnnealingRestartLR", "periods": [iterations], "eta_min": 0}
     options["logger"] |= {"save_checkpoint_freq": max(iterations // 4, 1)}
     options["val"] |= {"val_freq": 10 * iterations, "save_img": False}
     return options
@@ -84,7 +87,7 @@ def seconds_a_step(options: Mapping[str, Any], steps: int = 5) -> float:
     """Median seconds of forward and backward pass on one thread, a batch of the options' own size."""
     torch.set_num_threads(1)
     data = options["datasets"]["train"]
-    network = Stepping(options["train"]).prepare(build_network(options["network_g"]), torch.device("cpu"))
+    network = Stepping(Step.part_of(options["train"])).prepare(build_network(options["network_g"]), torch.device("cpu"))
     picture = torch.rand(data["batch_size_per_gpu"], 3, data["gt_size"], data["gt_size"])
     time_of = torch.randint(options["beta_schedule"]["n_timestep"], (len(picture),))
     seconds = []

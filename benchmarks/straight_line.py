@@ -1,8 +1,8 @@
-"""The yardstick of training speed: a 1-bit network as its formulas read, left to PyTorch's autograd.
+"""The baseline of training speed: a 1-bit network written as its formulas, differentiated by PyTorch's autograd.
 
-Nothing here is clever and nothing is slowed down: signs get their surrogate gradients by the usual
-``hard.detach() + soft - soft.detach()``, weights are binarized at every call, and every other operation is PyTorch's
-own. Parameters are the network's own, so that both ways of computing can be compared step by step.
+It is neither optimised nor slowed down: signs get their surrogate gradients by the usual
+``hard.detach() + soft - soft.detach()``, weights are binarized at every call, and all other operations are PyTorch's.
+It computes with the network's own parameters, so both implementations can be compared step by step.
 """
 
 import types
@@ -29,8 +29,10 @@ def plus_or_minus_one(v: Tensor) -> Tensor:
 
 
 def by_masks(r: Tensor) -> Tensor:
-    """-1 below -1, 2r + r² on [-1, 0), 2r - r² on [0, 1), +1 from 1 on: what is there so far times a mask, the next
-    piece times the rest, one after the other. The way that published implementations go (Bi-Real Net's, ReActNet's)."""
+    """-1 below -1, 2r + r² on [-1, 0), 2r - r² on [0, 1), +1 from 1 on, as in the code of Bi-Real Net and ReActNet.
+
+    Each piece is combined with the result so far by a mask and its complement.
+    """
     below, negative, inner = ((r < end).to(r.dtype) for end in (-1, 0, 1))
     first = -1 * below + (r * r + 2 * r) * (1 - below)
     second = first * negative + (-r * r + 2 * r) * (1 - negative)
@@ -38,20 +40,20 @@ def by_masks(r: Tensor) -> Tensor:
 
 
 def by_indicators(r: Tensor) -> Tensor:
-    """The same function in fewer operations: each piece times the indicator of where it is valid."""
+    """The same function in fewer operations: each piece times the indicator of its interval."""
     below, negative, inner = (r < -1).to(r.dtype), (r < 0).to(r.dtype), (r < 1).to(r.dtype)
     left = -below + (2 * r + r * r) * (negative - below)
     return left + (2 * r - r * r) * (inner - negative) + (1 - inner)
 
 
 def by_selection(r: Tensor) -> Tensor:
-    """The same function, its pieces chosen by `torch.where`."""
+    """The same function with `torch.where`."""
     left, right = 2 * r + r * r, 2 * r - r * r
     return torch.where(r < -1, -torch.ones_like(r), torch.where(r < 0, left, right)).where(r < 1, torch.ones_like(r))
 
 
 def sign_of_weight(w: Tensor) -> Tensor:
-    """Times the mean of |w| over each filter; gradient 1 where |w| <= 1, else 0."""
+    """The sign of w times the mean of |w| over each filter; gradient 1 where |w| <= 1, else 0."""
     scale = w.detach().abs().mean((1, 2, 3), keepdim=True)
     return with_gradient_of(scale * plus_or_minus_one(w), w.clamp(-1, 1))
 
@@ -100,12 +102,12 @@ FORMULAS = {
 
 
 def straight_line(network: nn.Module, polynomial: Callable[[Tensor], Tensor] = by_indicators) -> nn.Module:
-    """Let the layers of a `BIDiffSRUNet` compute by the formulas above, in place.
+    """Make the layers of a `BIDiffSRUNet` compute by the formulas above, in place.
 
     Args:
-        polynomial: what lends the activations' sign its gradient 2 + 2r on [-1, 0), 2 - 2r on [0, 1), else 0.
+        polynomial: a function whose gradient, 2 + 2r on [-1, 0), 2 - 2r on [0, 1), else 0, is used for the sign.
     Raises:
-        ValueError: a binarizer other than the paper's.
+        ValueError: the binarizer is not the paper's.
     """
     for module in network.modules():
         if isinstance(module, BinaryConv2d):

@@ -1,15 +1,15 @@
-"""What a training step costs: this implementation, its options, and the straight-line composition of the formulas.
+"""Time and memory of a training step: this implementation, its options, and the straight-line composition.
 
-Every row is a process of its own, so that peak memory is its own; one after another does a step, round by round, so
-that a busy machine is as busy for all. Numbers are medians over the rounds, ratios medians of each round's own.
+Each row runs in its own process, for its own peak memory. In every round each process runs one step in turn, so other
+load on the machine affects all rows alike. Numbers are medians over rounds; ratios are medians of the ratios per round.
 
-    python benchmarks/train_step.py                         the table for this machine, benchmarks/train_step.md
-    python benchmarks/train_step.py --rows composition ours -o ''       two rows, printed only
-    python benchmarks/train_step.py --rows composition ours compile --append        added, where memory is short: every
-                                                                        row's process holds a network and its optimizer
+    python benchmarks/train_step.py                         writes the table for this machine, benchmarks/train_step.md
+    python benchmarks/train_step.py --rows composition ours -o ''       prints two rows
+    python benchmarks/train_step.py --rows composition ours compile --append        appends a table; for little memory,
+                                                            since each row's process holds a network and its optimizer
     python benchmarks/train_step.py --device cuda --batch 16 --size 256
-    python benchmarks/train_step.py --losses --append       200 steps of a small network, both ways; printed only
-                                                            without --append
+    python benchmarks/train_step.py --losses --append       appends the losses of 200 steps of a small network by both
+                                                            implementations; without --append they are only printed
 """
 
 import argparse
@@ -30,10 +30,11 @@ from tqdm import tqdm
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.bank import TimestepRPReLU
+from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.training.stepping import Stepping
 
 HERE = Path(__file__).parent
-# What is computed, and the options of `Stepping`.
+# Row -> its description, the sign's polynomial of the composition, and the options of `Stepping`.
 ROWS = {
     "composition": ("straight-line composition, pieces by indicators", by_indicators, {}),
     "ours": ("this implementation (on a CPU with Numba)", None, {}),
@@ -52,14 +53,14 @@ SMALL = dict(
 
 
 class Trainer:
-    """A network, its optimizer, and steps on random pictures."""
+    """A network and its optimizer, trained on random images."""
 
     def __init__(self, row: str, device: str, batch: int, size: int, network: dict | None = None) -> None:
         _, polynomial, options = ROWS[row]
         self.device = torch.device(device)
         torch.manual_seed(0)
         self.network = BIDiffSRUNet(**network or {}).to(self.device)
-        self.stepping = None if polynomial else Stepping(options)
+        self.stepping = None if polynomial else Stepping(Step.part_of(options))
         if polynomial:
             straight_line(self.network, polynomial)
         elif row != "conv2d":  # which has no options; preparing would load Numba
@@ -89,7 +90,7 @@ class Trainer:
 
 
 def work(row: str, args: argparse.Namespace, orders: Connection) -> None:
-    """A row's process: does a step when told its seed, and answers with wall seconds, CPU seconds and peak memory."""
+    """A row's process: for each seed received, run a step and send wall seconds, CPU seconds and peak memory."""
     torch.set_num_threads(args.threads)
     trainer = Trainer(row, args.device, args.batch, args.size)
     while (seed := orders.recv()) is not None:
@@ -99,7 +100,7 @@ def work(row: str, args: argparse.Namespace, orders: Connection) -> None:
 
 
 class Steps(NamedTuple):
-    """What a row's steps cost, one number a round."""
+    """Cost of a row's steps, one number per round."""
 
     wall: tuple[float, ...]
     cpu: tuple[float, ...]
@@ -124,7 +125,7 @@ def measure(args: argparse.Namespace) -> dict[str, Steps]:
 
 
 def median_ratio(first: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Neighbours in time are compared: how busy the machine is changes less from step to step than over a run."""
+    """Compare steps that are neighbours in time: the load on the machine changes less between them than over a run."""
     return statistics.median(a / b for a, b in zip(first, other, strict=True))
 
 
@@ -165,9 +166,9 @@ def table(args: argparse.Namespace, results: dict[str, Steps]) -> str:
 
 
 def losses(steps: int = 200, tail: int = 50) -> str:
-    """How the losses of a small network compare, trained both ways from the same weights on the same pictures."""
+    """Compare the losses of a small network, trained by both implementations from the same weights and images."""
     ours, composition = (Trainer(row, "cpu", 2, 32, SMALL) for row in ("ours", "composition"))
-    # While these biases are 0, PReLU meets exact zeros, where rounding alone says which side's gradient counts.
+    # With zero biases PReLU gets exact zeros, where rounding alone decides which side's gradient is used.
     torch.manual_seed(1)
     for one, other in zip(ours.network.modules(), composition.network.modules(), strict=True):
         if isinstance(one, TimestepRPReLU):
@@ -187,12 +188,12 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="others compare to the first")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--size", type=int, default=128, help="height and width of the pictures")
+    parser.add_argument("--size", type=int, default=128, help="height and width of the images")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--steps", type=int, default=9)
-    parser.add_argument("--losses", action="store_true", help="train a small network both ways instead")
-    parser.add_argument("--append", action="store_true", help="add to the output in place of writing it anew")
+    parser.add_argument("--losses", action="store_true", help="compare losses of a small network instead")
+    parser.add_argument("--append", action="store_true", help="append to the output file instead of replacing it")
     parser.add_argument("-o", "--output", default=str(HERE / "train_step.md"), help="empty for none")
     args = parser.parse_args()
     text = losses() if args.losses else table(args, measure(args))

@@ -1,10 +1,10 @@
-"""What `basicsr upscale` needs, and what its tiles cost in quality. Prints Markdown.
+"""Time and memory of `basicsr upscale`, and what tiles cost in quality. Prints Markdown.
 
 python benchmarks/upscale.py PHOTOGRAPH --weights FILE [-opt FILE] [--sizes 1024 2048] [--tiles 256 0]
 
-For each size of result (a square, made of the photograph repeated) and each tile (0: none): seconds, peak memory of
-the whole process, PSNR against the result without tiles, and the mean absolute gradient across the tiles' borders over
-that elsewhere, as a multiple of the same ratio without tiles (1: no seam).
+For each size of the result (a square of the photograph, repeated) and each tile size (0: no tiles): seconds, peak
+memory of the process, PSNR against the result without tiles, and visibility of seams, which is the mean absolute
+gradient across tile borders divided by that elsewhere, relative to the same ratio without tiles (1: no seam).
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import bidiffsr_arch  # noqa: F401 (cures BasicSR)
+import bidiffsr_arch  # noqa: F401 (patches BasicSR)
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.upscale.photo import Photo, read_photo, write_photo
 from bidiffsr_arch.upscale.tiles import spans
@@ -28,7 +28,7 @@ from bidiffsr_arch.upscale.upscaler import OVERLAP
 
 
 def command(args: argparse.Namespace, source: Path, folder: Path, tile: int) -> tuple[float, float]:
-    """Run it; seconds and peak memory in GB."""
+    """Run `basicsr upscale`; returns seconds and peak memory in GB."""
     line = [sys.executable, "-m", "bidiffsr_arch.cli", "upscale", str(source), "-o", str(folder), "--quiet"]
     line += ["--weights", args.weights, "--tile", str(tile)] + (["-opt", args.opt] if args.opt else [])
     line += ["--steps", str(args.steps)] if args.steps else []
@@ -41,7 +41,7 @@ def command(args: argparse.Namespace, source: Path, folder: Path, tile: int) -> 
 
 
 def steepness(pixels: np.ndarray, tile: int, multiple: int) -> float:
-    """Mean |gradient| where tiles have borders over that elsewhere, both axes together."""
+    """Mean |gradient| at tile borders divided by that elsewhere, over both axes."""
     border, elsewhere = [], []
     for axis in (0, 1):
         gradient = np.abs(np.diff(pixels.astype(float), axis=axis)).mean(axis=(1 - axis, 2))

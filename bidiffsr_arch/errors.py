@@ -1,22 +1,29 @@
-"""The ways in which a command can end early without being at fault itself."""
+"""Exceptions that end a command with one line and an exit status, in place of a traceback."""
 
 import signal
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 Row = TypeVar("Row")
 
 
 class InputError(ValueError):
-    """Something given by the user is wrong; the message is one line: expected, got, what to do. Exit status 2."""
+    """The user's input is wrong. The message is one line: expected, got, what to do. Exit status 2."""
+
+
+class UnknownName(InputError, KeyError):
+    """A name that no registry has; a KeyError, too, since BasicSR's registries raise one, which plugins catch."""
+
+    __str__ = ValueError.__str__  # KeyError would show the message in quotes
 
 
 class CheckFailed(RuntimeError):
-    """A check that the user asked for did not hold; the message is one line. Exit status 1."""
+    """A check that the user asked for has failed. The message is one line. Exit status 1."""
 
 
 class Stopped(Exception):
-    """Training was asked to stop by a signal and has saved a state. Exit status 128 + the signal's number."""
+    """A signal stopped training, which saved a state first. Exit status: 128 + the signal's number."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(f"{signal.Signals(number).name}: {message}")
@@ -24,11 +31,24 @@ class Stopped(Exception):
 
 
 def choose(option: str, name: str, table: Mapping[str, Row]) -> Row:
-    """The row `name` of a table of choices.
+    """The entry `name` of a table of choices.
 
     Raises:
-        InputError: there is no such row; the message names the option and lists what it may be.
+        InputError: there is no such entry; the message names the option and lists its choices.
     """
     if not isinstance(name, str) or name not in table:
         raise InputError(f"expected {option} to be one of {', '.join(map(str, table))}, got {name!r}")
     return table[name]
+
+
+def raise_all(failures: Sequence[InputError]) -> None:
+    """Raise one error for all of a batch's failures, none if there are none; several are printed on stderr before.
+
+    Raises:
+        InputError: the first failure, and how many more there are.
+    """
+    if len(failures) > 1:
+        print(*(f"failed: {failure}" for failure in failures), sep="\n", file=sys.stderr)
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise InputError(f"{failures[0]}{more}") from failures[0]

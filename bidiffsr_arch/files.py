@@ -1,37 +1,112 @@
-"""Picture files: read strictly, written so that nobody ever meets half of one."""
+"""Files: images read strictly, and one writer for all files, whose result is there as a whole or not at all."""
 
+import hashlib
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
-from basicsr.utils import FileClient, imfrombytes
 
 from bidiffsr_arch.errors import InputError
 
+UNFINISHED = ".unfinished-"
+"""How the names of files begin that are being written, or were when their process was killed."""
+
+# How an image file starts, and what has to come near its end: some OpenCVs decode the first half of a file silently.
+SIGNATURES = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
+BLOCK = 1 << 20
+
 
 def read_picture(path: Path | str) -> np.ndarray:
-    """Read a picture as BGR uint8 of shape (H, W, 3).
+    """Read an image as BGR uint8 of shape (H, W, 3).
 
     Raises:
         InputError: there is no such file, or it cannot be decoded.
     """
     if not Path(path).is_file():
         raise InputError(f"expected a picture at {path}, found no such file")
-    return imfrombytes(FileClient("disk").get(path))
+    return decode(Path(path).read_bytes(), path)
+
+
+def decode(content: bytes, source: Path | str, flag: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Decode an image file's bytes to uint8, BGR by default.
+
+    Args:
+        source: where they come from, for the message.
+        flag: what OpenCV makes of it: `cv2.IMREAD_COLOR`, `cv2.IMREAD_GRAYSCALE`, `cv2.IMREAD_UNCHANGED`.
+    Raises:
+        InputError: they are no image, or a part of one.
+    """
+    try:
+        image = None if is_truncated(content) else cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    except cv2.error:  # no bytes at all, or more pixels than OpenCV reads
+        image = None
+    if image is None:
+        raise InputError(f"{source} cannot be decoded: {len(content)} bytes, truncated or no picture; replace it")
+    return image
+
+
+def is_truncated(content: bytes) -> bool:
+    """Whether a PNG or JPEG lacks its end."""
+    content = bytes(content)  # LMDB may give a view
+    return any(content.startswith(head) and content.rfind(tail) < 0 for head, tail in SIGNATURES.items())
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a BGR uint8 picture as PNG, replacing what was there."""
+    """Write a BGR uint8 image as PNG, replacing what was there."""
     write_bytes(path, cv2.imencode(".png", image)[1].tobytes())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a temporary file beside it, then rename: at any time the old content or all of the new is there."""
+    """Write a file by `whole_file`."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which replaces `path` when the block ends.
+
+    At any time, a kill and a power failure included, `path` is absent, the old file, or all of the new one: the content
+    is written under a temporary name in the same folder, flushed to the disk, and renamed. Temporary names are unique,
+    so that several processes can write the same file, and short, so that `path` can have the longest name that the file
+    system takes.
+
+    Raises:
+        OSError: it cannot be written; what was there before is unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
     try:
-        temporary.write_bytes(content)
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):  # the folder may be what cannot be written
+            temporary.unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def digest(path: Path | str) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename outlast a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)

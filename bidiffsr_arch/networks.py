@@ -1,19 +1,35 @@
-"""From a file of weights to a network that can be sampled: what it was trained to do is found with it."""
+"""From options and a weights file to a network: building it, loading its parameters, and what it was trained to do.
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+The architectures of this package need no BasicSR. Other names are looked up in BasicSR's registry, where BasicSR and
+the plugins that register them are installed.
+"""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from basicsr.utils.registry import ARCH_REGISTRY
-from torch import nn
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from bidiffsr_arch.checkpoint import read_checkpoint
-from bidiffsr_arch.config.option_file import load_options
-from bidiffsr_arch.diffusion.super_resolution import Network
+from bidiffsr_arch import archs, description, hub
+from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
 
-CHECKPOINT, PACKED = ".pth", ".safetensors"
+CHECKPOINT, SAFETENSORS = ".pth", ".safetensors"
+# Where a checkpoint may keep its parameters, in order of preference.
+CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
+NESTED = 2  # {'model': {'state_dict': …}}
+# What wrappers put before parameter names: DataParallel, and SR3, whose checkpoints hold the whole diffusion: the
+# network behind a prefix, and the noise schedule as buffers beside it.
+PREFIXES = ("module.", "denoise_fn.")
+COMPILED = "_orig_mod."  # torch.compile's, before the names of whichever module was compiled
 
 
 @dataclass(frozen=True)
@@ -21,40 +37,191 @@ class Weights:
     """A trained network, and what it was trained to do.
 
     Attributes:
-        network: (x_t, condition, time) -> prediction, in eval mode.
+        network: (x_t, condition, time) -> prediction, or image -> larger image without diffusion; in eval mode.
         options: ``scale``, ``beta_schedule`` and the other options of `SuperResolution`.
-        multiple: sides of pictures that the network takes are multiples of it.
+        multiple: the network takes images whose height and width are multiples of it.
     """
 
-    network: Network
+    network: nn.Module
     options: Mapping[str, Any]
     multiple: int
 
     @property
     def scale(self) -> int:
-        """Side of the result over that of the picture."""
+        """Side of the result over that of the input image."""
         return self.options["scale"]
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the network upscales an image in one call, without diffusion: it has no ``beta_schedule``."""
+        return not self.options.get("beta_schedule") and is_direct(self.network)
+
+
+def is_direct(network: Callable) -> bool:
+    """Whether a network is a function of the image alone, not one of (x_t, condition, time)."""
+    function = network.forward if isinstance(network, nn.Module) else network
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return sum(parameter.default is parameter.empty for parameter in positional) == 1
+
+
+def find_architecture(name: Any) -> type[nn.Module]:
+    """The network class of that name: of this package, of BasicSR, or of a plugin.
+
+    Raises:
+        InputError: there is none; the message lists the known names, and plugins that could not be imported.
+    """
+    own = {own_name: getattr(archs, own_name) for own_name in archs.__all__}
+    if isinstance(name, str) and name in own:
+        return own[name]
+    load_plugins()
+    try:
+        import basicsr.archs  # noqa: F401 (registers BasicSR's own networks)
+        from basicsr.utils.registry import ARCH_REGISTRY
+    except ImportError as error:
+        raise InputError(
+            f"expected network_g: type to be one of {', '.join(own)} where BasicSR is not installed, got {name!r}; "
+            "pip install basicsr for others"
+        ) from error
+    registered = {key.removesuffix("_basicsr"): network for key, network in ARCH_REGISTRY}
+    try:
+        return choose("network_g: type", name, registered | own)
+    except InputError as error:
+        failed = "".join(f"; plugin {plugin} was not imported: {reason}" for plugin, reason in failed_plugins().items())
+        raise InputError(f"{error}{failed}") from error
+
+
+def build_network(network_g: Mapping[str, Any], *, without_memory: bool = False) -> nn.Module:
+    """Build the network of an option file's ``network_g`` block.
+
+    Args:
+        network_g: ``type``, a name of `find_architecture`, and the constructor's arguments.
+        without_memory: build on the meta device, which takes neither time nor memory for parameters. Constructors that
+            look at values of tensors are called on the CPU instead.
+    Raises:
+        InputError: there is no such network, or its arguments are wrong.
+    """
+    arguments = dict(network_g)
+    architecture = find_architecture(arguments.pop("type", None))
+    for device in (torch.device("meta"), nullcontext()) if without_memory else (nullcontext(),):
+        try:
+            with device:
+                return architecture(**arguments)
+        except InputError:
+            raise
+        except Exception as error:
+            failure = error
+    reason = str(failure).splitlines()[0] if str(failure) else type(failure).__name__
+    raise InputError(f"network_g: {architecture.__name__} cannot be built: {reason}") from failure
+
+
+def read_parameters(path: str | Path, param_key: str | None = "params") -> tuple[OrderedDict[str, Tensor], str]:
+    """Read a network's parameters, without the prefixes of wrappers, and the key under which they were found.
+
+    Args:
+        path: a file of ``torch.save``, read with ``weights_only=True``, so that no code in it can run; or a
+            ``.safetensors`` of float parameters.
+        param_key: the wanted entry (``params``, ``params_ema``). A file without it gives the first of `CONTAINERS` that
+            it has, and a bare state dict is taken as it is (key ``.``).
+    Raises:
+        InputError: no such file, not a checkpoint, no parameters in it, or some that are not finite.
+    """
+    content = _content(Path(path))
+    keys = ([] if param_key is None else [param_key]) + list(CONTAINERS)
+    found, parameters = ".", content
+    for _ in range(NESTED):
+        key = next((key for key in keys if isinstance(parameters.get(key), Mapping)), None)
+        if key is not None:
+            found, parameters = key, parameters[key]
+    tensors = OrderedDict((name, value) for name, value in parameters.items() if isinstance(value, Tensor))
+    if not tensors:
+        listed = ", ".join(map(str, list(content)[:8]))
+        raise InputError(f"expected parameters under {param_key!r} in {path}, got the keys {listed}")
+    lost = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if lost:
+        raise InputError(
+            f"expected numbers in {path}, got NaN or infinity in {len(lost)} tensors, {lost[0]} among them; use an "
+            "earlier checkpoint"
+        )
+    return _without_prefixes(tensors), found
+
+
+def set_parameters(
+    network: nn.Module,
+    parameters: Mapping[str, Tensor],
+    path: str | Path,
+    options: str | Path = "network_g",
+    strict: bool = True,
+) -> None:
+    """Load what `read_parameters` has read from `path` into a network.
+
+    Args:
+        options: where the network is described, for the message.
+        strict: False loads what has the names and shapes of the network's parameters.
+    Raises:
+        InputError: they are of another network; the number of differences and the first one are named.
+    """
+    try:
+        network.load_state_dict(parameters, strict=strict)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+        raise InputError(
+            f"expected weights of the network in {options}, got {path}, which differs in {len(lines)} places; "
+            f"first: {lines[0][:200]}"
+        ) from error
+
+
+def load_parameters(
+    network: nn.Module, path: str | Path, param_key: str | None = "params_ema", options: str | Path = "network_g"
+) -> str:
+    """Load a network's parameters from a file, see `read_parameters` and `set_parameters`.
+
+    Returns:
+        The key under which the parameters were found.
+    Raises:
+        InputError: the file cannot be read, or holds parameters of another network.
+    """
+    parameters, found = read_parameters(path, param_key)
+    set_parameters(network, parameters, path, options)
+    return found
 
 
 def load_weights(path: str | Path, option_file: str | Path | None = None, packed: bool | None = None) -> Weights:
     """Read a checkpoint or a packed network.
 
     Args:
-        path: a ``.pth`` written by training, or a ``.safetensors`` written by `basicsr pack`.
-        option_file: what the checkpoint was trained with; if None, the file that training laid beside it, see
-            `stored_options`. A packed network brings its own.
+        path: a ``.pth`` written by training or a ``.safetensors`` of float parameters, or a ``.safetensors`` written by
+            `basicsr pack`, which is recognised by its content; a folder that has them in the Hub's layout; or
+            ``hf://OWNER/NAME``, see `hub.local`.
+        option_file: what a checkpoint was trained with; if None, what the file says of itself, the folder's
+            config.json, or the file that training stored beside it, see `stored_options`. A packed network brings its
+            own options.
         packed: whether to compute with 1-bit weights; None for as the file is.
     Raises:
         InputError: no such file, not weights, weights of another network or scale, or options that are missing or
             wrong.
     """
-    path = Path(path).expanduser()
+    path = hub.local(path)
+    path = hub.weights_in(path) if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"expected weights at {path}, found no such file; give --weights a .pth or .safetensors")
-    readers = {CHECKPOINT: _read_checkpoint, PACKED: _read_packed}
-    if path.suffix not in readers:
-        raise InputError(f"expected weights ending in {' or '.join(readers)}, got {path}")
-    return readers[path.suffix](path, option_file, packed)
+    if path.suffix not in (CHECKPOINT, SAFETENSORS):
+        raise InputError(f"expected weights ending in {CHECKPOINT} or {SAFETENSORS}, got {path}")
+    read = _load_packed if is_packed(path) else _load_checkpoint
+    return read(path, option_file, packed)
+
+
+def is_packed(path: str | Path) -> bool:
+    """Whether a file is a packed network, or a ``.safetensors`` that cannot be read, and `load_packed` says why."""
+    from bidiffsr_arch.packed.file_format import FORMAT
+
+    if Path(path).suffix != SAFETENSORS:
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return True
 
 
 def stored_options(checkpoint: Path) -> Path | None:
@@ -75,30 +242,65 @@ def stored_options(checkpoint: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _read_checkpoint(path: Path, option_file: str | Path | None, packed: bool | None) -> Weights:
-    beside = stored_options(path) if option_file is None else None
-    chosen = option_file or beside
+def _content(path: Path) -> Mapping[str, Any]:
+    """The dictionary in a checkpoint, on the CPU."""
+    try:
+        if path.suffix == SAFETENSORS:
+            content: Any = {name: tensor for name, tensor in load_file(path).items() if name != description.TENSOR}
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"expected a checkpoint at {path}, got no such file; check path: pretrain_network_g") from None
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"expected a readable checkpoint of tensors, got {path}, which does not load ({reason})"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"expected a dictionary of tensors in {path}, got {type(content).__name__}")
+    return content
+
+
+def _without_prefixes(tensors: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Remove wrappers' prefixes; where only some names have one, the others belong to the wrapper and are left out."""
+    tensors = OrderedDict((name.replace(COMPILED, ""), tensor) for name, tensor in tensors.items())
+    for prefix in PREFIXES:
+        if any(name.startswith(prefix) for name in tensors):
+            tensors = OrderedDict(
+                (name.removeprefix(prefix), t) for name, t in tensors.items() if name.startswith(prefix)
+            )
+    return tensors
+
+
+def described_options(path: Path) -> Mapping[str, Any] | None:
+    """What a checkpoint, or config.json beside ``model.safetensors``, says of the network; None if they do not.
+
+    Raises:
+        InputError: the two say different things.
+    """
+    own = description.read_description(path) if path.suffix == SAFETENSORS else _content(path).get(description.KEY)
+    config = hub.read_config(path.parent) if path.name == hub.WEIGHTS else None
+    if own and config and own != config:
+        raise InputError(f"expected {hub.CONFIG} and {path} to say the same, they differ; save both again")
+    return description.usable(own or config)
+
+
+def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | None) -> Weights:
+    options = None if option_file else described_options(path)
+    chosen = path if options else option_file or stored_options(path)
     if chosen is None:
         raise InputError(
             f"expected the options that {path} was trained with, found none beside it; give them with -opt"
         )
-    options = load_options(chosen)
-    if not options.get("network_g") or options.get("scale") is None:
+    options = options or load_options(chosen)
+    if not isinstance(options.get("network_g"), Mapping) or options.get("scale") is None:
         raise InputError(f"{chosen}: expected `network_g:` and `scale:`, as a network is trained with, found none")
     if option_file is not None:
         _refuse_other_scale(path, option_file, options["scale"])
+    import_plugins((), options)
     network = build_network(options["network_g"])
-    parameters, _ = read_checkpoint(path, "params_ema")
-    try:
-        network.load_state_dict(parameters)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-        raise InputError(
-            f"expected weights of the network in {chosen}, got {path}, which differs in {len(lines)} places; "
-            f"first: {lines[0][:200]}"
-        ) from error
-    network.eval()
-    multiple = getattr(network, "multiple", 1)
+    load_parameters(network, path, options=chosen)
+    multiple = getattr(network.eval(), "multiple", 1)
     if packed:
         from bidiffsr_arch.packed import pack
 
@@ -106,45 +308,54 @@ def _read_checkpoint(path: Path, option_file: str | Path | None, packed: bool | 
     return Weights(network, options, multiple)
 
 
-def build_network(network_g: Mapping[str, Any]) -> nn.Module:
-    """The network of an option file's `network_g:` block.
-
-    Raises:
-        InputError: there is no such network, or its arguments are wrong.
-    """
-    arguments = dict(network_g)
-    networks = {name.removesuffix("_basicsr"): network for name, network in ARCH_REGISTRY}
-    network = choose("network_g: type", arguments.pop("type"), networks)
-    try:
-        return network(**arguments)
-    except InputError:
-        raise
-    except Exception as error:  # whatever somebody's constructor may raise
-        raise InputError(f"network_g: {network.__name__} cannot be built: {error}") from error
-
-
 def _refuse_other_scale(path: Path, option_file: str | Path, scale: int) -> None:
-    """Nothing in a checkpoint tells its scale; the options that it was trained with do, where they lie beside it."""
+    """An option file's scale has to be that of the checkpoint, where that is known."""
     try:
         beside = stored_options(path)
-        trained = load_options(beside).get("scale") if beside else None
+        known = described_options(path) or (load_options(beside) if beside else {})
+        trained = known.get("scale")
     except InputError:
         return
     if trained is not None and trained != scale:
         raise InputError(f"expected weights of x{scale}, as {option_file} says, got {path}, trained for x{trained}")
 
 
-def _read_packed(path: Path, option_file: str | Path | None, packed: bool | None) -> Weights:
+def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None) -> Weights:
     from bidiffsr_arch.packed import load_packed
 
     if packed is False:
-        raise InputError(f"expected a .pth to compute in float, got {path}, whose weights are bits; leave --float out")
+        raise InputError(f"expected a .pth to compute in float, got the packed network {path}; leave --float out")
     if option_file is not None:
         raise InputError(f"expected no -opt with {path}: a packed network brings its own options")
-    network, description = load_packed(path)
-    options = {name: value for name, value in asdict(description).items() if value is not None}
+    network, said = load_packed(path)
+    return _packed_weights(path, network, said)
+
+
+def _packed_weights(source: Path | str, network: Any, said: Any) -> Weights:
+    options = {name: value for name, value in said.model_dump(exclude_unset=True).items() if value is not None}
     if "scale" not in options:
-        raise InputError(f"expected {path} to say its scale, it does not; pack it again with `basicsr pack`")
-    if "steps" in options:
-        options["beta_schedule"] = options["beta_schedule"] | {"num_inference_steps": options["steps"]}
+        raise InputError(f"expected {source} to say its scale, it does not; pack it again with `basicsr pack`")
+    if "steps" in options and not is_direct(network):
+        options["beta_schedule"] = options.get("beta_schedule", {}) | {"num_inference_steps": options["steps"]}
     return Weights(network, options, network.multiple)
+
+
+def weights_from_tensors(tensors: Mapping[str, Any]) -> Weights:
+    """A float or packed network from the tensors of a file that says what it is, see `bidiffsr_arch.description`.
+
+    Raises:
+        InputError: they do not say what they are, or are those of another network.
+    """
+    source = "the state dict"
+    options = description.usable(description.from_tensors(tensors))
+    if options is None or not isinstance(options.get("network_g"), Mapping) or options.get("scale") is None:
+        raise InputError(f"expected `network_g` and `scale` in {source}'s {description.TENSOR}, found none")
+    if any(name.endswith(".bits") for name in tensors):
+        from bidiffsr_arch.packed.file_format import Description, assemble
+
+        said = Description.read(options, source)
+        return _packed_weights(source, assemble(source, said, tensors), said)
+    network = build_network(options["network_g"])
+    parameters = OrderedDict((name, tensor) for name, tensor in tensors.items() if name != description.TENSOR)
+    set_parameters(network, parameters, source)
+    return Weights(network.eval(), options, getattr(network, "multiple", 1))

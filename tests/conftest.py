@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bidiffsr_arch  # noqa: F401  # isort: skip
+import basicsr  # noqa: F401  # isort: skip  (patched now, and torchvision with it, which lpips imports)
 import cv2
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ import torch
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.data.resize import imresize
+from bidiffsr_arch.networks import Weights
+from bidiffsr_arch.upscale.upscaler import Upscaler
 
 PROJECT = Path(__file__).parents[1]
 
@@ -61,6 +65,22 @@ def tiny_network(tiny_options: dict[str, Any]) -> BIDiffSRUNet:
     """The smallest BI-DiffSR UNet, in eval mode, with reproducible weights."""
     torch.manual_seed(0)
     return BIDiffSRUNet(**tiny_options).eval()
+
+
+class NoResidual(torch.nn.Module):
+    """Predicts that there is nothing to add."""
+
+    def forward(self, x_t: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        """Zeros of x_t's shape."""
+        return torch.zeros_like(x_t)
+
+
+@pytest.fixture
+def bicubic_upscaler() -> Upscaler:
+    """x2 by a network that predicts no residual, so that its results are bicubic interpolation."""
+    schedule = dict(n_timestep=10, prediction_type="sample", num_inference_steps=1)
+    options = dict(scale=2, diffuse="residual", residual_scale=4.0, beta_schedule=schedule)
+    return Upscaler(Weights(NoResidual(), options, multiple=1))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 import weakref
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
 from bidiffsr_arch.archs.blocks import PlainConv2d, SelfAttention, TimeCode
@@ -130,6 +134,33 @@ def test_zero_init_predicts_zero(tiny_options):
         assert network(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), torch.tensor([5])).abs().max() == 0
 
 
+@given(st.sampled_from([BIDiffSRUNet, SR3UNet]), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3))
+@settings(max_examples=15, deadline=None)
+@torch.no_grad()
+def test_patches_are_pixels_moved_into_channels(cls, patch_size, rows, columns):
+    """A network on patches is the network whose first and last layers take the patches' pixels as channels."""
+    sizes = dict(inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1)
+    torch.manual_seed(0)
+    network = cls(**sizes, patch_size=patch_size, input_scale=0.25, output_scale=2).eval()
+    inside = cls(**sizes, in_channel=6 * patch_size**2, out_channel=3 * patch_size**2).eval()
+    inside.load_state_dict(network.state_dict())
+    assert network.multiple == 2 * patch_size
+    height, width = rows * network.multiple, columns * network.multiple
+    x_t, condition, time = torch.rand(2, 3, height, width), torch.rand(2, 3, height, width), torch.tensor([3, 97])
+    patches = F.pixel_unshuffle(torch.cat([condition, x_t], 1) / 4, patch_size)
+    half = patches.shape[1] // 2
+    out = network(x_t, condition, time)
+    assert out.shape == x_t.shape
+    expected = 2 * inside(patches[:, half:], patches[:, :half], time)
+    torch.testing.assert_close(F.pixel_unshuffle(out, patch_size), expected)
+
+
+def test_size_must_fit_patches_and_levels(tiny_options):
+    x = torch.rand(1, 3, 16, 12)
+    with pytest.raises(InputError, match="multiples of 8, got 16x12"):
+        BIDiffSRUNet(**tiny_options, patch_size=4)(x, x, torch.tensor([0]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -142,6 +173,9 @@ def test_zero_init_predicts_zero(tiny_options):
         ({"dynamic_group": 0}, "expected dynamic_group to be 1 or more"),
         ({"binarizer": "bnn", "taa": False}, "expected tar: false with binarizer bnn"),
         ({"binarizer": "xnor", "tar": False}, "expected taa: false with binarizer xnor"),
+        ({"patch_size": 0}, "expected patch_size to be 1 or more, got 0"),
+        ({"input_scale": 0}, "expected input_scale above 0, got 0"),
+        ({"output_scale": -1.0}, "expected output_scale above 0, got -1.0"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused_with_the_reason(options, message, tiny_options):
@@ -184,3 +218,15 @@ def test_a_shuffling_fusion_keeps_none_of_what_it_joins(conv, monkeypatch):
     assert len(joined) == 2 and not any(ref() is not None for ref in joined)
     out.sum().backward()
     assert len(joined) == 4
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_trace_passes_its_own_check(tiny_network, enabled):
+    """With gradients, recomputations were recorded, which differ from one trace to the next."""
+    inputs = [torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.tensor([3, 70])]
+    others = [torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.tensor([90, 40])]
+    with torch.set_grad_enabled(enabled), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(tiny_network, inputs)
+        assert torch.equal(traced(*others), tiny_network(*others))

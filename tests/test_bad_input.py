@@ -19,11 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_run import basicsr
 
-from bidiffsr_arch.checkpoint import read_checkpoint
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import read_parameters
 from bidiffsr_arch.packed import Description, load_packed, pack, save_packed
 from bidiffsr_arch.training.option_check import check_options
 
@@ -42,7 +43,7 @@ def read(options: dict[str, Any] | bytes) -> OrderedDict:
     if "train" not in loaded["datasets"] or not loaded.get("train") or not loaded.get("logger"):
         raise InputError("expected train, logger and a train data set")  # as cli/train.py does
     check_options(loaded, "bad.yml", is_train=True)
-    SuperResolution(loaded)
+    SuperResolution(Trained.part_of(loaded))
     return loaded
 
 
@@ -146,7 +147,7 @@ def test_bad_checkpoints_are_named(network, tmp_path):
     for case, content in cases.items():
         file = tmp_path / "net.pth"
         file.write_bytes(content)
-        message = refused(read_checkpoint, file)
+        message = refused(read_parameters, file)
         assert "net.pth" in message and "\n" not in message, (case, message)
 
 
@@ -157,7 +158,7 @@ def test_code_in_a_checkpoint_does_not_run(network, tmp_path):
 
     for case in (Code(), {"params": Code()}, {"params": network, "more": [Code()]}, [Code()]):
         (tmp_path / "net.pth").write_bytes(checkpoint(case))
-        assert "does not load" in refused(read_checkpoint, tmp_path / "net.pth")
+        assert "does not load" in refused(read_parameters, tmp_path / "net.pth")
     assert not (tmp_path / "ran").exists()
 
 
@@ -242,7 +243,7 @@ def test_a_flipped_byte_of_a_checkpoint_is_read_or_named(network, tmp_path, plac
     content = bytearray(checkpoint({"params": network}))
     content[place % len(content)] ^= mask
     (tmp_path / "net.pth").write_bytes(content)
-    message = refused(read_checkpoint, tmp_path / "net.pth")
+    message = refused(read_parameters, tmp_path / "net.pth")
     assert "\n" not in message
 
 

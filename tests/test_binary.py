@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, held_weights, set_progress, timestep_group
+from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, cached_weights, set_progress, timestep_group
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
@@ -21,8 +21,8 @@ def of_one_pixel(x: torch.Tensor, w: torch.Tensor, *, scale: float = 1.0, p: flo
     w = w[..., None, None]
     names = dict(activation="clip", weight="clip") | surrogates
     scale, progress = torch.full((1, 1, 1), scale), torch.tensor(p)
-    z, again = convolve(x.reshape(1, -1, 1, 1), None, w, (w >= 0,), scale, **names, progress=progress)
-    assert torch.equal(z, again.function(*again.arguments))
+    z, recompute = convolve(x.reshape(1, -1, 1, 1), None, w, (w >= 0,), scale, **names, progress=progress)
+    assert torch.equal(z, recompute.function(*recompute.arguments))
     return z.flatten()
 
 
@@ -168,7 +168,7 @@ def test_a_bi_conv_keeps_its_input_two_bytes_an_element_and_one_byte_a_weight():
 
 
 @pytest.mark.parametrize("name", BINARIZERS)
-def test_held_weights_are_binarized_once_and_change_nothing(name, monkeypatch):
+def test_cached_weights_are_binarized_once_and_change_no_result(name, monkeypatch):
     torch.manual_seed(3)
     layer = BinaryConv2d(4, 4, 3, BINARIZERS[name])
     x = torch.randn(2, 4, 5, 6)
@@ -180,9 +180,9 @@ def test_held_weights_are_binarized_once_and_change_nothing(name, monkeypatch):
     calls = []
     original = BinaryWeightConv2d.binarized
     monkeypatch.setattr(BinaryWeightConv2d, "binarized", lambda *a, **k: calls.append(1) or original(*a, **k))
-    with held_weights(layer):
+    with cached_weights(layer):
         assert all(torch.equal(a, b) for a, b in zip(gradients(), expected, strict=True))
-    assert len(calls) == 1 and layer.binary_conv.held is None
+    assert len(calls) == 1 and layer.binary_conv.cached is None
     gradients()
     assert len(calls) == 3
 

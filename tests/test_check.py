@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.cli.check import DIFFERS, NOT_CHECKED, OK, compare, table
-from bidiffsr_arch.config.option_file import dump_options, load_options, shipped_path
+from bidiffsr_arch.cli.check import DIFFERS, NOT_CHECKED, OK, compare, json_report, table
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
+from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.data.resize import imresize
 
 
@@ -165,9 +167,9 @@ def number_for_metrics(options):
         (drop_expected, "expected an `expected:` block"),
         (rename_dataset, "`expected: Her:` is no data set of the file; those are Here, Away"),
         (rename_metric, "`expected: Here: psn:` is no metric of the file; those are psnr, lpips"),
-        (drop_tolerance, "{value: NUMBER, tolerance: NUMBER}"),
-        (text_for_value, "{value: NUMBER, tolerance: NUMBER}"),
-        (number_for_metrics, "expected metrics in `expected: Here:`"),
+        (drop_tolerance, "expected the key `tolerance:` in `expected: Here: psnr:`"),
+        (text_for_value, "expected `expected: Here: psnr: value` to be a number, got '30 dB'"),
+        (number_for_metrics, "expected `expected: Here:` to hold keys of its own, got 30"),
     ],
 )
 def test_a_block_that_cannot_be_checked_is_refused(bicubic_options, capsys, damage, said):
@@ -198,3 +200,19 @@ def test_bicubic_on_set5(benchmark_root, scale, tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()[-3:]
     assert [line.split()[:2] for line in lines] == [["Set5", "psnr"], ["Set5", "ssim"], ["Set5", "lpips"]]
     assert all(line.endswith("  ok") for line in lines[:2])
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_numbers_of_any_type_are_compared_with_slack_for_their_rounding(kind):
+    expected = {"A": {"psnr": dict(value=30.0, tolerance=0.1)}}
+    for got, verdict in [(30.1, OK), (29.9, OK), (30.1001, DIFFERS), (float("nan"), DIFFERS), (float("inf"), DIFFERS)]:
+        (row,) = compare(expected, {"A": {"psnr": kind(got)}}, absent={})
+        assert row.verdict == verdict and type(row.got) is float, (kind, got)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_report_has_null_for_what_is_no_finite_number(value):
+    rows = compare({"A": {"psnr": dict(value=30.0, tolerance=0.1)}}, {"A": {"psnr": value}}, absent={})
+    report = json.loads(json_report(rows, rows), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    (entry,) = report["rows"]
+    assert (entry["got"], entry["difference"], entry["reason"]) == (None, None, f"got {value}")

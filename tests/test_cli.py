@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import cv2
@@ -15,8 +14,9 @@ import yaml
 from torch.utils.data import DataLoader, Dataset
 
 from bidiffsr_arch import cli
-from bidiffsr_arch.cli import demo, main, pipeline
-from bidiffsr_arch.config.option_file import load_options, shipped, shipped_path
+from bidiffsr_arch.cli import demo, main
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped, shipped_path
 from bidiffsr_arch.errors import CheckFailed, InputError
 
 
@@ -181,23 +181,6 @@ def test_a_training_files_own_checkpoint_and_root(given):
     assert paths == ["mine.pth", "runs/a/models/net_g_latest.pth"]
 
 
-def test_plugins_are_loaded_and_a_broken_one_is_named(given, monkeypatch, capsys):
-    def plugins(group: str) -> list[EntryPoint]:
-        assert group == "basicsr.plugins"
-        return [EntryPoint("good", "json", group), EntryPoint("bad", "no_such_module_here", group)]
-
-    monkeypatch.setattr(pipeline, "entry_points", plugins)
-    assert main(["train", "-opt", str(shipped_path("train_BIDiffSR_x4"))]) == 2
-    said = capsys.readouterr().err
-    assert "plugin 'bad' cannot be imported (ModuleNotFoundError" in said
-    assert said.count("\n") == 1
-    assert not given
-
-
-def test_this_package_lists_itself_as_a_plugin():
-    assert "bidiffsr_arch" in {plugin.value for plugin in pipeline.entry_points(group=pipeline.PLUGIN_GROUP)}
-
-
 def test_options_are_listed_with_their_first_line(capsys):
     assert main(["options"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -235,7 +218,8 @@ def test_data_demo(empty_folder, capsys):
 
 
 def test_data_lpips_weights(monkeypatch, capsys):
-    monkeypatch.setattr("bidiffsr_arch.data.lpips_weights.fetch", lambda destination: destination or "cache/alex.pth")
+    fetch = "bidiffsr_arch.metrics.lpips_weights.fetch"
+    monkeypatch.setattr(fetch, lambda destination: destination or "cache/alex.pth")
     assert main(["data", "lpips-weights"]) == 0
     assert main(["data", "lpips-weights", "-o", "mine.pth"]) == 0
     assert capsys.readouterr().out == "weights in cache/alex.pth\nweights in mine.pth\n"
@@ -245,7 +229,7 @@ def test_doctor(capsys, monkeypatch):
     monkeypatch.setenv("BIDIFFSR_LPIPS_WEIGHTS", "/no/such/file")
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
-    for heading in ("versions:", "device:", "cures applied to BasicSR and torchvision:", "registered:", "LPIPS:"):
+    for heading in ("versions:", "device:", "threads:", "patches of BasicSR and torchvision:", "registered:", "LPIPS:"):
         assert f"{heading}\n" in shown
     assert "BIDiffSRUNet, SR3UNet" in shown
     assert "no such file" in shown
@@ -291,7 +275,7 @@ def test_demo_ends_with_one_line_and_a_strip(demo_run, capsys):
     last = capsys.readouterr().out.splitlines()[-1]
     folder = "experiments/demo_BIDiffSR_x4/visualization"
     first, second = (
-        last.removeprefix("demo: PSNR ").removesuffix(f" dB, pictures in {folder}").split(" dB, bicubic (cv2) ")
+        last.removeprefix("demo: PSNR ").removesuffix(f" dB, images in {folder}").split(" dB, bicubic (cv2) ")
     )
     assert first == second
     strip = cv2.imread(f"{folder}/strip.png")

@@ -1,9 +1,8 @@
-"""Each cure of BasicSR: the defect in the stock function, then the cured one. Option files and data have own files."""
+"""Patches of BasicSR: the defect in the stock function, then the patched one. Option files and data have own files."""
 
 import importlib
 import inspect
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from basicsr import train
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import dist_util
 from basicsr.utils.registry import Registry
+from child import run_code
 
 from bidiffsr_arch import compat
 from bidiffsr_arch.compat import imports
@@ -21,19 +21,12 @@ from bidiffsr_arch.errors import InputError
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="the defect shows on machines without CUDA")
 
 
-def run_python(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
-    )
-
-
-def test_torchvision_is_cured_exactly_where_its_import_fails():
-    stock = run_python("-c", "import torchvision")
+def test_torchvision_is_patched_exactly_where_its_import_fails():
+    stock = run_code("import torchvision")
     needed = "torchvision_operators" in dict(compat.applied())
     assert (stock.returncode != 0) == needed
     assert not needed or "operator torchvision::nms does not exist" in stock.stderr
-    assert not imports.torchvision_operators(), "torchvision is imported by now, so there is nothing to cure"
+    assert not imports.torchvision_operators(), "torchvision is imported by now, so there is nothing to patch"
 
 
 def test_functional_tensor_is_found_again(monkeypatch):
@@ -58,9 +51,10 @@ def test_versions_compare_without_distutils(monkeypatch):
     assert not imports.distutils_version()
 
 
-def test_apply_is_idempotent_and_lists_one_line_for_each_cure():
+def test_apply_is_idempotent_and_lists_one_line_for_each_patch():
     before, parse_options = compat.applied(), train.parse_options
-    compat.apply()
+    compat.apply(compat.BEFORE_BASICSR)
+    compat.apply(compat.AFTER_BASICSR)
     assert compat.applied() == before
     assert train.parse_options is parse_options
     names = [name for name, _ in before]
@@ -68,15 +62,15 @@ def test_apply_is_idempotent_and_lists_one_line_for_each_cure():
     assert all(line.endswith(".") and len(line) < 120 for _, line in before)
 
 
-@pytest.mark.parametrize("version", [(3, 10, 0), (3, 11, 7), (3, 12, 1)])
+@pytest.mark.parametrize("version", [(3, 10, 0), (3, 12, 1), (3, 14, 2)])
 def test_supported_python_says_nothing(version):
     assert compat.unsupported_python(version) is None
 
 
-@pytest.mark.parametrize("version", [(3, 9, 18), (3, 13, 0), (4, 10, 0)])
+@pytest.mark.parametrize("version", [(3, 9, 18), (3, 15, 0), (4, 10, 0)])
 def test_other_python_gets_one_line(version):
     line = compat.unsupported_python(version)
-    assert "3.10 to 3.12" in line and ".".join(map(str, version)) in line and "\n" not in line
+    assert "3.10 to 3.14" in line and ".".join(map(str, version)) in line and "\n" not in line
 
 
 def test_unknown_name_lists_the_known_ones(capsys):

@@ -128,7 +128,7 @@ def test_a_cut_file_is_refused_whatever_the_decoder_makes_of_it(suffix, tail, mo
     monkeypatch.setattr(cv2, "imdecode", lambda *_: picture(16, 12))  # as older OpenCVs: a picture, half of it gray
     assert inspect.unwrap(imfrombytes)(content[:-tail]).shape == (16, 12, 3)
     assert imfrombytes(content).shape == (16, 12, 3)
-    with pytest.raises(InputError, match="a picture cannot be decoded"):
+    with pytest.raises(InputError, match="an image cannot be decoded"):
         imfrombytes(content[:-tail])
 
 
@@ -189,14 +189,14 @@ def test_an_empty_folder_is_named(pair):
     for side in ("lq", "gt"):
         Path(pair[f"dataroot_{side}"], "a.png").unlink()
     assert paths(pair, find=inspect.unwrap(data_util.paired_paths_from_folder)) == []
-    with pytest.raises(InputError, match=f"expected pictures in {pair['dataroot_gt']}, found none"):
+    with pytest.raises(InputError, match=f"expected images in {pair['dataroot_gt']}, found none"):
         paths(pair)
 
 
 @pytest.mark.parametrize("side", ["lq", "gt"])
 def test_a_missing_folder_is_named_with_its_key(pair, side):
     shutil.rmtree(pair[f"dataroot_{side}"])
-    with pytest.raises(InputError, match=f"a folder of pictures at {pair[f'dataroot_{side}']}.*dataroot_{side}"):
+    with pytest.raises(InputError, match=f"a folder of images at {pair[f'dataroot_{side}']}.*dataroot_{side}"):
         paths(pair)
 
 

@@ -1,6 +1,7 @@
-"""BasicSR's own trainer, model and data loader on a CPU, with nothing of this package but the cures."""
+"""BasicSR's own trainer, models and data loader on a CPU, with nothing of this package but the patches."""
 
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -9,7 +10,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from basicsr.models.sr_model import SRModel
 from basicsr.train import train_pipeline
+from basicsr.utils.registry import MODEL_REGISTRY
+from test_resume import assert_same_end
+
+from bidiffsr_arch.cli.doctor import not_resumed_exactly
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.training.random_states import own_random_state
 
 OPTIONS = """\
 name: run
@@ -49,11 +57,11 @@ logger: {print_freq: 1, save_checkpoint_freq: 2, use_tb_logger: false}
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Path:
-    random = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     for name in ("HR", "LR"):
         (tmp_path / name).mkdir()
     for number in range(2):
-        picture = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        picture = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         cv2.imwrite(str(tmp_path / "HR" / f"{number}.png"), picture)
         cv2.imwrite(str(tmp_path / "LR" / f"{number}.png"), picture[::2, ::2])
     (tmp_path / "run.yml").write_text(OPTIONS)
@@ -79,3 +87,125 @@ def test_training_stops_and_resumes_in_its_own_root(workplace, monkeypatch):
     assert not list(workplace.glob("elsewhere/run_archived*")), "a resumed run keeps its folder"
     assert yaml.safe_load((root / "run.yml").read_text())["train"]["total_iter"] == 4
     assert not (workplace / "weights.pth").exists() and not (workplace / "experiments").exists()
+
+
+class DroppingModel(SRModel):
+    """A plugin's model, which draws from all the generators that there are."""
+
+    def feed_data(self, data):
+        super().feed_data(data)
+        if self.is_train:
+            self.lq = torch.nn.functional.dropout(self.lq, random.random() / 9) + np.random.rand() / 9
+
+
+@pytest.fixture(autouse=True)
+def plugin():
+    MODEL_REGISTRY.register(DroppingModel)
+    yield
+    del MODEL_REGISTRY._obj_map["DroppingModel"]
+
+
+EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}
+GAN = {
+    "network_d": {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4},
+    "path": {"pretrain_network_d": None},
+    "train": {
+        "optim_d": {"type": "Adam", "lr": 1e-3},
+        "gan_opt": {"type": "GANLoss", "gan_type": "vanilla", "real_label_val": 1.0, "fake_label_val": 0.0,
+                    "loss_weight": 0.1},
+    },
+}  # fmt: skip
+
+
+def merged(options: dict, changes: dict) -> dict:
+    return options | {
+        key: merged(options[key], value) if isinstance(value, dict) and isinstance(options.get(key), dict) else value
+        for key, value in changes.items()
+    }
+
+
+def written(name: str, changes: dict) -> list[str]:
+    """Arguments for an option file of that experiment: an epoch has three iterations of two samples."""
+    options = yaml.safe_load(OPTIONS)
+    options["train"]["optim_g"]["lr"] = 1e-3
+    options["datasets"]["train"] |= {"dataset_enlarge_ratio": 3, "batch_size_per_gpu": 2, "prefetch_mode": None}
+    options["network_g"], options["val"], options["path"] = EDSR, None, {}
+    del options["datasets"]["val"]
+    options["logger"]["save_checkpoint_freq"] = 1
+    Path(f"{name}.yml").write_text(yaml.safe_dump(merged(options, changes | {"name": name})))
+    return ["-opt", f"{name}.yml"]
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [("SRModel", {}), ("SRGANModel", GAN), ("DroppingModel", {"datasets": {"train": {"num_worker_per_gpu": 1}}})],
+)
+def test_every_model_is_resumed_at_its_sample(workplace, monkeypatch, model, changes):
+    changes = merged({"model_type": model, "train": {"total_iter": 5}}, changes)
+    run(monkeypatch, *written("whole", changes))
+    run(monkeypatch, *written("stopped", merged(changes, {"train": {"total_iter": 2}})))
+    run(monkeypatch, *written("stopped", changes), "--auto_resume")
+    assert_same_end("whole", "stopped", 5)
+    state = torch.load("experiments/stopped/training_states/5.state", weights_only=True)
+    assert (state["epoch"], state["position"]) == (1, 4)
+
+
+def test_new_options_count_from_the_state_on_and_are_said(workplace, monkeypatch, caplog):
+    """A new learning rate and new milestones give the rates that a run had which was trained with them all along."""
+    new = {"train": {"optim_g": {"lr": 4e-3, "betas": [0.8, 0.9]}, "scheduler": {"milestones": [1, 3], "gamma": 0.5},
+                     "total_iter": 4, "warmup_iter": 2}}  # fmt: skip
+    run(monkeypatch, *written("fresh", new))
+    run(monkeypatch, *written("old", {"train": {"total_iter": 2}}))
+    before = torch.load("experiments/old/training_states/2.state", weights_only=True)["optimizers"][0]["state"]
+    run(monkeypatch, *written("old", new | {"datasets": {"train": {"batch_size_per_gpu": 1}}}), "--auto_resume")
+    files = (Path("experiments", name, "training_states/4.state") for name in ("fresh", "old"))
+    fresh, old = (torch.load(file, weights_only=True) for file in files)
+    for name in ("lr", "initial_lr", "betas"):
+        assert old["optimizers"][0]["param_groups"][0][name] == fresh["optimizers"][0]["param_groups"][0][name]
+    assert old["schedulers"][0]["milestones"] == fresh["schedulers"][0]["milestones"]
+    assert int(old["optimizers"][0]["state"][0]["step"]) == int(before[0]["step"]) + 2, "moments went on"
+    assert old["position"] == 2 * 2 + 2 * 1
+    for line in ("train: optim_g: lr: 0.001 -> 0.004", "train: scheduler: milestones: [100] -> [1, 3]",
+                 "datasets: train: batch_size_per_gpu: 2 -> 1", "train: warmup_iter: left out -> 2"):  # fmt: skip
+        assert f"resumed with another {line}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network_g": {"num_feat": 8}}, "expected network_g: num_feat: 4, as .*2.state was trained with, got 8; rest"),
+        ({"network_g": {"res_scale": 0.5}}, "expected network_g: res_scale: 1, as .* got 0.5"),  # a default until now
+        ({"train": {"optim_g": {"type": "SGD"}}}, "expected train: optim_g: type: Adam, as .* got SGD"),
+    ],
+)  # fmt: skip
+def test_another_network_is_one_line(workplace, monkeypatch, changes, message):
+    run(monkeypatch, *written("run", {"train": {"total_iter": 2}}))
+    with pytest.raises(InputError, match=message):
+        run(monkeypatch, *written("run", changes), "--auto_resume")
+    run(monkeypatch, *written("run", {"network_g": {"res_scale": 1}, "train": {"total_iter": 3}}), "--auto_resume")
+
+
+def test_the_state_of_another_program_is_one_line(workplace, monkeypatch):
+    run(monkeypatch, *written("run", {"train": {"total_iter": 2}}))
+    file = Path("experiments/run/training_states/2.state")
+    state = torch.load(file, weights_only=True)
+    stock = {key: state[key] for key in ("epoch", "iter", "optimizers", "schedulers")}
+    optimizer = stock["optimizers"][0]
+    for damage in (optimizer["state"][0]["exp_avg"].unsqueeze_, optimizer["param_groups"][0]["params"].pop):
+        damage(0)
+        torch.save(stock, file)
+        with pytest.raises(InputError, match=r"by another program or for another network; train from its network file"):
+            run(monkeypatch, *written("run", {"train": {"total_iter": 3}}), "--auto_resume")
+
+
+def test_doctor_names_models_that_are_not_resumed_exactly():
+    class Drawing(SRModel):
+        def __init__(self, opt):
+            super().__init__(opt)
+            self.generator = np.random.default_rng(0)
+
+    assert not_resumed_exactly() == [
+        (name, "not resumed exactly: has a pool of earlier training pairs, which is not saved")
+        for name in ("RealESRGANModel", "RealESRNetModel")
+    ]
+    assert own_random_state(Drawing) == "a generator of its own" and own_random_state(DroppingModel) is None

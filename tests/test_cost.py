@@ -1,4 +1,4 @@
-"""Params and OPs: the paper's tables, fvcore as an oracle, small counts by hand, the metrics and the command."""
+"""Params and OPs against the paper's tables, fvcore and hand counts; the metrics and the command."""
 
 import argparse
 import json
@@ -16,10 +16,11 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import nn
 
-from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet, norm_swish
+from bidiffsr_arch.archs import BBCUNet, BIDiffSRUNet, SR3UNet, norm_swish
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, convolve, rprelu
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.cli import cost as command
+from bidiffsr_arch.cli import cost_table
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics import cost as cost_module
 from bidiffsr_arch.metrics.cost import Cost, calculate_ops, calculate_params, count_cost, measured_network
@@ -48,7 +49,7 @@ ROWS = {
     "table1_timestep_aware/Out": dict(tar=False),
     "table1_timestep_aware/All": {},
 }
-EXACT = {  # M, G: as the rules give them, to the last digit
+EXACT = {  # M, G, to the last digit of this package's rules
     "table2/SR3": (55.407235, 176.408113152),
     "table2/BI-DiffSR": (4.575043, 36.668583936),
     "table1_fusion/Add": (4.093635, 33.397026816),
@@ -62,7 +63,7 @@ def _count_unet(options: tuple | None) -> Cost:
 
 
 def count_row(row: str) -> Cost:
-    """A table's row at full size; rows that are the same network are counted once."""
+    """The cost of a table's row at full size; rows with the same network are counted once."""
     return _count_unet(None if ROWS[row] is None else tuple(sorted(ROWS[row].items())))
 
 
@@ -93,11 +94,11 @@ def test_page_shows_these_counts() -> None:
         assert lines[row.removeprefix("table2/")].rstrip(" |").split(" | ")[-4:] == numbers
 
 
-# fvcore counts real tensors, a convolution alike whether its weights are binary or not.
+# fvcore counts on real tensors, and binary convolutions like all others.
 
 
 class NoGradient:
-    """Stands in for the context of an autograd function whose forward is called by itself."""
+    """A substitute for the context of an autograd function whose forward is called directly."""
 
     def save_for_backward(self, *tensors: torch.Tensor | None) -> None: ...
 
@@ -106,7 +107,7 @@ class NoGradient:
 
 @pytest.fixture
 def open_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tracing see into this package's autograd functions, which are single unknown operations to it."""
+    """Call the forwards of this package's autograd functions directly, since tracing cannot look into the functions."""
     for module in (convolve, rprelu, norm_swish):
         for function in vars(module).values():
             if isinstance(function, type) and issubclass(function, torch.autograd.Function):
@@ -114,7 +115,7 @@ def open_functions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fvcore_count(network: nn.Module, *inputs: torch.Tensor) -> tuple[int, int]:
-    """Operations outside of and inside of binary convolutions."""
+    """Operations outside and inside binary convolutions."""
 
     def attention(inputs: list, outputs: list) -> int:
         batch, heads, tokens, channels = get_shape(inputs[0])
@@ -140,9 +141,9 @@ def fvcore_count(network: nn.Module, *inputs: torch.Tensor) -> tuple[int, int]:
 )
 def test_agrees_with_fvcore(unet: type[nn.Module], options: dict, open_functions: None) -> None:
     network = unet(**options)
-    picture = torch.zeros(1, 3, 32, 64)
+    image = torch.zeros(1, 3, 32, 64)
     cost = count_cost(network, (32, 64))
-    assert (cost.ops_fp, cost.ops_binary) == fvcore_count(network, picture, picture, torch.zeros(1))
+    assert (cost.ops_fp, cost.ops_binary) == fvcore_count(network, image, image, torch.zeros(1))
 
 
 def tiny_swinir() -> nn.Module:
@@ -227,6 +228,33 @@ def test_counts_each_binarizer_by_hand(binarizer: str, params_fp: int, ops_fp: i
     assert cost.uncounted == {}
 
 
+def test_counts_the_network_without_diffusion_by_hand() -> None:
+    """Width 8, 2 blocks of two convolutions, x4: four convolutions before each of two PixelShuffles."""
+    cost = count_cost(BBCUNet(num_feat=8, num_block=2, upscale=4), (5, 7))
+    assert cost.inputs == ((1, 3, 5, 7),)
+    binary, pixels = 8 * 8 * 9, 5 * 7
+    assert cost.params_fp == (3 * 8 * 9 + 8) + (4 + 4 + 4) * 4 * 8 + (8 * 3 * 9 + 3)
+    assert cost.params_binary == (4 + 4 + 4) * binary
+    assert cost.ops_fp == 3 * 8 * 9 * pixels + 8 * 3 * 9 * 16 * pixels + 4 * 3 * 16 * pixels  # bilinear: 4 an output
+    assert cost.ops_binary == (4 + 4 + 4 * 4) * binary * pixels
+    assert cost.uncounted == {}
+
+
+@pytest.mark.parametrize("unet", [BIDiffSRUNet, SR3UNet])
+def test_counts_a_network_on_patches_by_hand(unet: type[nn.Module]) -> None:
+    """Its inputs are images; its first layer sees 6 * 2² channels on a quarter of the pixels, its last gives 3 * 2²."""
+    sizes = dict(inner_channel=8, norm_groups=4, channel_mults=[1], res_blocks=1, mid_attn=False)
+    cost = count_cost(unet(**sizes, patch_size=2, input_scale=0.5), (12, 20))
+    assert cost.inputs == ((1, 3, 12, 20), (1, 3, 12, 20), (1,))
+    ops = {module.name: module.ops_fp for module in cost.modules}
+    pixels = 6 * 10
+    assert ops["downs.0"] == 24 * 8 * 9 * pixels
+    assert ops["final_conv"] == (8 * 12 * 9 + 5 * 8) * pixels
+    whole, quarter = count_cost(unet(**sizes), (6, 10)), cost
+    assert (whole.ops_binary, whole.uncounted) == (quarter.ops_binary, quarter.uncounted)
+    assert quarter.ops_fp - whole.ops_fp == (18 * 8 * 9 + 8 * 9 * 9) * pixels
+
+
 def test_shared_module_has_its_parameters_once_and_its_operations_each_time() -> None:
     linear = nn.Linear(4, 4)
     cost = count_cost(nn.Sequential(linear, linear), inputs=torch.zeros(1, 4))
@@ -234,7 +262,7 @@ def test_shared_module_has_its_parameters_once_and_its_operations_each_time() ->
 
 
 class Sorter(nn.Module):
-    """Does what no rule speaks of, and prints."""
+    """Calls an operator without a rule, and prints."""
 
     def __init__(self, word: str = "sorting") -> None:
         super().__init__()
@@ -264,7 +292,7 @@ def test_modules_are_in_tree_order_and_hold_what_is_in_them(tiny_network: BIDiff
     assert (conv.params_binary, conv.ops_binary) == (8 * 8 * 9, 8 * 8 * 9 * 16 * 16)
 
 
-# The network stays as it is, and nothing is computed.
+# Counting does not change the network and computes nothing.
 
 
 def test_network_is_not_changed(tiny_options: dict) -> None:
@@ -291,7 +319,7 @@ def test_counts_the_same_in_any_state(tiny_network: BIDiffSRUNet) -> None:
     assert count_cost(torch.compile(tiny_network, backend="eager"), (16, 16)) == expected
 
 
-def test_a_picture_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUNet) -> None:
+def test_an_image_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUNet) -> None:
     small, large = count_cost(tiny_network, (64, 64)), count_cost(tiny_network, (65536, 65536))
     assert large.ops_binary == small.ops_binary * 1024**2
 
@@ -299,11 +327,11 @@ def test_a_picture_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUN
 def test_inputs_that_do_not_suit_are_named(tiny_network: BIDiffSRUNet) -> None:
     with pytest.raises(InputError, match="multiples of 2, got 15x16"):
         count_cost(tiny_network, (15, 16))
-    with pytest.raises(InputError, match="two whole numbers"):
+    with pytest.raises(InputError, match="two positive integers"):
         count_cost(tiny_network, (256, 0))
-    with pytest.raises(InputError, match="two whole numbers"):
+    with pytest.raises(InputError, match="two positive integers"):
         count_cost(tiny_network, 256)
-    with pytest.raises(InputError, match=r"expected Linear to run on a picture of 8x8.*inputs="):
+    with pytest.raises(InputError, match=r"expected Linear to run on an image of 8x8.*inputs="):
         count_cost(nn.Linear(3, 3), (8, 8))
 
 
@@ -322,7 +350,7 @@ def test_metrics_speak_of_the_measured_network(tiny_network: BIDiffSRUNet, tiny_
         assert calculate_params(None, None) == cost.params / 1e6
 
 
-def test_metrics_count_once_for_all_pictures(tiny_network: BIDiffSRUNet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_count_once_for_all_images(tiny_network: BIDiffSRUNet, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     count = cost_module.count_cost
     monkeypatch.setattr(cost_module, "count_cost", lambda network, size: sizes.append(size) or count(network, size))
@@ -348,7 +376,7 @@ JSON_KEYS = ["opt", "name", "params_m", "ops_g", "params_fp", "params_binary", "
 
 @pytest.fixture
 def option_file(tmp_path: Path):
-    """Writes an option file with the given `network_g` and further keys; gives its path."""
+    """A function that writes an option file with the given `network_g` and further keys, and returns its path."""
 
     def write(network: dict | None, **further: object) -> str:
         options = dict(name="mine", model_type="SRModel", num_gpu=0, datasets={}, path={}, val={"save_img": False})
@@ -398,7 +426,7 @@ def test_table_names_what_was_not_counted(option_file, sorter_registered, capsys
     run_command("-opt", option_file(dict(type="Sorter")), "--input-size", "8", "4", "--by-module")
     out = capsys.readouterr().out
     assert "mine: counted for an input of 1x3x8x4" in out
-    assert "mine: not counted, for want of a rule: aten.sort (2 times), aten.cumsum (1 times)" in out
+    assert "mine: not counted, since there is no rule: aten.sort (2 times), aten.cumsum (1 times)" in out
     conv = next(line for line in out.splitlines() if line.startswith("conv "))
     assert conv.split() == ["conv", "Conv2d", "0.0000", "0.0000", "4", "0", "96", "0"]
 
@@ -427,8 +455,8 @@ def test_markdown_is_a_page_with_every_row(tiny_options: dict, option_file, caps
     lines = capsys.readouterr().out.splitlines()
     table = [line.split(" | ") for line in lines if line.startswith("|")]
     assert [line[0] for line in table[2:]] == ["| BI-DiffSR", "| table1_fusion/Add"]  # in the paper's order
-    assert {len(line) for line in table} == {len(command.COLUMNS)}
-    assert [line for line in lines if line.startswith("- ")] == ["- " + command.NOTES["table1_fusion/Add"]]
+    assert {len(line) for line in table} == {len(cost_table.COLUMNS)}
+    assert [line for line in lines if line.startswith("- ")] == ["- " + cost_table.NOTES["table1_fusion/Add"]]
 
 
 @pytest.mark.parametrize(

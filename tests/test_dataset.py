@@ -1,4 +1,4 @@
-"""The reference's data set is BasicSR's paired one, with a `task` key."""
+"""The reference's data set is BasicSR's paired one with a `task` option."""
 
 import random
 
@@ -16,12 +16,12 @@ from bidiffsr_arch.files import read_picture, write_picture
 
 @pytest.fixture
 def options(tmp_path):
-    """A function that gives a data set's options; two pairs of noise lie in its folders."""
+    """A function that returns a data set's options; its folders hold two pairs of noise images."""
     rng = np.random.default_rng(0)
     for name, size in (("a", (48, 40)), ("b", (40, 48))):
-        picture = rng.integers(0, 256, (*size, 3), np.uint8)
-        write_picture(tmp_path / "HR" / f"{name}.png", picture)
-        write_picture(tmp_path / "X4" / f"{name}x4.png", imresize(picture, 1 / 4))
+        image = rng.integers(0, 256, (*size, 3), np.uint8)
+        write_picture(tmp_path / "HR" / f"{name}.png", image)
+        write_picture(tmp_path / "X4" / f"{name}x4.png", imresize(image, 1 / 4))
     return lambda **further: {
         "name": "noise",
         "dataroot_gt": str(tmp_path / "HR"),

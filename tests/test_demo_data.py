@@ -72,7 +72,7 @@ def test_scikit_image_without_its_pictures_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("scales", [[], [1], [5], [2, 7]])
 def test_impossible_scales_are_refused(tmp_path, scales):
-    with pytest.raises(InputError, match="expected scales out of 2, 3, 4"):
+    with pytest.raises(InputError, match="expected scales among 2, 3, 4"):
         write_demo(tmp_path, scales)
 
 

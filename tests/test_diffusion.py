@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bidiffsr_arch.diffusion.schedule import Diffusion, known_samplers
+from bidiffsr_arch.config.diffusion import BetaSchedule
+from bidiffsr_arch.diffusion.schedule import Diffusion
 from bidiffsr_arch.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -21,13 +22,16 @@ REFERENCE = dict(
     is_guidance=False,
     guidance_scale=7.5,
 )
-# Each must work with every kind of prediction. Left out are two that take seconds to build.
-SAMPLERS = sorted(set(known_samplers()) - {"KDPM2Discrete", "KDPM2AncestralDiscrete"})
+
+
+def diffusion_of(time_input: str = "timestep", **changes) -> Diffusion:
+    """A diffusion by the reference's options, some of them changed."""
+    return Diffusion(BetaSchedule.read(REFERENCE | changes, place="beta_schedule"), time_input)
 
 
 def test_ddim_follows_the_references_trajectory():
     golden = {name: torch.from_numpy(value) for name, value in np.load(GOLDEN / "ddim50_trajectory.npz").items()}
-    diffusion = Diffusion(REFERENCE)
+    diffusion = diffusion_of()
     seen, times = [], []
 
     def predict(x_t: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -47,7 +51,7 @@ def test_ddim_follows_the_references_trajectory():
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
 def test_noising_and_target_follow_their_formulas(prediction_type):
-    diffusion = Diffusion(REFERENCE | dict(prediction_type=prediction_type))
+    diffusion = diffusion_of(prediction_type=prediction_type)
     x0, noise, time = torch.rand(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.tensor([10, 1990])
     betas = np.linspace(1e-6, 1e-2, 2000)
     abar = torch.from_numpy(np.cumprod(1 - betas))[time].float().reshape(2, 1, 1, 1)
@@ -60,33 +64,8 @@ def test_noising_and_target_follow_their_formulas(prediction_type):
     torch.testing.assert_close(diffusion.clipped_noise(target, x_t, time), noise, atol=1e-2, rtol=1e-3)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_arrives_at_what_a_perfect_network_predicts(name, prediction_type):
-    diffusion = Diffusion(REFERENCE | dict(scheduler_type=name, prediction_type=prediction_type))
-    x0 = torch.linspace(-0.9, 0.9, 48).reshape(1, 3, 4, 4)
-
-    def predict(x_t: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        abar = diffusion.abar(time)[:, None, None, None]
-        noise = (x_t - abar.sqrt() * x0) / (1 - abar).sqrt()
-        return dict(epsilon=noise, sample=x0, v_prediction=abar.sqrt() * noise - (1 - abar).sqrt() * x0)[
-            prediction_type
-        ]
-
-    out = diffusion.sample(predict, torch.randn_like(x0), [torch.Generator().manual_seed(0)], steps=20)
-    # Some samplers end at t = 0 instead of behind it, and leave a sigma of a thousandth of noise.
-    torch.testing.assert_close(out, x0, atol=5e-3, rtol=0)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_clips_what_the_network_predicts(name):
-    diffusion = Diffusion(REFERENCE | dict(scheduler_type=name, prediction_type="sample"))
-    out = diffusion.sample(lambda x, t: torch.full_like(x, 7.0), torch.randn(1, 3, 4, 4), [torch.Generator()], steps=10)
-    torch.testing.assert_close(out, torch.ones_like(out), atol=5e-3, rtol=0)
-
-
 def test_samplers_that_draw_noise_are_reproducible_by_generator():
-    diffusion = Diffusion(REFERENCE | dict(scheduler_type="DDPM"))
+    diffusion = diffusion_of(scheduler_type="DDPM")
     noise = torch.randn(2, 3, 4, 4)
 
     def run(seeds: list[int]) -> torch.Tensor:
@@ -98,16 +77,16 @@ def test_samplers_that_draw_noise_are_reproducible_by_generator():
 
 
 def test_noise_level_is_the_root_of_abar():
-    diffusion = Diffusion(REFERENCE, time_input="noise_level")
+    diffusion = diffusion_of("noise_level")
     time = torch.tensor([0, 999])
     torch.testing.assert_close(diffusion.network_time(time), diffusion.alphas_cumprod[time].sqrt())
 
 
 def test_other_options_reach_the_scheduler():
     diffusion = Diffusion(
-        dict(scheduler_type="DDIMScheduler", schedule="cosine", timestep_spacing="trailing", n_timestep=100)
+        BetaSchedule(scheduler_type="DDIMScheduler", schedule="cosine", timestep_spacing="trailing", n_timestep=100)
     )
-    assert diffusion.options["beta_schedule"] == "squaredcos_cap_v2"
+    assert diffusion.training.config.beta_schedule == "squaredcos_cap_v2"
     times = []
     diffusion.sample(lambda x, t: times.append(int(t)) or x, torch.zeros(1, 1, 1, 1), steps=4)
     assert times == [99, 74, 49, 24]
@@ -118,16 +97,49 @@ def test_other_options_reach_the_scheduler():
     [
         ({"scheduler_type": "DIM"}, "scheduler_type to be one of .*DDIM"),
         ({"scheduler_type": "FlowMatchEulerDiscrete"}, "scheduler_type to be one of"),
-        ({"shedule": "linear"}, "did you mean schedule"),
-        ({"schedule": "quadratic"}, "expected a beta_schedule that diffusers' DDPMScheduler takes"),
+        ({"shedule": "linear"}, "did you mean 'schedule'"),
+        ({"schedule": "quadratic"}, "expected a beta_schedule that diffusers' DDIMScheduler takes"),
         ({"prediction_type": "noise"}, "prediction_type to be one of epsilon"),
         ({"num_inference_steps": 0}, "num_inference_steps to be a whole number"),
         ({"n_timestep": 1.5}, "n_timestep to be a whole number"),
-        ({"is_guidance": True}, "expected is_guidance: false"),
+        ({"is_guidance": True}, "expected beta_schedule: is_guidance: false"),
     ],
 )
 def test_wrong_options_are_named(change, message):
     with pytest.raises(InputError, match=message):
-        Diffusion(REFERENCE | change)
-    named = {"DDIM", "DDPM", "DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete", "HeunDiscrete"}
-    assert named <= set(known_samplers()) and "DDIMInverse" not in known_samplers()
+        diffusion_of(**change)
+
+
+@pytest.mark.parametrize("time", [[-1], [100], [0, 2000], [-0.5], [99.5]])
+def test_timesteps_outside_the_schedule_are_refused(time):
+    diffusion, image = diffusion_of(n_timestep=100, prediction_type="v_prediction"), torch.zeros(len(time), 1, 1, 1)
+    for method, arguments in (("add_noise", (image, image)), ("target", (image, image)), ("abar", ())):
+        with pytest.raises(InputError, match="timesteps from 0 to 99"):
+            getattr(diffusion, method)(*arguments, torch.tensor(time))
+
+
+def test_both_the_references_and_diffusers_names_are_known():
+    values = (7, "cosine", 0.1, 0.2)
+    for names in (
+        ("n_timestep", "schedule", "linear_start", "linear_end"),
+        ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end"),
+    ):
+        read = BetaSchedule.read(dict(zip(names, values, strict=True)))
+        assert (read.n_timestep, read.schedule, read.linear_start, read.linear_end) == values
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_noise_levels_between_timesteps_lie_between_theirs(prediction_type):
+    diffusion = diffusion_of("noise_level", prediction_type=prediction_type)
+    x0, noise, time = torch.rand(4, 3, 2, 2), torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 1000, 1999])
+    for between, levels in ((0.0, diffusion.abar(time).sqrt()), (1.0, diffusion.abar((time - 1).clamp(0)).sqrt())):
+        x_t, level, target = diffusion.training_sample(x0, noise, time, torch.full((4,), between))
+        levels[0] = levels[0] if between == 0 else 1.0  # no noise at all before the first timestep
+        torch.testing.assert_close(level, levels)
+        signal, sigma = level[:, None, None, None], (1 - level**2).clamp(0).sqrt()[:, None, None, None]
+        torch.testing.assert_close(x_t, signal * x0 + sigma * noise, atol=1e-4, rtol=1e-4)
+        wanted = dict(epsilon=noise, sample=x0, v_prediction=signal * noise - sigma * x0)[prediction_type]
+        torch.testing.assert_close(target, wanted, atol=1e-3, rtol=1e-3)
+    discrete = diffusion.training_sample(x0, noise, time)
+    for got, wanted in zip(diffusion.training_sample(x0, noise, time, torch.zeros(4)), discrete, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)

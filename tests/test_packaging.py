@@ -22,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("bidiffsr_arch", "options"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "setup.cfg", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     built = subprocess.run([*command, "--wheel-dir", output, source], capture_output=True, text=True)
@@ -48,19 +48,21 @@ def test_the_wheels_metadata(wheel):
     def text(name: str) -> str:
         return wheel.read(f"bidiffsr_arch-{bidiffsr_arch.__version__}.dist-info/{name}").decode()
 
-    assert "basicsr = bidiffsr_arch.cli:main" in text("entry_points.txt")
+    for command in ("basicsr", "bidiffsr"):
+        assert f"\n{command} = bidiffsr_arch.cli:main" in text("entry_points.txt")
     assert "[basicsr.plugins]\nbidiffsr_arch = bidiffsr_arch" in text("entry_points.txt")
     assert text("licenses/LICENSE") == (ROOT / "LICENSE").read_text()
     metadata = text("METADATA")
     assert "License-Expression: Apache-2.0" in metadata
     python = next(line for line in metadata.splitlines() if line.startswith("Requires-Python"))
-    assert set(python.removeprefix("Requires-Python: ").split(",")) == {">=3.10", "<3.13"}
+    assert python == "Requires-Python: >=3.10"
+    assert 'Requires-Dist: basicsr<1.5,>=1.4.2; python_version < "3.13"' in metadata
 
 
 def test_option_files_are_found_from_an_unpacked_wheel(wheel, tmp_path):
     wheel.extractall(tmp_path)
     code = "import sys; sys.path.insert(0, sys.argv[1])\n"
-    code += "from bidiffsr_arch.config.option_file import shipped, __file__; print(__file__, *shipped(), sep='\\n')"
+    code += "from bidiffsr_arch.config.shipped import shipped, __file__; print(__file__, *shipped(), sep='\\n')"
     run = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     file, *names = run.stdout.splitlines()
@@ -89,7 +91,7 @@ def test_every_requirement_is_pinned_for_each_python():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     pins = [Requirement(line) for line in lines]
     for requirement in map(Requirement, wanted):
-        for python in ("3.10", "3.11", "3.12"):
+        for python in ("3.10", "3.11", "3.12", "3.13", "3.14"):
             pinned = [
                 next(iter(pin.specifier)).version
                 for pin in pins

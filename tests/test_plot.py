@@ -43,7 +43,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_options: dic
         num_gpu=0,
         network_g=dict(type="BIDiffSRUNet", **tiny_options),
         beta_schedule=dict(n_timestep=100, num_inference_steps=3),
-        datasets=dict(test_1=dict(name="pictures", type="SingleImageDataset", dataroot_lq="in")),
+        datasets=dict(test_1=dict(name="images", type="SingleImageDataset", dataroot_lq="in")),
         path=dict(pretrain_network_g=None),
         val=dict(suffix=None),
     )

@@ -1,4 +1,6 @@
-"""Pictures made ready to load fast: squares, and an LMDB that BasicSR reads."""
+"""Images prepared for fast loading: subimages, and an LMDB that BasicSR reads."""
+
+import io
 
 import numpy as np
 import pytest
@@ -6,10 +8,11 @@ import torch
 from basicsr.data import build_dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.data.lmdb import write_lmdb
-from bidiffsr_arch.data.pairs import write_pairs
+from bidiffsr_arch.data.pairs import Making, quality_of, write_pairs
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.subimages import Cut, write_subimages
 from bidiffsr_arch.errors import InputError
@@ -74,7 +77,7 @@ def test_pictures_without_partner_or_of_another_size_are_named(pairs, tmp_path):
     with pytest.raises(InputError, match="expected bx2 or b in"):
         write_subimages(*pairs, tmp_path / "out", CUT)
     write_picture(pairs[1] / "b.png", np.zeros((7, 8, 3), np.uint8))
-    with pytest.raises(InputError, match=r"b\.png to be 2 times .*\(16, 16\) and \(8, 7\)"):
+    with pytest.raises(InputError, match=r"b\.png to be 2 times .* got 16x16 and 8x7"):
         write_subimages(*pairs, tmp_path / "out", CUT)
 
 
@@ -88,7 +91,7 @@ def test_sizes_off_lrs_grid_and_empty_folders_are_refused(tmp_path):
 def test_basicsr_reads_a_pair_of_lmdbs_as_it_reads_the_folders(pairs, tmp_path, capsys):
     command = ["data", "lmdb", str(pairs[0]), "-o", str(tmp_path / "HR.lmdb")]
     assert main(command) == 0 and main(command) == 0  # the second finds all there
-    assert "2 pictures in" in capsys.readouterr().out
+    assert "2 images in" in capsys.readouterr().out
     write_lmdb(pairs[1], tmp_path / "LR.lmdb", "x2")
     assert not list(tmp_path.glob("*.part"))
     common = dict(name="x", type="PairedImageDataset", phase="val", scale=2)
@@ -114,7 +117,7 @@ def test_a_stopped_lmdb_goes_on_where_it_was(pairs, tmp_path, monkeypatch):
     broken = pairs[0] / "b.png"
     content = broken.read_bytes()
     broken.write_bytes(b"half")
-    with pytest.raises(InputError, match=r"expected a picture, got .*b\.png"):
+    with pytest.raises(InputError, match=r"b\.png"):
         write_lmdb(pairs[0], tmp_path / "HR.lmdb")
     part = tmp_path / "HR.lmdb.part"
     assert (part / "meta_info.txt").read_text() == "a.png (30,40,3) 1\n" and not (tmp_path / "HR.lmdb").exists()
@@ -143,7 +146,7 @@ def test_command_cuts(pairs, tmp_path, capsys):
     command = ["data", "subimages", "--hr", str(pairs[0]), "--lr", str(pairs[1]), "--scale", "2"]
     command += ["--size", "16", "--step", "12", "--workers", "1", "-o", str(tmp_path / "out")]
     assert main(command) == 0
-    assert "10 pairs of squares in" in capsys.readouterr().out
+    assert "10 pairs of subimages in" in capsys.readouterr().out
     assert main([*command, "--workers", "0"]) == 2
 
 
@@ -159,7 +162,7 @@ def photographs(tmp_path):
 @pytest.mark.parametrize("reduce", [1, 2])
 def test_photographs_become_pairs(photographs, tmp_path, reduce):
     out = tmp_path / "out"
-    assert write_pairs(photographs, out, [2, 4], reduce) == 2
+    assert write_pairs(photographs, out, Making([2, 4], reduce)) == 2
     original = read_picture(tmp_path / "b.png")
     reduced = original if reduce == 1 else imresize(original[:, :32], 1 / 2)
     high = read_picture(out / "HR" / "b.png")
@@ -170,13 +173,38 @@ def test_photographs_become_pairs(photographs, tmp_path, reduce):
         np.testing.assert_array_equal(low, imresize(high, 1 / scale))
 
 
+def test_low_resolution_through_jpeg(photographs, tmp_path):
+    """Quality is drawn for each picture by its name, so that a second run makes the same; HR has no JPEG in it."""
+    out = tmp_path / "out"
+    write_pairs(photographs, out, Making([2]))
+    high = (out / "HR" / "b.png").read_bytes()
+    assert write_pairs(photographs, out, Making([2], jpeg=(40, 60))) == 2
+    assert (out / "HR" / "b.png").read_bytes() == high
+    low = Image.fromarray(read_picture(out / "LR_bicubic" / "X2" / "bx2.png")[..., ::-1])
+    content = io.BytesIO()
+    low.save(content, "JPEG", quality=quality_of("bx2.png", 40, 60), subsampling="4:2:0")
+    expected = np.asarray(Image.open(content))[..., ::-1]
+    made = out / "LR_jpeg" / "X2" / "bx2.png"
+    np.testing.assert_allclose(read_picture(made).astype(int), expected.astype(int), atol=3)  # decoders round
+    before = made.stat().st_mtime_ns
+    write_pairs(photographs, out, Making([2], jpeg=(40, 60)))
+    assert made.stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="move it away"):
+        write_pairs(photographs, out, Making([2], jpeg=(5, 6)))
+
+
+def test_qualities_lie_between_the_two_and_differ():
+    drawn = {quality_of(f"{index}.png", 60, 69) for index in range(200)}
+    assert drawn == set(range(60, 70))
+
+
 def test_pairs_that_are_there_are_kept_and_missing_ones_made(photographs, tmp_path):
     out = tmp_path / "out"
-    write_pairs(photographs, out, [2])
+    write_pairs(photographs, out, Making([2]))
     lost = out / "LR_bicubic" / "X2" / "ax2.png"
     lost.unlink()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("b*.png")}
-    assert write_pairs(photographs, out, [2], workers=2) == 2
+    assert write_pairs(photographs, out, Making([2]), workers=2) == 2
     assert lost.exists()
     assert {path: path.stat().st_mtime_ns for path in out.rglob("b*.png")} == before
 
@@ -188,22 +216,112 @@ def test_pairs_that_are_there_are_kept_and_missing_ones_made(photographs, tmp_pa
         ({"scales": [64]}, "at least 64 x 64"),
         ({"reduce": 0}, "reduce from 1 on"),
         ({"reduce": 2}, "move it away"),
+        ({"jpeg": (80, 70)}, "the lower one first, got \\[80, 70\\]"),
+        ({"jpeg": (0, 70)}, "qualities from 1 to 100"),
         ({"sources": ["b.png", "b.png"]}, "1 names twice"),
         ({"sources": ["c.png"]}, "expected a picture at"),
     ],
 )
 def test_impossible_pairs_are_refused_before_anything_is_written(photographs, tmp_path, change, message):
     out = tmp_path / "out"
-    write_pairs(photographs, out, [2])
+    write_pairs(photographs, out, Making([2]))
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     sources = [tmp_path / name for name in change.pop("sources", [])] or photographs
     with pytest.raises(InputError, match=message):
-        write_pairs(sources, out, **{"scales": [2], **change})
+        write_pairs(sources, out, Making(**{"scales": [2], **change}))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
 
 
 def test_the_command_makes_pairs(photographs, tmp_path, capsys):
     arguments = ["data", "pairs", *map(str, photographs), "--scale", "2", "-o", str(tmp_path / "out")]
     assert main(arguments) in (None, 0)
-    assert "2 pairs of pictures" in capsys.readouterr().out
+    assert "2 pairs of images" in capsys.readouterr().out
     assert main([*arguments, "--workers", "0"]) == 2
+
+
+# what else lies in folders
+
+STRAYS = ["._a.png", ".DS_Store", "Thumbs.db", "b.heic", "c.heic", "notes.txt", ".hidden/d.png"]
+LEFT_OUT = "2 .heic, 1 .db, 1 .txt"
+
+
+def with_strays(folder):
+    for name in STRAYS:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"whatever")
+
+
+def test_strays_are_passed_over_and_counted(pairs, photographs, tmp_path, capsys):
+    for folder in (*pairs, photographs[0]):
+        with_strays(folder)
+    hr, lr, out = *map(str, pairs), str(tmp_path / "out")
+    commands = {
+        "pairs": [str(photographs[0]), "--scale", "2", "--workers", "1", "-o", out],
+        "subimages": ["--hr", hr, "--lr", lr, "--scale", "2", "--size", "16", "--step", "12", "--workers", "1"],
+        "lmdb": [hr, "-o", str(tmp_path / "HR.lmdb")],
+    }
+    commands["subimages"] += ["-o", out]
+    for action, arguments in commands.items():
+        assert main(["data", action, *arguments]) == 0
+        said = capsys.readouterr().err
+        assert all(count in said for count in LEFT_OUT.split(", ")) and "left out of" in said
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".avif", ".webp", ".bmp", ".tif"])
+def test_every_kind_of_image_becomes_a_pair(tmp_path, suffix):
+    smooth = np.tile(np.linspace(30, 200, 16)[:, None, None], (1, 16, 3)).astype(np.uint8)
+    kind = {".jfif": "JPEG", ".tif": "TIFF"}.get(suffix, suffix[1:].upper())
+    (tmp_path / "in").mkdir()
+    Image.fromarray(smooth).save(tmp_path / "in" / f"a{suffix}", kind, quality=95)
+    assert write_pairs([tmp_path / "in"], tmp_path / "out", Making([2])) == 1
+    written = read_picture(tmp_path / "out" / "HR" / "a.png").astype(int)
+    assert np.abs(written - smooth[..., ::-1]).max() <= 4
+
+
+BAD = {
+    "empty.png": b"", "text.png": b"no image", "half.png": None, "zeros.jpg": bytes(400),
+    "small.png": np.zeros((1, 1, 3), np.uint8),
+}  # fmt: skip
+
+
+def write_bad(folder):
+    for name, content in BAD.items():
+        if isinstance(content, np.ndarray):
+            write_picture(folder / name, content)
+        else:
+            half = (folder / "a.png").read_bytes()[:200]
+            (folder / name).write_bytes(half if content is None else content)
+
+
+def test_bad_photographs_are_named_and_the_others_become_pairs(photographs, tmp_path, capsys):
+    write_bad(photographs[0])
+    arguments = ["data", "pairs", *map(str, photographs), "--scale", "2", "--workers", "2", "-o", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in BAD) and said.strip().endswith(f"(and {len(BAD) - 1} more)")
+    assert sorted(path.name for path in (tmp_path / "out" / "HR").iterdir()) == ["a.png", "b.png"]
+
+
+def test_bad_pairs_are_named_and_the_others_are_cut(pairs, tmp_path, capsys):
+    whole = (pairs[0] / "a.png").read_bytes()
+    for name in ("c", "d"):
+        (pairs[0] / f"{name}.png").write_bytes(whole[:100])
+        (pairs[1] / f"{name}x2.png").write_bytes((pairs[1] / "ax2.png").read_bytes())
+    with pytest.raises(InputError, match=r"\(and 1 more\)"):
+        write_subimages(*pairs, tmp_path / "out", CUT)
+    assert "c.png" in (said := capsys.readouterr().err) and "d.png" in said
+    assert len(list((tmp_path / "out" / "HR").iterdir())) == 10
+
+
+def test_bad_images_are_named_and_the_others_are_packed(pairs, tmp_path, capsys):
+    whole = (pairs[0] / "a.png").read_bytes()
+    (pairs[0] / "ab.png").write_bytes(whole[:100])
+    (pairs[0] / "ac.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"\(and 1 more\)"):
+        write_lmdb(pairs[0], tmp_path / "HR.lmdb")
+    said = capsys.readouterr().err
+    assert "ab.png" in said and "ac.png" in said and not (tmp_path / "HR.lmdb").exists()
+    assert len((tmp_path / "HR.lmdb.part" / "meta_info.txt").read_text().splitlines()) == 2
+    (pairs[0] / "ab.png").unlink()
+    (pairs[0] / "ac.png").write_bytes(whole)
+    assert write_lmdb(pairs[0], tmp_path / "HR.lmdb") == 3

@@ -8,9 +8,10 @@ import pytest
 from basicsr.utils import registry
 
 import bidiffsr_arch
+from bidiffsr_arch.errors import InputError
 
 NAMES = {
-    "arch": ["BIDiffSRUNet", "SR3UNet"],
+    "arch": ["BBCUNet", "BIDiffSRUNet", "SR3UNet"],
     "model": ["BIDiffSRModel", "BicubicModel"],
     "dataset": ["MultiPairedImageDataset"],
     "metric": ["calculate_lpips", "calculate_params", "calculate_ops"],
@@ -47,6 +48,49 @@ def test_an_earlier_registration_stays_and_one_warning_says_so():
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if "already registered" in line]
     assert len(lines) == 1 and "BIDiffSRUNet is already registered by other_package.archs, which stays" in lines[0]
+
+
+REFERENCE = """
+from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
+@ARCH_REGISTRY.register()
+class BIDiffSRUNet: pass
+@MODEL_REGISTRY.register()
+class BIDiffSRModel: pass
+"""
+
+
+def test_the_reference_is_imported_after_this_package_as_well_as_before(tmp_path):
+    """Its classes have the names of ours: they take them, and a warning for each says so."""
+    (tmp_path / "reference.py").write_text(REFERENCE)
+    done = run(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import bidiffsr_arch, basicsr, reference\n"
+        "from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY\n"
+        "print(*(registry.get(name).__module__ for registry, name in\n"
+        "        ((ARCH_REGISTRY, 'BIDiffSRUNet'), (MODEL_REGISTRY, 'BIDiffSRModel'), (ARCH_REGISTRY, 'SR3UNet'))))\n"
+        "bidiffsr_arch.register()\n"
+        "assert ARCH_REGISTRY.get('BIDiffSRUNet').__module__ == 'reference'\n"
+    )
+    assert done.stdout.split() == ["reference", "reference", "bidiffsr_arch.archs.sr3_arch"], done.stderr
+    assert done.stderr.count("is registered by reference in place of bidiffsr_arch") == 2
+
+
+def test_two_other_packages_cannot_share_a_name():
+    first, second = (type("Twice", (), {"__module__": name}) for name in ("one", "two"))
+    registry.ARCH_REGISTRY.register(first)
+    try:
+        with pytest.raises(AssertionError, match="already registered"):
+            registry.ARCH_REGISTRY.register(second)
+    finally:
+        del registry.ARCH_REGISTRY._obj_map["Twice"]
+
+
+@pytest.mark.parametrize("kind", [InputError, KeyError])
+def test_an_unknown_name_is_wrong_input_and_a_key_error(kind):
+    """Plugins catch BasicSR's KeyError."""
+    with pytest.raises(kind, match=r"no arch named 'BIDiffSRUnet'; did you mean 'BIDiffSRUNet'\? Known: ") as caught:
+        registry.ARCH_REGISTRY.get("BIDiffSRUnet")
+    assert str(caught.value).startswith("no arch named")
 
 
 def test_import_stays_light():

@@ -17,7 +17,7 @@ SCALES = st.sampled_from([1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0, 1.5, 2.0, 3.0, 4.0])
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_equals_the_published_lr_pictures_of_set5(benchmark_root, scale):
+def test_equals_the_published_lr_images_of_set5(benchmark_root, scale):
     originals = sorted((benchmark_root / "Set5" / "HR").glob("*.png"))
     assert len(originals) == 5
     for path in originals:
@@ -87,7 +87,7 @@ def test_size_is_rounded_up_and_channels_stay(image, scale):
 
 
 @given(shape=st.tuples(SIDES, SIDES), value=st.integers(0, 255), scale=SCALES)
-def test_constant_pictures_stay_constant(shape, value, scale):
+def test_constant_images_stay_constant(shape, value, scale):
     assert np.all(imresize(np.full(shape, value, np.uint8), scale) == value)
 
 
@@ -97,7 +97,7 @@ def test_scale_1_changes_nothing(image):
 
 
 @given(image=PICTURES, scale=st.sampled_from([1 / 4, 1 / 2, 2.0, 4.0]), axis=st.sampled_from([0, 1]))
-def test_mirrored_pictures_give_mirrored_results(image, scale, axis):
+def test_mirrored_images_give_mirrored_results(image, scale, axis):
     # Sides are multiples of 4, so that no output sample hangs over the end. At these scales all sums are exact.
     image = image.repeat(4, axis=0).repeat(4, axis=1)
     np.testing.assert_array_equal(imresize(np.flip(image, axis), scale), np.flip(imresize(image, scale), axis))

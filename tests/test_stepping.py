@@ -14,10 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.archs.blocks import set_checkpointing
-from bidiffsr_arch.archs.norm_swish import Dropout
-from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, held_weights
+from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish
+from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, cached_weights
 from bidiffsr_arch.binary.bank import TimestepRPReLU
-from bidiffsr_arch.binary.conv import Binarized, BinaryWeightConv2d
+from bidiffsr_arch.binary.conv import BinarizedWeight, BinaryWeightConv2d
+from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training import BIDiffSRModel, early_updates
 from bidiffsr_arch.training.stepping import Stepping
@@ -126,11 +127,11 @@ def test_weights_are_binarized_once_a_step_however_often_the_network_is_called(o
     calls = Counter()
     original = BinaryWeightConv2d.binarized
 
-    def counted(self: BinaryWeightConv2d, *args: Any, **kwargs: Any) -> Binarized:
+    def counted(self: BinaryWeightConv2d, *args: Any, **kwargs: Any) -> BinarizedWeight:
         calls[self] += 1
         return original(self, *args, **kwargs)
 
-    model = build(options, accumulate=4, checkpointing=True)  # four calls, each computed again in the backward pass
+    model = build(options, accumulate=4, checkpointing=True)  # four calls, each recomputed in the backward pass
     monkeypatch.setattr(BinaryWeightConv2d, "binarized", counted)
     run(model, 1, 1, count=4)
     layers = [module for module in model.net_g.modules() if isinstance(module, BinaryWeightConv2d)]
@@ -183,14 +184,14 @@ def test_neither_pass_reads_a_number_from_a_tensor(binarizer, tiny_options):
     competitor = {} if binarizer == "bidiffsr" else COMPETITOR
     network = BIDiffSRUNet(**tiny_options | dict(binarizer=binarizer, dropout=0.2) | competitor)
     x, time = torch.rand(2, 3, 16, 16), torch.tensor([3, 97])
-    with NoWaiting(), held_weights(network):
+    with NoWaiting(), cached_weights(network):
         network(x, x, time).mean().backward()
     with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
         time[0].item()
 
 
 def test_a_batch_that_parts_do_not_divide_is_refused(options):
-    with pytest.raises(InputError, match="accumulate to divide the batch of 3 pictures, got 2"):
+    with pytest.raises(InputError, match="accumulate to divide the batch of 3 images, got 2"):
         run(build(options, accumulate=2), 1, 1, count=3)
 
 
@@ -242,8 +243,8 @@ def kept_bytes(network: nn.Module) -> int:
 def test_checkpointing_keeps_less(tiny_options):
     network = BIDiffSRUNet(**tiny_options | dict(res_blocks=2, fusion="split"))
     for module in network.modules():
-        if hasattr(module, "remake"):
-            module.remake = False  # else its hooks hide from this test what is kept, as those of fusion cs do
+        if isinstance(module, NormSwish):
+            module.recompute = False  # its hooks would hide from this test what is stored, as those of fusion cs do
     before = kept_bytes(network)
     set_checkpointing(network)
     assert kept_bytes(network) < 0.6 * before
@@ -253,7 +254,7 @@ def test_checkpointing_keeps_less(tiny_options):
 def test_compiled_maps_lie_as_the_bit_counting_layers_read_them(device, options, tiny_network, monkeypatch):
     asked = []
     monkeypatch.setattr(tiny_network, "compile", lambda **kwargs: asked.append(kwargs))
-    Stepping({"compile": True}).prepare(tiny_network, torch.device(device))
+    Stepping(Step(compile=True)).prepare(tiny_network, torch.device(device))
     assert asked == [{"options": options}]
 
 
@@ -319,7 +320,7 @@ def test_impossible_values_are_refused(train, message, options):
 
 
 def test_values_that_switch_off_are_taken():
-    stepping = Stepping(dict(amp=None, compile=False, checkpointing=None, accumulate=1, grad_clip=None))
+    stepping = Stepping(Step(amp=None, compile=False, checkpointing=None, accumulate=1, grad_clip=None))
     assert stepping.amp is None and not stepping.compile and stepping.grad_clip is None
 
 

@@ -7,7 +7,9 @@ from PIL import Image
 
 from bidiffsr_arch import Upscaler
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.config.option_file import load_options, shipped_path
+from bidiffsr_arch.config.diffusion import BetaSchedule
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.data.demo import write_demo
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import read_picture
@@ -19,8 +21,8 @@ from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
 from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
 
 MEGABYTE = 10**6
-# dB over cv2's bicubic enlargement on the demo's two pictures; measured were 1.19 and 0.05.
-LEAST_GAIN = {2: 1.1, 4: 0.0}
+# dB over cv2's bicubic enlargement on the demo's two pictures; measured were 1.19 and 0.91.
+LEAST_GAIN = {2: 1.1, 4: 0.8}
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +40,16 @@ def test_weights_are_small_and_of_the_network_that_the_option_file_trains(scale)
     assert (description.scale, description.network_g) == (scale, options["network_g"])
     assert (description.diffuse, description.residual_scale) == (options["diffuse"], options["residual_scale"])
     assert list(description.data_range) == options["data_range"]
-    assert description.beta_schedule == options["beta_schedule"]
+    assert description.beta_schedule == BetaSchedule.read(options["beta_schedule"])
 
 
 @pytest.mark.parametrize("scale", SHIPPED)
 def test_seventy_per_cent_of_the_multiplications_are_binary(scale):
     cost = count_cost(build_network(load_options(shipped_path(f"train_BIDiffSR_small_x{scale}"))["network_g"]))
-    assert cost.ops_binary / (cost.ops_binary + cost.ops_fp) >= 0.7
+    norms = sum(module.ops_fp for module in cost.modules if module.kind == "NormSwish")
+    # Of the 5 operations that a GroupNorm counts for an element, 2 multiply: the square and the gain.
+    multiplications = cost.ops_fp - norms * 3 / 5
+    assert norms > 0 and cost.ops_binary / (cost.ops_binary + multiplications) >= 0.7
 
 
 @pytest.mark.parametrize("scale", SHIPPED)

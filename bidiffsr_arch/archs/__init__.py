@@ -1,6 +1,11 @@
-"""Networks: functions (x_t, condition, time) -> prediction. They know nothing of noise schedules."""
+"""Networks, independent of noise schedules and of BasicSR.
 
+Those for diffusion are functions (x_t, condition, time) -> prediction; `BBCUNet` is a function of the image alone.
+Files with networks end in `_arch.py`, as BasicSR's do; the others hold their parts.
+"""
+
+from bidiffsr_arch.archs.bbcu_arch import BBCUNet
 from bidiffsr_arch.archs.bidiffsr_arch import BIDiffSRUNet
 from bidiffsr_arch.archs.sr3_arch import SR3UNet
 
-__all__ = ["BIDiffSRUNet", "SR3UNet"]
+__all__ = ["BBCUNet", "BIDiffSRUNet", "SR3UNet"]

@@ -1,22 +1,21 @@
-"""What the networks have in common: time embedding, self-attention, and the norm-Swish-convolution block."""
+"""Blocks shared by the networks: time embedding, norm-Swish-convolution, self-attention, patches, checkpointing."""
 
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bidiffsr_arch.archs.feed import feed
-from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish, normed
+from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish, norm_swish_then
 from bidiffsr_arch.errors import InputError
 
 
 class TimeCode(NamedTuple):
-    """What a layer may want to know of the timestep: its embedding (B, C) and, in 1-bit networks, its group (B,)."""
+    """The timestep as layers use it: its embedding (B, C) and, in 1-bit networks, its group (B,)."""
 
     embedding: Tensor
     group: Tensor | None = None
@@ -28,11 +27,11 @@ class Sinusoid(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.half = channels // 2
+        self.frequencies = channels // 2
 
     def forward(self, time: Tensor) -> Tensor:
-        """time: (B,), float -> (B, channels)."""
-        index = torch.arange(self.half, dtype=time.dtype, device=time.device) / self.half
+        """Map time, float (B,), to (B, channels)."""
+        index = torch.arange(self.frequencies, dtype=time.dtype, device=time.device) / self.frequencies
         phase = time[:, None] * torch.exp(-math.log(1e4) * index)
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
@@ -45,18 +44,18 @@ def time_embedding(channels: int) -> nn.Sequential:
 
 
 class PlainConv2d(nn.Conv2d):
-    """Full-precision convolution that keeps the picture's size; called like the layers that depend on time, which it
-    does not."""
+    """Full-precision convolution with "same" padding; ignores `time`, which 1-bit convolutions use."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x: Tensor, time: object = None) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
         return super().forward(x)
 
 
 def norm_swish(channels: int, norm_groups: int, dropout: float = 0.0) -> list[nn.Module]:
-    """GroupNorm with Swish, nothing, Dropout. Three items in any case, since parameter names count them."""
+    """GroupNorm with Swish, Identity, Dropout: always three layers, since parameter names contain their indices."""
     return [NormSwish(norm_groups, channels), nn.Identity(), Dropout(dropout)]
 
 
@@ -73,20 +72,19 @@ class NormSwishConv(nn.Module):
         super().__init__()
         conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         if zero_init:
-            nn.init.zeros_(conv.weight)
-            nn.init.zeros_(conv.bias)
+            for parameter in conv.parameters():
+                nn.init.zeros_(parameter)
         self.block = nn.Sequential(*norm_swish(in_channels, norm_groups, dropout), conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
-        norm, _, dropout, conv = self.block
-        return feed(normed(norm, dropout, x), conv, again=norm.remake)
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
+        return norm_swish_then(self.block, x, self.block[3])
 
 
 class SelfAttention(nn.Module):
     """``x + out(softmax(q k^T / sqrt(C)) v)`` over all positions, one head, ``[q | k | v] = qkv(GroupNorm(x))``.
 
-    Uses `scaled_dot_product_attention`, whose memory grows linearly with the picture.
+    Uses `scaled_dot_product_attention`, whose memory grows linearly with the number of positions.
     """
 
     def __init__(self, channels: int, norm_groups: int) -> None:
@@ -96,16 +94,16 @@ class SelfAttention(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W) -> same shape."""
-        # Contiguous, since torch's CPU kernel without a score matrix takes no other layout. With the matrix, a picture
-        # of 512x512 needs 17 GB in a network of two levels.
+        """Map (B, C, H, W) to the same shape."""
+        # torch's CPU kernel that does not store the score matrix needs contiguous tokens. The matrix would take 17 GB
+        # for a 512x512 image in a network of two levels.
         tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)[:, None].contiguous()
         h = F.scaled_dot_product_attention(*tokens.chunk(3, dim=-1))
         return x + self.out(h[:, 0].transpose(1, 2).reshape(x.shape))
 
 
 class ResBlockAttention(nn.Module):
-    """A ResBlock, and self-attention after it where the level has it."""
+    """A ResBlock, followed by self-attention if `attention` is true."""
 
     def __init__(self, res_block: nn.Module, channels: int, norm_groups: int, attention: bool) -> None:
         super().__init__()
@@ -114,23 +112,23 @@ class ResBlockAttention(nn.Module):
         self.checkpointing = False
 
     def forward(self, x: Tensor, time: object) -> Tensor:
-        """x: (B, C, H, W); time: whatever the ResBlock takes."""
+        """Map (B, C, H, W) to (B, C', H, W); `time` is passed to the ResBlock."""
         if not self.checkpointing or not torch.is_grad_enabled():
             return self._forward(x, time)
-        contexts = {} if torch.compiler.is_compiling() else {"context_fn": self._statistics_once}
+        contexts: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": self._statistics_once}
         return checkpoint(self._forward, x, time, use_reentrant=False, **contexts)
 
     def _forward(self, x: Tensor, time: object) -> Tensor:
         return self.attn(self.res_block(x, time))
 
     def _statistics_once(self) -> tuple[AbstractContextManager, AbstractContextManager]:
-        """Contexts of a checkpoint's first and second pass; BatchNorm averages its statistics in the first alone."""
+        """Contexts of the checkpointed pass and of its recomputation, which must not update BatchNorm's statistics."""
         return nullcontext(), without_averages(self)
 
 
 @contextmanager
 def without_averages(network: nn.Module) -> Iterator[None]:
-    """The BatchNorms of a network in training leave their running statistics as they are."""
+    """Freeze the running statistics of a network's BatchNorms inside the context, even in training mode."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -143,16 +141,37 @@ def without_averages(network: nn.Module) -> Iterator[None]:
 
 
 def as_times(time: Tensor, batch: int) -> Tensor:
-    """Timesteps of shape (B,) or (B, 1), integer or float, as (B,).
+    """Reshape timesteps from (B,) or (B, 1), integer or float, to (B,).
 
     Raises:
-        InputError: another shape.
+        InputError: they have another shape.
     """
     if time.shape not in ((batch,), (batch, 1)):
         raise InputError(
-            f"expected time of shape ({batch},) or ({batch}, 1), one timestep a sample, got {tuple(time.shape)}"
+            f"expected time of shape ({batch},) or ({batch}, 1), one timestep per sample, got {tuple(time.shape)}"
         )
     return time.reshape(batch)
+
+
+def image_to_patches(x: Tensor, patch_size: int, scale: float = 1.0) -> Tensor:
+    """Space-to-depth of ``scale * x``: (B, C, H, W) -> (B, C P^2, H/P, W/P) with P = patch_size."""
+    x = x if scale == 1 else x * scale
+    return x if patch_size == 1 else F.pixel_unshuffle(x, patch_size)
+
+
+def patches_to_image(x: Tensor, patch_size: int, scale: float = 1.0) -> Tensor:
+    """Depth-to-space of ``scale * x``: (B, C P^2, H, W) -> (B, C, P H, P W) with P = patch_size."""
+    x = x if scale == 1 else x * scale
+    return x if patch_size == 1 else F.pixel_shuffle(x, patch_size)
+
+
+def check_patches(patch_size: int, **scales: float) -> None:
+    """Raise InputError unless patch_size is at least 1 and all scales, given by name, are positive."""
+    if patch_size < 1:
+        raise InputError(f"expected patch_size to be 1 or more, got {patch_size}")
+    for name, scale in scales.items():
+        if not scale > 0:
+            raise InputError(f"expected {name} above 0, got {scale}")
 
 
 def check_size(x: Tensor, multiple: int) -> None:
@@ -160,12 +179,12 @@ def check_size(x: Tensor, multiple: int) -> None:
     height, width = x.shape[-2:]
     if height % multiple or width % multiple:
         raise InputError(
-            f"expected height and width to be multiples of {multiple}, got {height}x{width}; pad the picture first"
+            f"expected height and width to be multiples of {multiple}, got {height}x{width}; pad the image first"
         )
 
 
 def set_checkpointing(network: nn.Module) -> None:
-    """Let every ResBlock keep its input alone, and compute the rest again in the backward pass.
+    """Checkpoint every ResBlock: store only its input, and recompute the rest in the backward pass.
 
     Raises:
         InputError: the network has no ResBlocks.
@@ -177,4 +196,4 @@ def set_checkpointing(network: nn.Module) -> None:
         block.checkpointing = True
         for module in block.modules():
             if isinstance(module, NormSwish):
-                module.remake = False
+                module.recompute = False

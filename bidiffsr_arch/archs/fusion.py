@@ -6,70 +6,79 @@ import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.archs.blocks import TimeCode
-from bidiffsr_arch.archs.feed import feed
-from bidiffsr_arch.archs.rescale import MakeConv
+from bidiffsr_arch.archs.recompute import with_recomputed_input
+from bidiffsr_arch.archs.rescale import ConvBuilder
 
 
 class Fusion(nn.Module, ABC):
-    """Joins the decoder's features x with the newest skip."""
+    """Fuses the decoder's feature map x with a skip connection."""
 
     @abstractmethod
     def forward(self, x: Tensor, skip: Tensor, time: TimeCode) -> Tensor:
-        """x, skip: (B, C, H, W) -> (B, C, H, W)."""
+        """Fuse x and skip, both (B, C, H, W), to (B, C, H, W)."""
 
 
 class CSFusion(Fusion):
-    """Channel-shuffle fusion (Chen et al. 2024, sec. 3.4): every second channel changes sides, so that both
-    convolutions see both ranges.
+    """Channel-shuffle fusion (Chen et al. 2024, sec. 3.4): ``conv1([x_odd | skip_even]) + conv2([x_even | skip_odd])``.
 
-    ``conv1([x_odd | skip_even]) + conv2([x_even | skip_odd])``, channels counted from 0.
+    Channels are counted from 0. Each convolution gets half the channels of x and of skip, whose ranges differ.
     """
 
-    def __init__(self, channels: int, conv: MakeConv) -> None:
+    def __init__(self, channels: int, conv: ConvBuilder) -> None:
         super().__init__()
         self.biconv_1 = conv(channels, channels, 1)
         self.biconv_2 = conv(channels, channels, 1)
 
     def forward(self, x: Tensor, skip: Tensor, time: TimeCode) -> Tensor:
-        # The gradient of unbind is one pass; that of a slice is a whole map of zeros first.
+        """See `Fusion.forward`."""
+        # The gradient of unbind takes one pass over memory; that of slices fills a whole map with zeros first.
         x_even, x_odd = x.unflatten(1, (-1, 2)).unbind(2)
         skip_even, skip_odd = skip.unflatten(1, (-1, 2)).unbind(2)
-        # The encoder's next layer keeps the skip in any case, so that x is all that two convolutions keep. Nothing may
-        # change either of them in place.
-        y = feed(lambda: torch.cat([x_odd, skip_even], dim=1), lambda s1: self.biconv_1(s1, time.group))
-        return y.add_(feed(lambda: torch.cat([x_even, skip_odd], dim=1), lambda s2: self.biconv_2(s2, time.group)))
+        # The encoder's next layer stores skip anyway, so recomputing the shuffled inputs adds only x to what is stored.
+        # Neither may be changed in place.
+        y = with_recomputed_input(
+            lambda: torch.cat([x_odd, skip_even], dim=1), lambda s1: self.biconv_1(s1, time.group)
+        )
+        return y.add_(
+            with_recomputed_input(
+                lambda: torch.cat([x_even, skip_odd], dim=1), lambda s2: self.biconv_2(s2, time.group)
+            )
+        )
 
 
 class SplitFusion(Fusion):
     """``conv1(x) + conv2(skip)``."""
 
-    def __init__(self, channels: int, conv: MakeConv) -> None:
+    def __init__(self, channels: int, conv: ConvBuilder) -> None:
         super().__init__()
         self.biconv_1 = conv(channels, channels, 1)
         self.biconv_2 = conv(channels, channels, 1)
 
     def forward(self, x: Tensor, skip: Tensor, time: TimeCode) -> Tensor:
+        """See `Fusion.forward`."""
         return self.biconv_1(x, time.group) + self.biconv_2(skip, time.group)
 
 
 class ConcatFusion(Fusion):
-    """``conv([x | skip])``, 2C -> C; the widths differ, so there is no identity shortcut."""
+    """``conv([x | skip])``, 2C -> C; its widths differ, so it has no identity shortcut."""
 
-    def __init__(self, channels: int, conv: MakeConv) -> None:
+    def __init__(self, channels: int, conv: ConvBuilder) -> None:
         super().__init__()
         self.biconv = conv(2 * channels, channels, 1)
 
     def forward(self, x: Tensor, skip: Tensor, time: TimeCode) -> Tensor:
+        """See `Fusion.forward`."""
         return self.biconv(torch.cat([x, skip], dim=1), time.group)
 
 
 class AddFusion(Fusion):
-    """``x + skip``, no convolution."""
+    """``x + skip``, without a convolution."""
 
-    def __init__(self, channels: int, conv: MakeConv) -> None:
+    def __init__(self, channels: int, conv: ConvBuilder) -> None:
         super().__init__()
 
     def forward(self, x: Tensor, skip: Tensor, time: TimeCode) -> Tensor:
+        """See `Fusion.forward`."""
         return x + skip
 
 

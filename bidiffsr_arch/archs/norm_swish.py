@@ -1,26 +1,28 @@
-"""GroupNorm, Swish and Dropout as the networks chain them, keeping less for the backward pass than their composition.
+"""GroupNorm, Swish and Dropout in sequence, storing less for the backward pass than the separate modules.
 
-GroupNorm and Swish each keep their input. Together they need GroupNorm's alone: what lies between is computed again.
+GroupNorm and Swish each store their input. Fused, they store only GroupNorm's and recompute the normalised map.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from bidiffsr_arch.archs.recompute import with_recomputed_input
 from bidiffsr_arch.binary.convolve import working_dtype
 
 aten = torch.ops.aten
 
 
 class _NormSwish(torch.autograd.Function):
-    """``Swish(GroupNorm(x))``, statistics and arithmetic in float32 at least."""
+    """``Swish(GroupNorm(x))``, computed in float32 or float64."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, dtype: torch.dtype
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, dtype: torch.dtype
     ) -> Tensor:
         batch, channels, height, width = x.shape
         ctx.sizes = (batch, channels, height * width, groups)
@@ -31,7 +33,7 @@ class _NormSwish(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, deviation = ctx.saved_tensors
         wide = x.to(weight.dtype)
         normed = aten.native_group_norm(wide, weight, bias, *ctx.sizes, ctx.eps)[0]
@@ -43,41 +45,49 @@ class _NormSwish(torch.autograd.Function):
 
 
 class NormSwish(nn.GroupNorm):
-    """``Swish(GroupNorm(x))``, (B, C, H, W) -> same shape; parameters as GroupNorm's.
+    """``Swish(GroupNorm(x))``, (B, C, H, W) -> same shape, with GroupNorm's parameters.
 
     Attributes:
-        remake: the result may be made again in the backward pass (`feed.feed`).
+        recompute: whether the layer that follows may recompute this result in the backward pass (`norm_swish_then`).
     """
 
-    remake = True
+    recompute = True
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """x: (B, C, H, W); dtype: of the result, autocast's or x's if None."""
+        """Normalise x, (B, C, H, W); the result has type `dtype`, by default autocast's or else x's."""
         return _NormSwish.apply(x, self.weight, self.bias, self.num_groups, self.eps, dtype or working_dtype(x))
 
 
 class Dropout(nn.Dropout):
-    """As `torch.nn.Dropout`; its mask is one byte an element, and on a CPU it is drawn several times faster."""
+    """`torch.nn.Dropout` with a mask of one byte per element, which is drawn several times faster on a CPU."""
 
     def mask(self, x: Tensor) -> Tensor | None:
-        """What is kept of x, bool, of its shape; None for all."""
+        """A new mask of x's shape, bool, true for what is kept; None if everything is kept."""
         if not self.training or self.p == 0:
             return None
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - self.p)
-        # Four numbers of 16 bits from each one that is drawn; p is so rounded to a multiple of 2^-16.
+        # Each random 64-bit integer gives four of 16 bits, which rounds p to a multiple of 2^-16.
         numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         return (numbers[: x.numel()] >= round(self.p * 2**16) - 2**15).view(x.shape)
 
     def apply_mask(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x where the mask keeps it, scaled so that its mean stays, else 0."""
+        """x / (1 - p) where the mask is true, else 0."""
         return x if mask is None else (x * mask).mul_(1 / (1 - self.p) if self.p < 1 else 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply a new mask to x, of any shape."""
         return self.apply_mask(x, self.mask(x))
 
 
-def normed(norm: NormSwish, dropout: Dropout, x: Tensor) -> Callable[[], Tensor]:
-    """What makes ``Dropout(Swish(GroupNorm(x)))``, (B, C, H, W) as x is, as often as it is called, with one mask."""
+def norm_swish_then(block: nn.Sequential, x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
+    """``layer(Dropout(Swish(GroupNorm(x))))``; the layer's input is recomputed in the backward pass, not stored.
+
+    Args:
+        block: begins with a `NormSwish`, a layer that is skipped, and a `Dropout`.
+        x: (B, C, H, W).
+    """
+    norm, _, dropout, *_ = block
+    assert isinstance(norm, NormSwish) and isinstance(dropout, Dropout)
     mask, dtype = dropout.mask(x), working_dtype(x)
-    return lambda: dropout.apply_mask(norm(x, dtype), mask)
+    return with_recomputed_input(lambda: dropout.apply_mask(norm(x, dtype), mask), layer, enabled=norm.recompute)

@@ -11,20 +11,24 @@ from bidiffsr_arch.archs.blocks import (
     PlainConv2d,
     ResBlockAttention,
     as_times,
+    check_patches,
     check_size,
+    image_to_patches,
+    patches_to_image,
     time_embedding,
 )
 from bidiffsr_arch.errors import InputError
 
 
 class AddTime(nn.Module):
-    """``x + Linear(time)``, the same for all pixels."""
+    """``x + Linear(embedding)``, broadcast over pixels."""
 
     def __init__(self, time_channels: int, channels: int) -> None:
         super().__init__()
         self.noise_func = nn.Sequential(nn.Linear(time_channels, channels))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Add the embedding (B, time_channels) to x (B, channels, H, W)."""
         return x + self.noise_func(embedding)[:, :, None, None]
 
 
@@ -41,28 +45,31 @@ class ResBlock(nn.Module):
         self.res_conv = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
         return self.block2(self.noise_func(self.block1(x), embedding)) + self.res_conv(x)
 
 
 class Down(nn.Module):
-    """Convolution of stride 2: (B, C, H, W) -> (B, C, H/2, W/2)."""
+    """Convolution with stride 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H/2, W/2)."""
         return self.conv(x)
 
 
 class Up(nn.Module):
-    """Nearest neighbour twice as large, then a convolution: (B, C, H, W) -> (B, C, 2H, 2W)."""
+    """Nearest-neighbour up-sampling, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
@@ -72,7 +79,8 @@ class SR3UNet(nn.Module):
 
     Args:
         zero_init: start with the last convolution at zero, so that an untrained network predicts 0.
-        mid_attn: self-attention in the middle.
+        mid_attn: self-attention in the bottleneck.
+        patch_size, input_scale, output_scale: as in `BIDiffSRUNet`.
     """
 
     early_updates = True  # see `bidiffsr_arch.training.early_updates`
@@ -90,15 +98,21 @@ class SR3UNet(nn.Module):
         image_size: int = 256,
         zero_init: bool = False,
         mid_attn: bool = True,
+        patch_size: int = 1,
+        input_scale: float = 1.0,
+        output_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        check_patches(patch_size, input_scale=input_scale, output_scale=output_scale)
         widths = [inner_channel * mult for mult in channel_mults]
         sizes = [image_size // 2**level for level in range(len(widths))]
         if inner_channel % 2 or any(width % norm_groups for width in [inner_channel, *widths]):
             raise InputError(
                 f"expected an even inner_channel and norm_groups that divides the widths {widths}, got {norm_groups}"
             )
-        self.multiple = 2 ** (len(widths) - 1)
+        self.in_channel, self.patch_size = in_channel, patch_size
+        self.input_scale, self.output_scale = input_scale, output_scale
+        self.multiple = patch_size * 2 ** (len(widths) - 1)
 
         def res_block(in_channels: int, out_channels: int, attention: bool) -> ResBlockAttention:
             block = ResBlock(in_channels, out_channels, inner_channel, norm_groups, dropout)
@@ -106,7 +120,7 @@ class SR3UNet(nn.Module):
 
         self.noise_level_mlp = time_embedding(inner_channel)
 
-        self.downs = nn.ModuleList([PlainConv2d(in_channel, inner_channel, 3)])
+        self.downs = nn.ModuleList([PlainConv2d(in_channel * patch_size**2, inner_channel, 3)])
         skips, channels = [inner_channel], inner_channel
         for level, (width, size) in enumerate(zip(widths, sizes, strict=True)):
             for _ in range(res_blocks):
@@ -127,13 +141,13 @@ class SR3UNet(nn.Module):
             if level > 0:
                 self.ups.append(Up(channels))
 
-        self.final_conv = NormSwishConv(channels, out_channel, norm_groups, zero_init=zero_init)
+        self.final_conv = NormSwishConv(channels, out_channel * patch_size**2, norm_groups, zero_init=zero_init)
 
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
-        """As `BIDiffSRUNet.forward`; `time` may also be SR3's own noise level, sqrt(alpha_bar)."""
+        """See `BIDiffSRUNet.forward`; `time` may also be SR3's own noise level, sqrt(alpha_bar)."""
         check_size(x_t, self.multiple)
         embedding = self.noise_level_mlp(as_times(time, len(x_t)).to(x_t.dtype))
-        x = torch.cat([condition, x_t], dim=1)
+        x = image_to_patches(torch.cat([condition, x_t], dim=1), self.patch_size, self.input_scale)
         skips = []
         for layer in self.downs:
             x = layer(x, embedding)
@@ -142,4 +156,4 @@ class SR3UNet(nn.Module):
             x = layer(x, embedding)
         for layer in self.ups:
             x = layer(torch.cat([x, skips.pop()], dim=1) if isinstance(layer, ResBlockAttention) else x, embedding)
-        return self.final_conv(x)
+        return patches_to_image(self.final_conv(x), self.patch_size, self.output_scale)

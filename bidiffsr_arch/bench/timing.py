@@ -1,32 +1,65 @@
-"""What `basicsr bench` measures."""
+"""What `basicsr bench` measures: seconds of a step, in turns with other networks."""
 
-import multiprocessing
-import platform
-import resource
-import statistics
-import sys
+import os
 import tempfile
-from collections.abc import Callable
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
-from bidiffsr_arch.bench.sr3 import SR3OwnKernels
-from bidiffsr_arch.packed.file_format import Description, load_packed, save_packed
-from bidiffsr_arch.packed.network import PackedUNet, pack
+from bidiffsr_arch.bench.layers import Layer, layer_rates
+from bidiffsr_arch.bench.machine import machine, without_avx512
+from bidiffsr_arch.bench.memory import peak_bytes
+from bidiffsr_arch.bench.turns import in_turns
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import build_network, is_direct
+from bidiffsr_arch.packed import Description, pack, save_packed
 
 SR3, FLOAT, PACKED, OWN = "SR3 float32", "BI-DiffSR float32", "BI-DiffSR packed", "SR3 own kernels"
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": perf_counter, "cpu": process_time}
 
-Clock = Callable[[], float]
-CLOCKS: dict[str, Clock] = {"wall": perf_counter, "cpu": process_time}
+
+class Subject(NamedTuple):
+    """A network to measure, an option file's ``network_g``, in float32 by torch or packed."""
+
+    name: str
+    network_g: Mapping[str, Any]
+    packed: bool = False
+
+
+DIFFUSION = (
+    Subject(SR3, {"type": "SR3UNet"}),
+    Subject(FLOAT, {"type": "BIDiffSRUNet"}),
+    Subject(PACKED, {"type": "BIDiffSRUNet"}, packed=True),
+    Subject(OWN, {"type": "SR3UNet"}, packed=True),
+)
+
+
+def subjects_of(network_g: Mapping[str, Any]) -> tuple[Subject, ...]:
+    """A network of an option file, in float32 and packed."""
+    name = network_g["type"]
+    return Subject(f"{name} float32", network_g), Subject(f"{name} packed", network_g, packed=True)
+
+
+class Settings(NamedTuple):
+    """How to measure: networks, the first packed one of which is what others are compared with; image size, rounds,
+    backend of the packed networks, a key of `CLOCKS`, and whether memory and rates of layers are measured, too.
+    """
+
+    subjects: Sequence[Subject]
+    size: tuple[int, int]
+    rounds: int
+    backend: str | None = None
+    clock: str = "wall"
+    memory: bool = True
+    by_layer: bool = False
 
 
 class Row(NamedTuple):
@@ -38,203 +71,111 @@ class Row(NamedTuple):
     weight_bytes: int
 
 
-class Layer(NamedTuple):
-    """Layers of one kind and shape: median seconds of all of them in a step, and rates in 1e9 multiply-accumulates a
-    second, ours and that of torch's float32 convolution in the faster of its two layouts."""
-
-    kind: str
-    channels: int
-    filters: int
-    height: int
-    width: int
-    calls: int
-    seconds: float
-    gmacs: float
-    torch_gmacs: float
-
-
 class Result(NamedTuple):
-    """Rows, and the backend of the packed network."""
+    """Rows; the name of the packed network that others are compared with; where it was measured; rates of layers."""
 
     rows: list[Row]
-    backend: str
+    packed: str
+    machine: dict[str, str | int | None]
+    layers: list[Layer]
 
     def ratios(self) -> dict[str, float]:
-        """How many times longer the float networks take than the packed one."""
+        """How many times longer the other networks take than the packed one."""
         seconds = {row.name: row.seconds for row in self.rows}
-        return {f"{name} / packed": seconds[name] / seconds[PACKED] for name in (SR3, FLOAT, OWN)}
+        packed = seconds.pop(self.packed)
+        return {f"{name} / packed": value / packed for name, value in seconds.items()}
 
 
-def machine(backend: str) -> dict[str, str | int | None]:
-    """Where a measurement was made."""
-    names = (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name"))
+def measure(settings: Settings) -> Result:
+    """Time all networks in turns; then, where asked, each one's memory and the rates of layers.
+
+    With the backend ``numba-avx2`` it is done in a new process that uses no AVX-512, in torch neither, so that a CPU
+    with AVX-512 shows what one without it does.
+
+    Raises:
+        InputError: a size that the networks do not take, or a network that cannot be packed.
+    """
+    for subject in settings.subjects:
+        _check_size(subject.name, build_network(subject.network_g, without_memory=True), settings.size)
+    environment = without_avx512() if settings.backend == "numba-avx2" else {}
+    if not environment or all(os.environ.get(name) == value for name, value in environment.items()):
+        return _measure(settings)
+    before = dict(os.environ)
+    os.environ.update(environment)
     try:
-        numba = version("numba")
-    except PackageNotFoundError:
-        numba = None
-    return {
-        "cpu": next(names, platform.processor() or platform.machine()),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "numba": numba,
-        "python": platform.python_version(),
-        "backend": backend,
-    }
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(_measure_with_threads, settings, torch.get_num_threads()).result()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
+def _measure_with_threads(settings: Settings, threads: int) -> Result:
+    torch.set_num_threads(threads)
+    return _measure(settings)
 
 
-def _inputs(height: int, width: int) -> tuple[torch.Tensor, ...]:
+def _measure(settings: Settings) -> Result:
+    torch.manual_seed(0)
+    networks = {subject.name: build_network(subject.network_g).eval() for subject in settings.subjects}
+    inputs = {name: inputs_of(network, settings.size) for name, network in networks.items()}
+    packed = {s.name: pack(networks[s.name], settings.backend) for s in settings.subjects if s.packed}
+    seconds = _step_seconds(networks | packed, inputs, settings)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for subject in settings.subjects:
+            path, peak = Path(folder, "packed.safetensors"), None
+            if settings.memory:
+                if subject.packed:
+                    save_packed(packed[subject.name], path, Description(dict(subject.network_g)), overwrite=True)
+                file = path if subject.packed else None
+                peak = peak_bytes(subject.network_g, file, inputs[subject.name], settings.backend)
+            network = networks[subject.name]
+            size = packed[subject.name].weight_bytes if subject.packed else _bytes(network)
+            rows.append(Row(subject.name, seconds[subject.name], peak, size))
+    name, network = next(iter(packed.items()))
+    clock = CLOCKS[settings.clock]
+    layers = layer_rates(network, inputs[name], settings.rounds, clock) if settings.by_layer else []
+    return Result(rows, name, machine(network.backend.name), layers)
+
+
+def inputs_of(network: nn.Module, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """What a network is called with: an image, or (x_t, condition, time)."""
     generator = torch.Generator().manual_seed(0)
-    return (*torch.rand(2, 1, 3, height, width, generator=generator), torch.tensor([1000]))
+    x_t, condition = torch.rand(2, 1, 3, *size, generator=generator)
+    return (x_t,) if is_direct(network) else (x_t, condition, torch.tensor([1000]))
+
+
+def _check_size(name: str, network: nn.Module, size: tuple[int, int]) -> None:
+    multiple = getattr(network, "multiple", 1)
+    if any(side < multiple or side % multiple for side in size):
+        raise InputError(
+            f"expected --size to be one or two multiples of {multiple} for {name}, got {' '.join(map(str, size))}"
+        )
 
 
 @torch.inference_mode()
-def _interleaved(steps: dict[str, Callable[[], object]], rounds: int, clock: Clock) -> dict[str, float]:
-    """Median seconds of each step; they take turns, after one round that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + 1):
-        for name, step in steps.items():
-            start = clock()
-            step()
-            times[name].append(clock() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
-def measure(height: int, width: int, rounds: int, backend: str | None, clock: Clock, *, memory: bool) -> Result:
-    """Time all networks in turns; then, if asked, each one's memory."""
-    torch.manual_seed(0)
-    args = _inputs(height, width)
-    sr3, float_network = SR3UNet().eval(), BIDiffSRUNet().eval()
-    packed = pack(float_network, backend)
-    last = "channels_last"
-    sr3_last = SR3UNet().eval().to(memory_format=torch.channels_last)
-    args_last = [arg.contiguous(memory_format=torch.channels_last) if arg.dim() == 4 else arg for arg in args]
-    own = SR3OwnKernels(sr3, backend)
-    seconds = _interleaved(
-        {
-            SR3: lambda: sr3(*args),
-            last: lambda: sr3_last(*args_last),
-            FLOAT: lambda: float_network(*args),
-            PACKED: lambda: packed(*args),
-            OWN: lambda: own(*args),
-        },
-        rounds,
-        clock,
-    )
-    seconds[SR3] = min(seconds[SR3], seconds.pop(last))
-    weights = {SR3: _bytes(sr3), FLOAT: _bytes(float_network), PACKED: packed.weight_bytes, OWN: _bytes(sr3)}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "packed.safetensors")
-        save_packed(packed, path, Description(network_g={"type": "BIDiffSRUNet"}))
-        peaks = {name: _peak_elsewhere(name, height, width, backend, path) if memory else None for name in seconds}
-    return Result([Row(name, seconds[name], peaks[name], weights[name]) for name in seconds], packed.backend.name)
+def _step_seconds(
+    networks: Mapping[str, nn.Module], inputs: Mapping[str, tuple[Tensor, ...]], settings: Settings
+) -> dict[str, float]:
+    """Median seconds of each network, of float networks in the faster of torch's two layouts."""
+    steps: dict[tuple[str, str], Callable[[], object]] = {}
+    for subject in settings.subjects:
+        network, args = networks[subject.name], inputs[subject.name]
+        steps[subject.name, "contiguous"] = partial(network, *args)
+        if not subject.packed:
+            last: Any = build_network(subject.network_g).eval()
+            last.to(memory_format=torch.channels_last)
+            args = tuple(
+                arg.contiguous(memory_format=torch.channels_last) if arg.dim() == 4 else arg for arg in args
+            )
+            steps[subject.name, "channels_last"] = partial(last, *args)
+    medians = in_turns(steps, settings.rounds, CLOCKS[settings.clock])
+    return {
+        subject.name: min(value for (name, _), value in medians.items() if name == subject.name)
+        for subject in settings.subjects
+    }
 
 
 def _bytes(network: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in network.state_dict().values())
-
-
-def _peak_elsewhere(name: str, height: int, width: int, backend: str | None, path: Path) -> int:
-    """Peak memory of a network in a new process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (name, height, width, backend, path, torch.get_num_threads()))
-
-
-def _resident() -> int:
-    """The most memory that this process has had, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage's figure starts, in a process that another one has started, with that one's peak
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _peak(name: str, height: int, width: int, backend: str | None, path: Path, threads: int) -> int:
-    torch.set_num_threads(threads)
-    if name in (PACKED, OWN):  # what compiling takes is no matter of the network
-        tiny = BIDiffSRUNet(inner_channel=32, channel_mults=[1, 2], res_blocks=1, image_size=64, fp_res=[64])
-        pack(tiny.eval(), backend)(*_inputs(64, 64))
-    before = _resident()
-    if name == PACKED:
-        network, _ = load_packed(path, backend)
-    elif name == OWN:
-        network = SR3OwnKernels(SR3UNet().eval(), backend)
-    else:
-        network = (SR3UNet() if name == SR3 else BIDiffSRUNet()).eval()
-    with torch.inference_mode():
-        network(*_inputs(height, width))
-    return _resident() - before
-
-
-def by_layer(height: int, width: int, rounds: int, backend: str | None, clock: Clock) -> list[Layer]:
-    """Rates of all convolutions of a packed step, those that take longest first."""
-    packed = pack(BIDiffSRUNet().eval(), backend)
-    args = _inputs(height, width)
-    packed(*args)
-    runs = []
-    for _ in range(rounds):
-        with _watched(packed, clock) as calls:
-            packed(*args)
-        runs.append(calls)
-    layers = []
-    for key in runs[0]:
-        seconds = statistics.median(sum(calls[key]) for calls in runs)
-        count = len(runs[0][key])
-        kind, k, channels, filters, h, w = key
-        work = h * w * k * k * channels * filters / 1e9
-        rate = work / _torch_seconds(channels, filters, k, h, w, rounds, clock)
-        layers.append(Layer(kind, channels, filters, h, w, count, seconds, work * count / seconds, rate))
-    return sorted(layers, key=lambda layer: -layer.seconds)
-
-
-@contextmanager
-def _watched(packed: PackedUNet, clock: Clock):
-    """Seconds of each convolution of the backend, by kind and shape."""
-    calls: dict[tuple, list[float]] = {}
-    backend = packed.backend
-
-    def watch(name: str, kind: str) -> None:
-        operation = getattr(backend, name)
-
-        def timed(x, weight, third, fourth, *rest, **options):
-            out = rest[0] if name == "binary_conv" else fourth
-            channels = len(third) if name == "binary_conv" else x.shape[2]
-            if options.get("other") is not None:
-                channels *= 2
-            k = 1 if name == "pointwise" or (name == "binary_conv" and _is_pointwise(weight)) else 3
-            start = clock()
-            result = operation(x, weight, third, fourth, *rest, **options)
-            key = (f"{kind} {k}x{k}", k, channels, out.shape[2], *x.shape[:2])
-            calls.setdefault(key, []).append(clock() - start)
-            return result
-
-        setattr(backend, name, timed)
-
-    for name, kind in (("binary_conv", "1-bit"), ("conv3x3", "float"), ("pointwise", "float")):
-        watch(name, kind)
-    yield calls
-    for name in ("binary_conv", "conv3x3", "pointwise"):
-        delattr(backend, name)
-
-
-def _is_pointwise(weight) -> bool:
-    return getattr(weight, "radius", None) == 0 or getattr(weight, "kernel_size", None) == 1
-
-
-def _torch_seconds(channels: int, filters: int, k: int, height: int, width: int, rounds: int, clock: Clock) -> float:
-    """Median seconds of torch's float32 convolution in the faster of its two layouts."""
-    x, weight = torch.rand(1, channels, height, width), torch.rand(filters, channels, k, k)
-    x_last, weight_last = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-    return min(
-        _interleaved(
-            {
-                "first": lambda: F.conv2d(x, weight, padding=k // 2),
-                "last": lambda: F.conv2d(x_last, weight_last, padding=k // 2),
-            },
-            rounds,
-            clock,
-        ).values()
-    )

@@ -1,15 +1,16 @@
-"""Per-timestep parameters: K sets of per-channel numbers, of which every sample uses the set of its own timestep group.
+"""Timestep-aware parameters: K sets of per-channel numbers; each sample uses the set of its timestep group.
 
-BI-DiffSR's TaR is a bank of biases, its TaA a bank of RPReLUs. A bank is stored as (K, C) tensors and picked by
-indexing, so that a batch may hold different timesteps; on disk it goes by the reference's names, one tensor a group.
+BI-DiffSR's TaR is a bank of biases, its TaA a bank of RPReLUs. A bank stores (K, C) tensors and is indexed by group, so
+a batch may mix timesteps. Checkpoints use the reference's names, one tensor per group.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bidiffsr_arch.binary.convolve import Again
+from bidiffsr_arch.binary.convolve import Recompute
 from bidiffsr_arch.binary.rprelu import rprelu
 
 
@@ -25,13 +26,13 @@ def timestep_group(time: Tensor, total_step: int, groups: int) -> Tensor:
 
 
 class TimestepBank(nn.Module):
-    """K sets of per-channel parameters that read and write one tensor a set.
+    """K sets of per-channel parameters, loaded and saved as one tensor per set.
 
     Args:
-        names: for each parameter the reference's name of set k, with ``{k}``, and that tensor's shape, C written -1.
-        init: first value of each parameter.
-        groups: K.
-        channels: C.
+        names: for each parameter the reference's name for set k, with ``{k}``, and that tensor's shape, -1 for C.
+        init: initial value of each parameter.
+        groups: number K of sets.
+        channels: number C of channels.
     """
 
     def __init__(
@@ -44,9 +45,12 @@ class TimestepBank(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.full((groups, channels), value)))
 
     def pick(self, name: str, group: Tensor | None) -> Tensor:
-        """Parameter `name` of each sample's group, (B, C, 1, 1); (1, C, 1, 1) where there is one set for all
-        timesteps."""
-        bank = getattr(self, name)
+        """Parameter `name` for each sample's group, (B, C, 1, 1); (1, C, 1, 1) if one set serves all timesteps.
+
+        Raises:
+            ValueError: `group` is None and there are several sets.
+        """
+        bank: Tensor = getattr(self, name)
         if self.groups > 1:
             if group is None:
                 raise ValueError(
@@ -56,6 +60,7 @@ class TimestepBank(nn.Module):
         return bank[:, :, None, None]
 
     def extra_repr(self) -> str:
+        """Arguments for `print(network)`."""
         return f"groups={self.groups}, channels={self.channels}"
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
@@ -65,7 +70,14 @@ class TimestepBank(nn.Module):
                 destination[prefix + template.format(k=k)] = bank[k].view(shape)
 
     def _load_from_state_dict(
-        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        self,
+        state_dict: Mapping[str, Tensor],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
     ) -> None:
         used = set()
         for name, (template, shape) in self._names.items():
@@ -94,7 +106,7 @@ class TimestepBias(TimestepBank):
         super().__init__({"bias": ("dynamic_move_{k}.bias", (1, -1, 1, 1))}, {"bias": 0.0}, groups, channels)
 
     def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
-        """x: (B, C, H, W); group: (B,) int64, or None where K = 1."""
+        """Add each sample's bias to x, (B, C, H, W); `group` is int64 (B,), or None if K = 1."""
         return x + self.pick("bias", group)
 
 
@@ -109,6 +121,10 @@ class TimestepRPReLU(TimestepBank):
         }
         super().__init__(names, {"bias0": 0.0, "slope": 0.25, "bias1": 0.0}, groups, channels)
 
-    def forward(self, z: Tensor, group: Tensor | None = None, again: Again | None = None) -> Tensor:
-        """z: (B, C, H, W); group: (B,) int64, or None where K = 1; again: see `rprelu`."""
-        return rprelu(z, *(self.pick(name, group) for name in ("bias0", "slope", "bias1")), again)
+    def forward(self, z: Tensor, group: Tensor | None = None, recompute: Recompute | None = None) -> Tensor:
+        """Apply each sample's RPReLU to z, (B, C, H, W); `group` is int64 (B,), or None if K = 1.
+
+        `recompute` is described in `rprelu`.
+        """
+        bias0, slope, bias1 = (self.pick(name, group) for name in ("bias0", "slope", "bias1"))
+        return rprelu(z, bias0, slope, bias1, recompute)

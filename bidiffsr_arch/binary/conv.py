@@ -1,4 +1,4 @@
-"""A convolution of 1-bit activations with 1-bit weights, and what each binarizer puts around it."""
+"""A convolution of 1-bit activations with 1-bit weights, and the layers that each binarizer adds around it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,23 +9,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
-from bidiffsr_arch.binary.convolve import Again, Counter, convolve, working_dtype
+from bidiffsr_arch.binary.convolve import BinaryConvBackend, Recompute, convolve, working_dtype
 from bidiffsr_arch.binary.methods import Binarizer
 from bidiffsr_arch.binary.sign import signs
 from bidiffsr_arch.binary.weight import WEIGHTS
 
-# Small first weights let signs settle within the first hundreds of steps of Adam at 1e-4; sign and scale are all that
-# training sees.
+# Only sign and scale of a weight matter. Small initial weights let Adam at 1e-4 flip signs within the first hundreds of
+# steps.
 INITIAL_WEIGHT = 1e-3
 
 
-class Binarized(NamedTuple):
-    """A weight's signs, bool (C_out, C_in, k, k) for conv2d or as a `Counter` packs them or both, and its scale,
-    (C_out, 1, 1) or (1, 1, 1); without gradients."""
+class BinarizedWeight(NamedTuple):
+    """A weight as ``scale * ±1``, without gradients.
+
+    scale: (C_out, 1, 1) or (1, 1, 1).
+    signs: for conv2d, one tensor, bool (C_out, C_in, k, k), true for +1; empty where it is not needed.
+    packed: the same signs as a `BinaryConvBackend` packs them; empty where there is no backend or it is not used.
+    """
 
     scale: Tensor
-    bits: Tensor | None = None
-    packed: tuple[Tensor, ...] | None = None
+    signs: tuple[Tensor, ...] = ()
+    packed: tuple[Tensor, ...] = ()
 
 
 class BinaryWeightConv2d(nn.Module):
@@ -43,47 +47,55 @@ class BinaryWeightConv2d(nn.Module):
         self.activation, self.binarize = activation, weight
         self.rule = WEIGHTS[weight]
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.progress: Tensor
         self.register_buffer("progress", torch.zeros(()), persistent=False)
-        self.held: Binarized | None = None
-        self.counter: Counter | None = None
+        self.cached: BinarizedWeight | None = None
+        self.backend: BinaryConvBackend | None = None
         nn.init.uniform_(self.weight, -INITIAL_WEIGHT, INITIAL_WEIGHT)
 
     @torch.no_grad()
-    def binarized(self, v: Tensor, *, bits: bool = True, packed: bool = True) -> Binarized:
-        """The weight binarized, for conv2d, for the counter if there is one that takes it, or for both.
+    def binarized(self, v: Tensor, *, for_conv2d: bool = True, for_backend: bool = True) -> BinarizedWeight:
+        """The binarized weight, for conv2d, for the backend where there is one that supports it, or for both.
 
         Args:
             v: ``rule.prepare(weight)``.
         """
-        counter = self.counter if packed and self.counter is not None and self.counter.takes_weight(v) else None
-        return Binarized(
-            self.rule.scale(v), v >= 0 if bits else None, None if counter is None else counter.pack_weight(v)
+        backend = self.backend if for_backend and self.backend and self.backend.supports_weight(v) else None
+        return BinarizedWeight(
+            self.rule.scale(v), (v >= 0,) if for_conv2d else (), backend.pack_weight(v) if backend else ()
         )
 
     def binary_weight(self) -> Tensor:
         """``scale * ±1``, shape (C_out, C_in, k, k), without a gradient."""
-        scale, bits, _ = self.binarized(self.rule.prepare(self.weight.detach()), packed=False)
-        return signs(bits, scale.dtype) * scale[..., None]
+        scale, (positive,), _ = self.binarized(self.rule.prepare(self.weight.detach()), for_backend=False)
+        return signs(positive, scale.dtype) * scale[..., None]
 
-    def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Again]:
-        """x: (B, C_in, H, W), of which ``sign(x + shift)`` is convolved -> the result (B, C_out, H, W), and how to
-        have it again."""
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Recompute]:
+        """Convolve ``sign(x + shift)`` with the binary weight.
+
+        Args:
+            x: (B, C_in, H, W).
+            shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
+        Returns:
+            The result, (B, C_out, H, W), and how to recompute it.
+        """
         v = self.rule.prepare(self.weight)
-        counter = self.counter if self.counter is not None and self.counter.takes(x, shift, v) else None
-        held = self.held or self.binarized(v, bits=counter is None, packed=counter is not None)
+        backend = self.backend if self.backend and self.backend.supports(x, shift, v) else None
+        weight = self.cached or self.binarized(v, for_conv2d=backend is None, for_backend=backend is not None)
         return convolve(
             x,
             shift,
             v,
-            (held.bits,) if counter is None else held.packed,
-            held.scale,
+            weight.signs if backend is None else weight.packed,
+            weight.scale,
             activation=self.activation,
             weight=self.rule.surrogate,
             progress=self.progress,
-            counter=counter,
+            backend=backend,
         )
 
     def extra_repr(self) -> str:
+        """Arguments for `print(network)`."""
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, weight={self.binarize}"
 
 
@@ -93,7 +105,7 @@ class BinaryConv2d(nn.Module):
     With the row ``bidiffsr`` this is the paper's BI-Conv (Chen et al. 2024, eq. 4 to 7).
 
     Args:
-        kernel_size: odd; the picture keeps its size.
+        kernel_size: odd; the feature map keeps its size.
         method: a row of `BINARIZERS`.
         shift_groups: number K of biases before the sign (TaR); 1 is one bias for all timesteps.
         rprelu_groups: number K of RPReLUs after the convolution (TaA).
@@ -120,44 +132,43 @@ class BinaryConv2d(nn.Module):
         self.TaA = TimestepRPReLU(rprelu_groups, out_channels) if method.rprelu else None
 
     def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
-        """x: (B, C_in, H, W); group: (B,) timestep group of each sample -> (B, C_out, H, W)."""
+        """Map (B, C_in, H, W) to (B, C_out, H, W); `group`, (B,), is the timestep group of each sample."""
         shift = None if self.TaR is None else self.TaR.pick("bias", group)
-        z, again = self.binary_conv(x, shift)
+        z, recompute = self.binary_conv(x, shift)
         if self.method.spatial_scale:
             z = z * self.spatial_scale(x)
         if self.norm is not None:
             z = self.norm(z)
         if self.TaA is not None:
-            z = self.TaA(z, group) if self.norm is not None else self.TaA(z, group, again)
+            z = self.TaA(z, group) if self.norm is not None else self.TaA(z, group, recompute)
         if self.shortcut:
             z += x
         return z.to(working_dtype(x))
 
     @torch.no_grad()
     def spatial_scale(self, x: Tensor) -> Tensor:
-        """XNOR-Net's K: k x k box average (zero padding, divided by k²) of the channel mean of ``|x|``, (B, 1, H, W),
-        without gradient."""
+        """XNOR-Net's K, (B, 1, H, W), without gradient: the k x k box average (zero padding, divided by k²) of the
+        channel mean of ``|x|``."""
         k = self.binary_conv.kernel_size
         return F.avg_pool2d(x.abs().mean(1, keepdim=True), k, stride=1, padding=k // 2, count_include_pad=True)
 
 
 def set_progress(network: nn.Module, progress: float) -> None:
-    """Tell the layers whose gradients sharpen during training (IR-Net) that the fraction `progress` in [0, 1] of it is
-    done."""
+    """Set the fraction of training that is done, in [0, 1]: IR-Net's surrogate gradients sharpen with it."""
     for module in network.modules():
         if isinstance(module, BinaryWeightConv2d):
             module.progress.fill_(progress)
 
 
 @contextmanager
-def held_weights(network: nn.Module) -> Iterator[None]:
-    """Binarize every weight once, for all calls of the network meanwhile; the weights must not change in that time."""
+def cached_weights(network: nn.Module) -> Iterator[None]:
+    """Binarize every weight once for all calls of the network inside the context, in which weights must not change."""
     layers = [module for module in network.modules() if isinstance(module, BinaryWeightConv2d)]
     try:
         for layer in layers:
             with torch.no_grad():
-                layer.held = layer.binarized(layer.rule.prepare(layer.weight))
+                layer.cached = layer.binarized(layer.rule.prepare(layer.weight))
         yield
     finally:
         for layer in layers:
-            layer.held = None
+            layer.cached = None

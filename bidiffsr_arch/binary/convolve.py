@@ -1,61 +1,62 @@
-"""The 1-bit convolution as one autograd function, which keeps for the backward pass only what cannot be had again.
+"""The 1-bit convolution as one autograd function that recomputes in the backward pass what it need not store.
 
-Composed of separate operations, a layer keeps its shifted input, masks of the surrogate gradient, activations and
-weights of ±1 in float32, and the convolution's result. Here it keeps its input and weight, which are there anyway.
-Signs are taken again. Its result, which an RPReLU behind it needs for its own backward pass, is had again from whole
-numbers, which fit two bytes, or by counting once more from signs that are packed into bits.
+Composed of separate operations, a layer stores its shifted input, the masks of the surrogate gradients, float32
+activations and weights of ±1, and the convolution's result. Here it stores only its input and its weight, which are in
+memory anyway, and recomputes the signs from them. An RPReLU after the convolution needs the result for its own backward
+pass: it recomputes it from the integer sums (int16), or by running the backend again on the packed signs.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from bidiffsr_arch.binary.sign import SURROGATES, signs
 
-LARGEST_COUNT = torch.iinfo(torch.int16).max
+INT16_MAX = torch.iinfo(torch.int16).max
 
 
-class Counter(NamedTuple):
-    """What takes `torch.nn.functional.conv2d`'s place in the forward pass on a CPU, to the same bit.
+class BinaryConvBackend(NamedTuple):
+    """Replaces `torch.nn.functional.conv2d` in the forward pass on a CPU, with bit-identical results.
 
-    pack: (x, shift, v) -> the signs of x + shift, in a form of its own.
-    pack_weight: v -> the signs of v, in forms of its own.
-    count: (packed, *packed weight, scale) -> z, as `convolve` has it.
-    least: multiplications of a layer from which on it is called.
+    pack_input: (x, shift, v) -> the signs of x + shift, in the backend's own layout.
+    pack_weight: v -> the signs of v, in the backend's own layout.
+    convolve: (packed input, *packed weight, scale) -> z, as defined by `convolve`.
+    min_macs: multiply-accumulates of a call from which on the backend is used.
     """
 
-    pack: Callable[[Tensor, Tensor | None, Tensor], Tensor]
+    pack_input: Callable[[Tensor, Tensor | None, Tensor], Tensor]
     pack_weight: Callable[[Tensor], tuple[Tensor, ...]]
-    count: Callable[..., Tensor]
-    least: int = 0
+    convolve: Callable[..., Tensor]
+    min_macs: int = 0
 
-    def takes_weight(self, v: Tensor) -> bool:
-        """Whether it can count with these weights: on a CPU, float32, at most 32767 taps a filter."""
-        return v.device.type == "cpu" and v.dtype is torch.float32 and v.shape[1:].numel() <= LARGEST_COUNT
+    def supports_weight(self, v: Tensor) -> bool:
+        """Whether the weight can be packed: on a CPU, float32, at most 32767 taps per filter."""
+        return v.device.type == "cpu" and v.dtype is torch.float32 and v.shape[1:].numel() <= INT16_MAX
 
-    def takes(self, x: Tensor, shift: Tensor | None, v: Tensor) -> bool:
-        """Whether it can take conv2d's place, as these weights allow it and nothing is in 64 bits, and gains by it."""
-        wide = torch.float64 in (x.dtype, None if shift is None else shift.dtype)
-        enough = x.shape[0] * x.shape[2:].numel() * v.numel() >= self.least
-        return self.takes_weight(v) and x.device.type == "cpu" and enough and not wide
+    def supports(self, x: Tensor, shift: Tensor | None, v: Tensor) -> bool:
+        """Whether to use the backend for a call: it supports weight and input (no float64), and the call is large
+        enough."""
+        has_float64 = torch.float64 in (x.dtype, None if shift is None else shift.dtype)
+        macs = x.shape[0] * x.shape[2:].numel() * v.numel()
+        return self.supports_weight(v) and x.device.type == "cpu" and macs >= self.min_macs and not has_float64
 
 
-class Again(NamedTuple):
-    """How a result is had a second time, to the same bit: ``function(*arguments)``; none of it has gradients."""
+class Recompute(NamedTuple):
+    """A result as a call that computes it again, bit-identically: ``function(*arguments)``, without gradients."""
 
     function: Callable[..., Tensor]
     arguments: tuple[Tensor, ...]
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
-    """What convolutions compute in: autocast's type where it is on, else x's own."""
+    """The type that convolutions compute in: autocast's where it is enabled, else x's own."""
     kind = x.device.type
-    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta", for one, has none
-    return torch.get_autocast_dtype(kind) if on else x.dtype
+    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # not available on "meta"
+    return torch.get_autocast_dtype(kind) if enabled else x.dtype
 
 
 class _Convolve(torch.autograd.Function):
@@ -63,7 +64,7 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         x: Tensor,
         shift: Tensor | None,
         v: Tensor,
@@ -71,27 +72,27 @@ class _Convolve(torch.autograd.Function):
         progress: Tensor,
         surrogates: tuple[str, str],
         dtype: torch.dtype,
-        counter: Counter | None,
-        *bits: Tensor,
+        backend: BinaryConvBackend | None,
+        *weight_signs: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.surrogates, ctx.dtype = surrogates, dtype
         ctx.save_for_backward(x, shift, v, scale, progress)
-        if counter is None:
+        if backend is None:
             positive = (x if shift is None else x + shift) >= 0
-            counts = F.conv2d(signs(positive, dtype), signs(bits[0], dtype), padding=v.shape[-1] // 2)
-            kept = counts.to(torch.int16 if v.shape[1:].numel() <= LARGEST_COUNT else torch.int32)
-            z = counts.to(scale.dtype).mul_(scale)
+            sums = F.conv2d(signs(positive, dtype), signs(weight_signs[0], dtype), padding=v.shape[-1] // 2)
+            stored = sums.to(torch.int16 if v.shape[1:].numel() <= INT16_MAX else torch.int32)
+            z = sums.to(scale.dtype).mul_(scale)
         else:
-            kept = counter.pack(x, shift, v)
-            z = counter.count(kept, *bits, scale)
-        ctx.mark_non_differentiable(kept)
-        return z, kept
+            stored = backend.pack_input(x, shift, v)
+            z = backend.convolve(stored, *weight_signs, scale)
+        ctx.mark_non_differentiable(stored)
+        return z, stored
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, shift, v, scale, progress = ctx.saved_tensors
-        of_activation, of_weight = (SURROGATES[name] for name in ctx.surrogates)
+        activation_surrogate, weight_surrogate = (SURROGATES[name] for name in ctx.surrogates)
         r = x if shift is None else x + shift
         padding = v.shape[-1] // 2
         grad_r, grad_v, _ = torch.ops.aten.convolution_backward(
@@ -109,11 +110,11 @@ class _Convolve(torch.autograd.Function):
         )
         grad_x = grad_shift = None
         if grad_r is not None:
-            grad_r = of_activation(grad_r.to(r.dtype), r, progress)
+            grad_r = activation_surrogate(grad_r.to(r.dtype), r, progress)
             grad_x = grad_r.to(x.dtype)
             grad_shift = None if shift is None else grad_r.sum_to_size(shift.shape)
         if grad_v is not None:
-            grad_v = of_weight(grad_v.to(v.dtype), v, progress)
+            grad_v = weight_surrogate(grad_v.to(v.dtype), v, progress)
         return grad_x, grad_shift, grad_v, *[None] * (len(ctx.needs_input_grad) - 3)
 
 
@@ -121,33 +122,34 @@ def convolve(
     x: Tensor,
     shift: Tensor | None,
     v: Tensor,
-    bits: tuple[Tensor, ...],
+    weight_signs: tuple[Tensor, ...],
     scale: Tensor,
     *,
     activation: str,
     weight: str,
     progress: Tensor,
-    counter: Counter | None = None,
-) -> tuple[Tensor, Again]:
+    backend: BinaryConvBackend | None = None,
+) -> tuple[Tensor, Recompute]:
     """``z = scale * n`` with ``n = conv(sign(x + shift), sign(v))``; zero padding (a padded tap adds 0), stride 1.
 
-    Sign and scale are computed in float32 under autocast, too; the ±1 that are convolved are exact in any type.
+    Signs and scale are computed in float32 under autocast, too; ±1 is exact in every type that is convolved.
 
     Args:
         x: (B, C_in, H, W).
         shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
-        v: (C_out, C_in, k, k), k odd, what the signs of the weight are taken from.
-        bits: ``v >= 0`` alone, or the counter's ``pack_weight(v)``.
-        scale: (C_out, 1, 1) or (1, 1, 1). The gradient with respect to v is that of the sign alone, never multiplied
-            by the scale, and none flows into the scale (as in the code of ReActNet and of BI-DiffSR).
+        v: (C_out, C_in, k, k), k odd; the weight is its sign.
+        weight_signs: ``(v >= 0,)`` without a backend, else the backend's ``pack_weight(v)``.
+        scale: (C_out, 1, 1) or (1, 1, 1). The gradient with respect to v is that of the sign alone: it is not
+            multiplied by the scale, and the scale receives none (as in the code of ReActNet and of BI-DiffSR).
         activation, weight: surrogate gradients of the two signs, keys of `SURROGATES`.
-        progress: training progress in [0, 1], without dimensions.
-        counter: takes conv2d's place; its ``takes(x, shift, v)`` must be true.
+        progress: training progress in [0, 1], a tensor without dimensions.
+        backend: replaces conv2d; its ``supports(x, shift, v)`` must be true.
     Returns:
-        z, (B, C_out, H, W), and how to have it again.
+        z, (B, C_out, H, W), and how to recompute it.
     Raises:
-        ValueError: by a counter, where the channels of x, shift and v do not match.
+        ValueError: raised by a backend, where the channels of x, shift and v do not match.
     """
-    function, packed = (torch.mul, ()) if counter is None else (counter.count, bits)
-    z, kept = _Convolve.apply(x, shift, v, scale, progress, (activation, weight), working_dtype(x), counter, *bits)
-    return z, Again(function, (kept, *packed, scale))
+    function, packed = (torch.mul, ()) if backend is None else (backend.convolve, weight_signs)
+    surrogates, dtype = (activation, weight), working_dtype(x)
+    z, stored = _Convolve.apply(x, shift, v, scale, progress, surrogates, dtype, backend, *weight_signs)
+    return z, Recompute(function, (stored, *packed, scale))

@@ -1,4 +1,4 @@
-"""The table of binarizers: each is one row of parts that `BinaryConv2d` puts together. A new method is a new row."""
+"""The table of binarizers: each row names the parts that `BinaryConv2d` is built from. A new method is a new row."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,18 @@ from bidiffsr_arch.binary.weight import WEIGHTS
 
 @dataclass(frozen=True)
 class Binarizer:
-    """What happens around a 1-bit convolution, in this order.
+    """The steps of a 1-bit convolution layer, in this order.
 
     Attributes:
-        shift: a learnable bias per channel is added before the sign (ReActNet's RSign; BI-DiffSR's TaR where it
-            depends on time).
+        shift: a learnable bias per channel is added before the sign (ReActNet's RSign; with one bias per timestep
+            group, BI-DiffSR's TaR).
         activation: surrogate gradient of the activation's sign, a key of `SURROGATES`.
         weight: how weights become ``scale * ±1``, a key of `WEIGHTS`.
         spatial_scale: the result is multiplied by XNOR-Net's map K.
         norm: BatchNorm follows.
-        rprelu: RPReLU follows (BI-DiffSR's TaA where it depends on time).
-        shortcut: the input is added to the output where the widths match.
-        source: who proposed it.
+        rprelu: RPReLU follows (with one per timestep group, BI-DiffSR's TaA).
+        shortcut: the input is added to the output if their widths match.
+        source: the paper.
     """
 
     shift: bool

@@ -1,7 +1,7 @@
-"""The sign function and what stands in for its derivative.
+"""The sign function and its surrogate gradients.
 
-``sign(v) = +1 where v >= 0, else -1``: one bit has no zero. Its derivative is zero almost everywhere, so training
-replaces it by a straight-through estimator (STE), one row of `SURROGATES` each.
+``sign(v) = +1 where v >= 0, else -1``: one bit has no zero. Its derivative is zero almost everywhere, so training uses
+a straight-through estimator (STE) in its place: one row of `SURROGATES` for each estimator in use.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def signs(bits: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def clip(grad: Tensor, v: Tensor, progress: Tensor | None = None) -> Tensor:
     """``1 where |v| <= 1, else 0``: the clipped straight-through estimator (Hubara et al. 2016, eq. 4)."""
-    # The gradient of a clamp is one pass; it leaves out the ends, hence those of the next larger clamp.
+    # hardtanh's gradient takes one pass over memory but excludes both limits, so take the next larger ones.
     above = 1 + torch.finfo(v.dtype).eps
     return torch.ops.aten.hardtanh_backward(grad, v, -above, above)
 
@@ -39,7 +39,9 @@ def ede(grad: Tensor, v: Tensor, progress: Tensor | None = None) -> Tensor:
     2020, eq. 13).
 
     Args:
-        progress: p in [0, 1], a tensor without dimensions: how much of the training is done.
+        progress: p in [0, 1], a tensor without dimensions: the fraction of training that is done.
+    Raises:
+        ValueError: `progress` is None.
     """
     if progress is None:
         raise ValueError("expected the training progress for the error decay estimator, got None")
@@ -48,9 +50,9 @@ def ede(grad: Tensor, v: Tensor, progress: Tensor | None = None) -> Tensor:
 
 
 def straight(grad: Tensor, v: Tensor, progress: Tensor | None = None) -> Tensor:
-    """``1 everywhere``: the gradient passes as it is (DoReFa-Net's weights, Zhou et al. 2016)."""
+    """``1 everywhere``: the gradient passes unchanged (DoReFa-Net's weights, Zhou et al. 2016)."""
     return grad
 
 
-# Each multiplies a gradient by the factor that its docstring gives, and leaves its arguments as they are.
+# Each returns the gradient times the factor in its docstring, and changes none of its arguments.
 SURROGATES: dict[str, Surrogate] = {"clip": clip, "poly": poly, "ede": ede, "straight": straight}

@@ -1,7 +1,7 @@
-"""How a real-valued convolution weight becomes ``scale * ±1``: one row a method.
+"""How a real-valued convolution weight becomes ``scale * ±1``: one row per method.
 
-The gradient with respect to the weight is that of the sign alone: it is not multiplied by the scale, and none flows
-through the scale.
+The gradient with respect to the weight is that of the sign alone: it is not multiplied by the scale, and the scale
+receives none.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bidiffsr_arch.binary.sign import SURROGATES
 
-EACH_FILTER = (1, 2, 3)
+FILTER_DIMS = (1, 2, 3)
 
 
 def one(v: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def layer_mean(v: Tensor) -> Tensor:
 
 def filter_mean(v: Tensor) -> Tensor:
     """``mean|v|`` over each filter."""
-    return torch.linalg.vector_norm(v, 1, EACH_FILTER).div(v[0].numel()).reshape(-1, 1, 1)
+    return torch.linalg.vector_norm(v, 1, FILTER_DIMS).div(v[0].numel()).reshape(-1, 1, 1)
 
 
 def filter_power(v: Tensor) -> Tensor:
@@ -35,15 +35,15 @@ def filter_power(v: Tensor) -> Tensor:
     return torch.exp2(torch.round(torch.log2(filter_mean(v))))
 
 
-def as_it_is(weight: Tensor) -> Tensor:
+def unchanged(weight: Tensor) -> Tensor:
     """``w``."""
     return weight
 
 
 def standardise(weight: Tensor) -> Tensor:
-    """``(w - mean) / std`` of each filter, the unbiased deviation; gradients flow through mean and deviation."""
-    v = weight - weight.mean(EACH_FILTER, keepdim=True)
-    return v / v.std(EACH_FILTER, keepdim=True)
+    """``(w - mean) / std`` of each filter, with the unbiased deviation; gradients flow through both."""
+    v = weight - weight.mean(FILTER_DIMS, keepdim=True)
+    return v / v.std(FILTER_DIMS, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class WeightRule:
     """``scale(v) * sign(v)`` with ``v = prepare(w)``.
 
     Attributes:
-        prepare: from the weight (C_out, C_in, k, k) to what is signed, the same shape, with gradients.
-        scale: from v to positive numbers that multiply what the filters yield, (C_out, 1, 1) or (1, 1, 1).
+        prepare: maps the weight (C_out, C_in, k, k) to v, the same shape, with gradients.
+        scale: maps v to positive factors of the filters' outputs, (C_out, 1, 1) or (1, 1, 1).
         surrogate: gradient of the sign with respect to v, a key of `SURROGATES`.
     """
 
@@ -66,8 +66,8 @@ class WeightRule:
 
 
 WEIGHTS: dict[str, WeightRule] = {
-    "sign": WeightRule(as_it_is, one, "clip"),  # Hubara et al. 2016
-    "layer_mean": WeightRule(as_it_is, layer_mean, "straight"),  # Zhou et al. 2016, eq. 8
-    "channel_mean": WeightRule(as_it_is, filter_mean, "clip"),  # Rastegari et al. 2016, eq. 6
+    "sign": WeightRule(unchanged, one, "clip"),  # Hubara et al. 2016
+    "layer_mean": WeightRule(unchanged, layer_mean, "straight"),  # Zhou et al. 2016, eq. 8
+    "channel_mean": WeightRule(unchanged, filter_mean, "clip"),  # Rastegari et al. 2016, eq. 6
     "standardised": WeightRule(standardise, filter_power, "ede"),  # Qin et al. 2020, eq. 7 and 9
 }

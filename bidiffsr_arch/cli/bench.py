@@ -1,18 +1,22 @@
-"""Time one sampling step on this machine: SR3 and BI-DiffSR as torch runs them, BI-DiffSR packed, SR3 with our kernels.
+"""Time one step on this machine: SR3 and BI-DiffSR as torch runs them, BI-DiffSR packed, SR3 with our kernels; or, with
+-opt, the network of an option file in float32 and packed.
 
 All networks are full size, with weights as they are before training; times do not depend on them. They take turns
-within one run, and medians are reported. Peak memory is measured in a process of its own for each network: the most
-that was resident while it was loaded and ran one step, less what Python and its libraries took before.
+within one run, and medians are reported; float networks are timed in both of torch's layouts, the faster of which
+counts. Peak memory is measured in a process of its own for each network: the most that was resident while it was loaded
+and ran one step, less what Python and its libraries took before.
+
+The backend numba-avx2 is measured without AVX-512 instructions, by torch as well, so that a CPU with AVX-512 shows what
+one without it does; numba-portable uses all that the CPU has.
 """
 
 import argparse
 import json
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
-
-import torch
 
 from bidiffsr_arch.errors import InputError
 
@@ -20,21 +24,28 @@ EXAMPLE = "basicsr bench --size 256"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
     parser.add_argument(
         "--size", nargs="+", type=int, default=[256], metavar="N", help="height and width in pixels, or one for both"
     )
+    parser.add_argument("-opt", metavar="FILE", help="option file (YAML) of a network that can be packed")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="steps of each network (default: 7)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: torch's own choice)")
-    parser.add_argument("--backend", metavar="NAME", help="numba-avx2, numba-portable or torch (default: the fastest)")
+    parser.add_argument(
+        "--backend",
+        nargs="+",
+        metavar="NAME",
+        help="numba-avx2, numba-portable or torch, one or several (default: the fastest)",
+    )
     parser.add_argument(
         "--clock",
         choices=["wall", "cpu"],
         default="wall",
-        help="cpu: processor time of one thread, for a machine on which others work too (default: wall)",
+        help="cpu: processor time of one thread, for a machine that others use, too (default: wall)",
     )
     parser.add_argument("--by-layer", action="store_true", help="also the rate of each kind of layer, against torch's")
-    parser.add_argument("--no-memory", action="store_true", help="leave the measuring of memory out")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     parser.add_argument("--markdown", action="store_true", help="print a page of Markdown")
 
 
@@ -42,40 +53,70 @@ def run(args: argparse.Namespace) -> None:
     """Measure and print.
 
     Raises:
-        InputError: a size that the networks do not take, or an unknown backend.
+        InputError: a size that the networks do not take, an option file without a network that can be packed, or an
+            unknown backend.
     """
-    if len(args.size) > 2 or any(n < 8 or n % 8 for n in args.size):
-        raise InputError(f"expected --size to be one or two multiples of 8, got {' '.join(map(str, args.size))}")
+    if len(args.size) > 2 or min(args.size) < 1:
+        raise InputError(f"expected --size to be one or two numbers of pixels, got {' '.join(map(str, args.size))}")
     if args.rounds < 1 or (args.threads is not None and args.threads < 1):
         raise InputError("expected --rounds and --threads of 1 or more")
-    height, width = args.size[0], args.size[-1]
     if args.clock == "cpu" and args.threads not in (None, 1):
         raise InputError(f"expected --threads 1 with --clock cpu, got {args.threads}; waiting threads take time, too")
+
+    import torch
+
     if args.threads or args.clock == "cpu":
         torch.set_num_threads(args.threads or 1)
+    reports = [measured(args, backend) for backend in args.backend or [None]]
+    if args.json:
+        json.dump(reports if len(reports) > 1 else reports[0], sys.stdout, indent=2)
+        print()
+    else:
+        show = page if args.markdown else lambda report: "\n".join(tables(report))
+        print("\n\n".join(map(show, reports)))
 
-    from bidiffsr_arch.packed import benchmark
 
-    clock = benchmark.CLOCKS[args.clock]
-    result = benchmark.measure(height, width, args.rounds, args.backend, clock, memory=not args.no_memory)
+def measured(args: argparse.Namespace, backend: str | None) -> dict[str, Any]:
+    """The report of one backend."""
+    from bidiffsr_arch.bench import timing
+    from bidiffsr_arch.packed.backends import choose_backend
+
+    choose_backend(backend)  # an unknown name, before anything is timed
+    subjects: Sequence[timing.Subject] = timing.DIFFUSION
+    if args.opt is not None:
+        subjects = timing.subjects_of(network_of(args.opt))
+    size = (args.size[0], args.size[-1])
+    result = timing.measure(
+        timing.Settings(subjects, size, args.rounds, backend, args.clock, not args.no_memory, args.by_layer)
+    )
     report: dict[str, Any] = {
-        "size": [height, width],
+        "size": list(size),
         "rounds": args.rounds,
         "clock": args.clock,
         "date": date.today().isoformat(),
-        "machine": benchmark.machine(result.backend),
+        "machine": result.machine,
         "rows": [row._asdict() for row in result.rows],
         "ratios": result.ratios(),
     }
     if args.by_layer:
-        report["layers"] = [
-            layer._asdict() for layer in benchmark.by_layer(height, width, args.rounds, args.backend, clock)
-        ]
-    if args.json:
-        json.dump(report, sys.stdout, indent=2)
-        print()
-    else:
-        print(page(report) if args.markdown else "\n".join(tables(report)))
+        report["layers"] = [layer._asdict() for layer in result.layers]
+    return report
+
+
+def network_of(option_file: str) -> Mapping[str, Any]:
+    """The network of an option file.
+
+    Raises:
+        InputError: there is none, or it cannot be packed.
+    """
+    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.packed.registry import architecture_named
+
+    network_g = load_options(option_file).get("network_g")
+    if not network_g:
+        raise InputError(f"{option_file}: expected a `network_g:` block, found none")
+    architecture_named(network_g["type"])
+    return network_g
 
 
 def tables(report: dict[str, Any]) -> list[str]:
@@ -106,8 +147,8 @@ def page(report: dict[str, Any]) -> str:
     head = f"## {report['size'][0]}x{report['size'][1]}"
     clock = {"wall": "time passed", "cpu": "processor time"}[report["clock"]]
     where = (
-        f"{report['date']}, {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, "
-        f"Numba {machine['numba']}, Python {platform.python_version()}, {machine['backend']}; "
-        f"{clock}, medians of {report['rounds']} interleaved steps"
+        f"{report['date']}, {machine['cpu']}, {machine['instructions']}, {machine['threads']} threads, "
+        f"torch {machine['torch']}, Numba {machine['numba']}, Python {platform.python_version()}, "
+        f"{machine['backend']}; {clock}, medians of {report['rounds']} interleaved steps"
     )
     return "\n".join([head, "", where, "", *tables(report), ""])

@@ -1,14 +1,18 @@
-"""Pictures and weights that cannot lie in the repository.
+"""Prepare training images, and download weights for LPIPS.
 
-demo           write photographs (HR, LR at x2 and x4) to train and validate the demo on; no download
-lpips-weights  fetch AlexNet's weights, so that the LPIPS metric works
-pairs          make HR and LR pictures to train on from photographs of your own; goes on where it was stopped
-subimages      cut pairs of large pictures, such as DF2K's, into squares that load fast; goes on where it was stopped
-lmdb           pack a folder of pictures into one file for io_backend: lmdb; goes on where it was stopped
+demo           write the demo's photographs (HR, and LR at x2 and x4) without a download
+lpips-weights  download AlexNet's weights for the LPIPS metric
+pairs          make HR and LR training images from your own photographs
+subimages      cut pairs of large images, such as DF2K's, into subimages that load faster
+lmdb           pack a folder of images into one database for io_backend: lmdb
+
+pairs, subimages and lmdb continue where they were stopped.
 """
 
 import argparse
 import os
+import sys
+import warnings
 from pathlib import Path
 
 from bidiffsr_arch.errors import InputError
@@ -17,49 +21,52 @@ EXAMPLE = "basicsr data demo -o datasets/demo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One subparser per action."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     demo = actions.add_parser("demo", help="the demo's photographs", epilog=f"example: {EXAMPLE}")
     demo.add_argument("-o", "--output", metavar="FOLDER", default="datasets/demo", help="default: %(default)s")
-    demo.add_argument("--overwrite", action="store_true", help="pictures that exist are replaced")
+    demo.add_argument("--overwrite", action="store_true", help="replace existing images")
     demo.set_defaults(action=write_demo)
     weights = actions.add_parser(
         "lpips-weights", help="AlexNet's weights for LPIPS", epilog="example: basicsr data lpips-weights"
     )
-    weights.add_argument("-o", "--output", metavar="FILE", help="default: where the metric looks by itself")
+    weights.add_argument("-o", "--output", metavar="FILE", help="default: where the metric finds it")
     weights.set_defaults(action=fetch_lpips_weights)
     pairs = actions.add_parser(
         "pairs",
-        help="HR and LR pictures from photographs",
+        help="HR and LR images from photographs",
         epilog="example: basicsr data pairs photos/ holiday.jpg --scale 2 4 --reduce 2 -o datasets/photographs",
     )
-    pairs.add_argument("photographs", nargs="+", metavar="PICTURE|FOLDER", type=Path)
+    pairs.add_argument("photographs", nargs="+", metavar="IMAGE|FOLDER", type=Path)
     pairs.add_argument("--scale", nargs="+", type=int, default=[2, 4], help="HR's sides in units of LR's (%(default)s)")
     pairs.add_argument("--reduce", type=int, default=1, metavar="N",
-                       help="first make them N times smaller, which removes traces of JPEG (%(default)s)")  # fmt: skip
+                       help="first downsample them by N, which removes JPEG artefacts (%(default)s)")  # fmt: skip
+    pairs.add_argument("--jpeg", nargs=2, type=int, metavar=("LOW", "HIGH"),
+                       help="JPEG-compress LR with a quality per image between these; in LR_jpeg/")  # fmt: skip
     pairs.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     pairs.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True)
     pairs.set_defaults(action=write_pairs)
     squares = actions.add_parser(
         "subimages",
-        help="cut pairs of pictures into squares",
+        help="cut pairs of images into subimages",
         epilog="example: basicsr data subimages --hr datasets/DF2K/HR --lr datasets/DF2K/LR_bicubic/X4 --scale 4 "
         "-o datasets/DF2K_sub",
     )
-    squares.add_argument("--hr", metavar="FOLDER", type=Path, required=True, help="the pictures")
+    squares.add_argument("--hr", metavar="FOLDER", type=Path, required=True, help="the images")
     squares.add_argument("--lr", metavar="FOLDER", type=Path, required=True, help="the same, SCALE times smaller")
     squares.add_argument("--scale", type=int, required=True)
-    squares.add_argument("--size", type=int, default=480, help="side of a square in HR's pixels (%(default)s)")
-    squares.add_argument("--step", type=int, default=240, help="from one to the next (%(default)s)")
+    squares.add_argument("--size", type=int, default=480, help="side of a subimage in HR pixels (%(default)s)")
+    squares.add_argument("--step", type=int, default=240, help="distance of subimages in HR pixels (%(default)s)")
     squares.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (%(default)s)")
     squares.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True)
     squares.set_defaults(action=write_subimages)
     packed = actions.add_parser(
         "lmdb",
-        help="pack a folder of pictures into an LMDB",
+        help="pack a folder of images into an LMDB",
         epilog="example: basicsr data lmdb datasets/DF2K_sub/LR_bicubic/X4 --suffix x4 -o datasets/DF2K_sub_X4.lmdb",
     )
     packed.add_argument("folder", metavar="FOLDER", type=Path)
-    packed.add_argument("--suffix", default="", help="what LR's names have more than HR's, such as x4")
+    packed.add_argument("--suffix", default="", help="suffix that LR names have and HR names do not, such as x4")
     packed.add_argument("-o", "--output", metavar="NAME.lmdb", type=Path, required=True)
     packed.set_defaults(action=write_lmdb)
 
@@ -73,40 +80,49 @@ def write_demo(args: argparse.Namespace) -> None:
 
 
 def fetch_lpips_weights(args: argparse.Namespace) -> None:
-    """Fetch, check and convert AlexNet's weights."""
-    from bidiffsr_arch.data import lpips_weights
+    """Download, check and convert AlexNet's weights."""
+    from bidiffsr_arch.metrics import lpips_weights
 
     print(f"weights in {lpips_weights.fetch(args.output)}")
 
 
 def write_pairs(args: argparse.Namespace) -> None:
-    """Make HR and LR pictures of photographs."""
+    """Make HR and LR images from photographs."""
     from bidiffsr_arch.data import pairs
 
     if args.workers < 1:
         raise InputError(f"expected --workers of at least 1, got {args.workers}")
-    count = pairs.write_pairs(args.photographs, args.output, args.scale, args.reduce, args.workers)
-    print(f"{count} pairs of pictures in {args.output}")
+    making = pairs.Making(args.scale, args.reduce, None if args.jpeg is None else tuple(args.jpeg))
+    count = pairs.write_pairs(args.photographs, args.output, making, args.workers)
+    print(f"{count} pairs of images in {args.output}")
 
 
 def write_subimages(args: argparse.Namespace) -> None:
-    """Cut pairs of pictures into squares."""
+    """Cut pairs of images into subimages."""
     from bidiffsr_arch.data import subimages
 
     if args.workers < 1:
         raise InputError(f"expected --workers of at least 1, got {args.workers}")
     cut = subimages.Cut(args.scale, args.size, args.step)
     count = subimages.write_subimages(args.hr, args.lr, args.output, cut, args.workers)
-    print(f"{count} pairs of squares in {args.output}")
+    print(f"{count} pairs of subimages in {args.output}")
 
 
 def write_lmdb(args: argparse.Namespace) -> None:
-    """Pack a folder of pictures."""
+    """Pack a folder of images."""
     from bidiffsr_arch.data import lmdb
 
-    print(f"{lmdb.write_lmdb(args.folder, args.output, args.suffix)} pictures in {args.output}")
+    print(f"{lmdb.write_lmdb(args.folder, args.output, args.suffix)} images in {args.output}")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what ACTION says."""
-    args.action(args)
+    """Run ACTION, and report at the end which files of folders were left out."""
+    from bidiffsr_arch.data.folders import LeftOut
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LeftOut)
+        try:
+            args.action(args)
+        finally:
+            for warning in caught:
+                print(warning.message, file=sys.stderr)

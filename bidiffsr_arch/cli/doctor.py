@@ -1,10 +1,13 @@
-"""Print what a report of a problem should hold: versions, device, cures for BasicSR, and what is registered."""
+"""Print what a bug report needs: versions, device, thread settings, patches of BasicSR, registered classes."""
 
 import argparse
 import os
 import platform
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr doctor"
 PACKAGES = (
@@ -26,20 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the report; a plugin that cannot be imported is part of it."""
-    from bidiffsr_arch.cli.pipeline import load_plugins
+    """Print the report, which also names a BasicSR or plugin that cannot be imported."""
     from bidiffsr_arch.compat import applied
-    from bidiffsr_arch.errors import InputError
 
-    try:
-        load_plugins()
-        plugins = []
-    except InputError as error:
-        plugins = [("plugins", str(error))]
     section("versions", [("python", platform.python_version()), *((name, installed(name)) for name in PACKAGES)])
     section("device", devices())
-    section("cures applied to BasicSR and torchvision", applied())
-    section("registered", [*registered(), *plugins])
+    section("threads", threads())
+    entries = registered()
+    section("patches of BasicSR and torchvision", applied())
+    section("registered", entries)
     section("LPIPS", [("alex", lpips_weights())])
 
 
@@ -50,7 +48,7 @@ def section(title: str, rows: list[tuple[str, str]]) -> None:
 
 
 def installed(package: str) -> str:
-    """A package's version, or that it is missing."""
+    """A package's version, or "not installed"."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -58,7 +56,7 @@ def installed(package: str) -> str:
 
 
 def devices() -> list[tuple[str, str]]:
-    """What torch computes on."""
+    """The devices that torch can compute on."""
     import torch
 
     rows = [(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
@@ -66,11 +64,30 @@ def devices() -> list[tuple[str, str]]:
     return [*rows, ("cpu", cpu)]
 
 
+def threads() -> list[tuple[str, str]]:
+    """How the threads of torch, and of Numba where it is installed, wait for each other."""
+    from bidiffsr_arch.threads import policies
+
+    if find_spec("numba"):
+        import numba
+
+        numba.get_num_threads()  # loads Numba's threads
+    return policies()
+
+
 def registered() -> list[tuple[str, str]]:
-    """For each registry and package, the names that it holds; of BasicSR's own, the number."""
+    """For each registry and package the registered names; for BasicSR's own only their number."""
+    from bidiffsr_arch.compat import require_basicsr
+    from bidiffsr_arch.plugins import failed_plugins, load_plugins
+
+    try:
+        require_basicsr("training")
+    except InputError as error:
+        return [("nothing", str(error))]
     from basicsr.utils import registry
 
-    rows = []
+    load_plugins()
+    rows = [(f"plugin {name} cannot be imported", reason) for name, reason in failed_plugins().items()]
     for label in ("ARCH", "MODEL", "DATASET", "METRIC", "LOSS"):
         by_package = defaultdict(list)
         for name, entry in getattr(registry, f"{label}_REGISTRY"):
@@ -78,11 +95,21 @@ def registered() -> list[tuple[str, str]]:
         for package, names in sorted(by_package.items()):
             shown = f"{len(names)} of its own" if package == "basicsr" else ", ".join(sorted(names))
             rows.append((f"{label.lower()} ({package})", shown))
-    return rows
+    return [*rows, *not_resumed_exactly()]
+
+
+def not_resumed_exactly() -> list[tuple[str, str]]:
+    """Models with random state of their own, which no training state holds."""
+    from basicsr.utils.registry import MODEL_REGISTRY
+
+    from bidiffsr_arch.training.random_states import own_random_state
+
+    states = {name.removesuffix("_basicsr"): own_random_state(model) for name, model in MODEL_REGISTRY}
+    return [(name, f"not resumed exactly: has {state}, which is not saved") for name, state in states.items() if state]
 
 
 def lpips_weights() -> str:
-    """Where AlexNet's weights are, or what to do to have them."""
+    """Where AlexNet's weights are, or how to get them."""
     from bidiffsr_arch.metrics.lpips import WeightsMissing, find_weights
 
     try:

@@ -1,6 +1,6 @@
 """`basicsr train --dry-run`: everything that can be known before hours are spent, and nothing written.
 
-The option file was checked before. Here: every pair of pictures, the network and its cost, one real iteration with its
+The option file was checked before. Here: every pair of images, the network and its cost, one real iteration with its
 memory, and the disk that the checkpoints will take. Counts, names and sizes of the pairs are compared by reading them.
 """
 
@@ -16,8 +16,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from bidiffsr_arch.config.data import PAIRED_DATA_SETS
 from bidiffsr_arch.errors import CheckFailed, InputError
-from bidiffsr_arch.training.option_check import PAIRED_DATA_SETS
 
 GIBI = 2**30
 PROBLEMS_SHOWN = 5
@@ -65,15 +65,17 @@ def _check_pairs(data: OrderedDict, phase: str, scale: int) -> str:
 
 
 def _cost(options: OrderedDict) -> str:
-    """What one pass of the network costs for a training crop, in the paper's accounting."""
+    """What one pass of the network costs for a training crop, in the paper's accounting; a network without diffusion is
+    given the low-resolution one."""
     import torch
     from basicsr.archs import build_network
 
     from bidiffsr_arch.metrics.cost import count_cost
+    from bidiffsr_arch.networks import is_direct
 
     with torch.device("meta"), redirect_stderr(io.StringIO()):
         network = build_network(options["network_g"])
-    size = options["datasets"]["train"]["gt_size"]
+    size = options["datasets"]["train"]["gt_size"] // (options["scale"] if is_direct(network) else 1)
     cost = count_cost(network, (size, size))
     return f"{cost.params / 1e6:.3f} M Params, {cost.ops / 1e9:.3f} G OPs at {size}x{size}"
 
@@ -84,7 +86,7 @@ def _one_iteration(options: OrderedDict, folder: str, train: Callable[[OrderedDi
     Returns:
         Seconds with start-up, and the bytes of one checkpoint: network and training state.
     """
-    once: dict[str, Any] = OrderedDict(options)
+    once: OrderedDict[str, Any] = OrderedDict(options)
     once["path"] = OrderedDict(options["path"], experiments_root=folder + "/once", resume_state=None)
     once["train"] = OrderedDict(options["train"], total_iter=1)
     once["logger"] = OrderedDict(options["logger"], save_checkpoint_freq=1, use_tb_logger=False, wandb=None)

@@ -1,22 +1,29 @@
 """List the shipped option files, show one, or write it to a file of your own to edit.
 
 What is shown or written is complete (a file's `base:` is merged into it), so that stock BasicSR reads it, too.
+
+--schema prints the JSON Schema of option files. Editors complete and check keys by it: write it to a file and name that
+in the first line of an option file, `# yaml-language-server: $schema=FILE`. --tables writes the tables of options in
+Markdown files anew, between their comments `<!-- options of … -->` and `<!-- end of options -->`.
 """
 
 import argparse
+import json
 from pathlib import Path
 
-from bidiffsr_arch.config.option_file import dump_options, merged_options, read_yaml, shipped, shipped_path
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import write_bytes
 
 EXAMPLE = "basicsr options train_BIDiffSR_x4 -o my_train.yml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a shipped option file; without it, all are listed")
-    parser.add_argument("-o", "--output", metavar="FILE", help="write it to FILE instead of showing it")
-    parser.add_argument("--overwrite", action="store_true", help="FILE may exist and is replaced")
+    """What is asked for: a list, an option file, the schema, or tables."""
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="a shipped option file; without it, all are listed")
+    add("--schema", action="store_true", help="JSON Schema of option files, in place of a shipped one")
+    add("--tables", nargs="+", metavar="FILE.md", help="write the tables of options in these files anew")
+    add("-o", "--output", metavar="FILE", help="write it to FILE instead of showing it")
+    add("--overwrite", action="store_true", help="FILE may exist and is replaced")
 
 
 def comments_at_top(text: str) -> str:
@@ -28,6 +35,8 @@ def comments_at_top(text: str) -> str:
 
 def complete_text(path: Path) -> str:
     """An option file's text without `base:`; a file without one as it is, comments included."""
+    from bidiffsr_arch.config.yaml import dump_options, merged_options, read_yaml
+
     text = path.read_text(encoding="utf-8")
     if "base" not in read_yaml(path):
         return text
@@ -38,23 +47,69 @@ def run(args: argparse.Namespace) -> None:
     """List, show, or write.
 
     Raises:
-        InputError: no such option file, or the output exists.
+        InputError: no such option file, arguments that do not go together, or the output exists.
     """
-    if args.name is None:
-        if args.output:
-            raise InputError("expected the NAME of the option file to write with -o; `basicsr options` lists them")
-        names = shipped()
-        width = max(map(len, names))
-        for name in names:
-            comment = comments_at_top(shipped_path(name).read_text(encoding="utf-8")).splitlines()
-            print(f"{name:{width}}  {comment[0].lstrip('# ') if comment else ''}".rstrip())
+    choices = {"NAME": args.name, "--schema": args.schema, "--tables": args.tables}
+    asked = [name for name, given in choices.items() if given]
+    if len(asked) > 1:
+        raise InputError(f"expected one of NAME, --schema and --tables, got {' and '.join(asked)}")
+    if args.tables:
+        for file in map(Path, args.tables):
+            renew_tables(file)
         return
-    text = complete_text(shipped_path(args.name))
+    if args.schema:
+        from bidiffsr_arch.config.tables import editor_schema
+
+        text = json.dumps(editor_schema(), indent=2, ensure_ascii=False) + "\n"
+    elif args.name:
+        from bidiffsr_arch.config.shipped import shipped_path
+
+        text = complete_text(shipped_path(args.name))
+    elif args.output:
+        raise InputError("expected the NAME of the option file to write with -o; `basicsr options` lists them")
+    else:
+        text = listing()
     if args.output is None:
         print(text, end="")
         return
     target = Path(args.output).expanduser()
     if target.exists() and not args.overwrite:
         raise InputError(f"{target} exists; add --overwrite to replace it, or choose another name")
+    from bidiffsr_arch.files import write_bytes
+
     write_bytes(target, text.encode())
     print(f"wrote {target}")
+
+
+def listing() -> str:
+    """The shipped option files, each with its first comment."""
+    from bidiffsr_arch.config.shipped import shipped, shipped_path
+
+    names = shipped()
+    width = max(map(len, names))
+    comments = {name: comments_at_top(shipped_path(name).read_text(encoding="utf-8")).splitlines() for name in names}
+    return "".join(
+        f"{name:{width}}  {lines[0].lstrip('# ') if lines else ''}".rstrip() + "\n" for name, lines in comments.items()
+    )
+
+
+def renew_tables(file: Path) -> None:
+    """Write the tables of a Markdown file anew, and say whether they have changed.
+
+    Raises:
+        InputError: no such file, or it asks for an unknown table.
+    """
+    from bidiffsr_arch.config.tables import with_tables
+    from bidiffsr_arch.files import write_bytes
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise InputError(f"expected a Markdown file at {file}, found none") from error
+    try:
+        renewed = with_tables(text)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    if renewed != text:
+        write_bytes(file, renewed.encode())
+    print(f"{file}: {'unchanged' if renewed == text else 'renewed'}")

@@ -1,93 +1,81 @@
-"""Pack a trained network for 1-bit inference: 1 bit a binary weight, and all that using it needs, in one file.
+"""Pack a trained network for 1-bit inference into one file, with 1 bit per binary weight.
 
-The file runs without an option file: it holds the architecture, the scale, the noise schedule and what is diffused. Use
-it as
-`path: pretrain_network_g:` of a file for testing. The averaged network (`params_ema`) is taken where the checkpoint has
-one.
+The file needs no option file: it contains the architecture, the scale, the noise schedule and what is diffused. Use it
+as `--weights` of `basicsr upscale` or, for a diffusion network, as `path: pretrain_network_g:` of an option file for
+testing. If the checkpoint has an averaged network (`params_ema`), that one is packed.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from bidiffsr_arch.cli.pipeline import load_plugins
-from bidiffsr_arch.config.option_file import load_options
 from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BIDiffSR_x4.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what training saved (.pth)")
     parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML) of this network")
     parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="the packed network")
     parser.add_argument(
-        "--half", action="store_true", help="real numbers as float16: a third smaller, not exactly the same"
+        "--half", action="store_true", help="store real numbers as float16: a third smaller, not exact"
     )
-    parser.add_argument("--params", choices=["params", "params_ema"], help="which network of the checkpoint to take")
-    parser.add_argument("--overwrite", action="store_true", help="the output may exist and is replaced")
+    parser.add_argument("--params", choices=["params", "params_ema"], help="which network of the checkpoint to pack")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, check, pack, write.
+    """Read a checkpoint, pack it, write it.
 
     Raises:
-        InputError: the checkpoint or the option file does not fit, or the output exists.
+        InputError: checkpoint and option file do not match, or the output exists.
     """
     output = Path(args.output).expanduser()
     if output.suffix != ".safetensors":
         raise InputError(f"expected an output that ends in .safetensors, got {args.output}")
     if output.exists() and not args.overwrite:
         raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
-    options = load_options(args.opt)
-    load_plugins()
 
-    from bidiffsr_arch.archs import BIDiffSRUNet
-    from bidiffsr_arch.checkpoint import read_checkpoint
+    from bidiffsr_arch.config.diffusion import Trained
+    from bidiffsr_arch.config.file import load_options
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
+    from bidiffsr_arch.files import digest
+    from bidiffsr_arch.networks import build_network, is_direct, load_parameters
     from bidiffsr_arch.packed import Description, pack, save_packed
-    from bidiffsr_arch.packed.file_format import SAMPLING
-    from bidiffsr_arch.training.checkpoint_file import digest
+    from bidiffsr_arch.packed.registry import architecture_named
+    from bidiffsr_arch.plugins import import_plugins
 
+    options = load_options(args.opt)
+    import_plugins((), options)
     network_g = plain(options["network_g"])
-    if network_g["type"] != "BIDiffSRUNet":
-        raise InputError(
-            f"expected network_g: type: BIDiffSRUNet in {args.opt}, got {network_g['type']}; "
-            "only 1-bit networks can be packed"
-        )
-    parameters, found = read_checkpoint(args.checkpoint, args.params or "params_ema")
+    architecture_named(network_g["type"])
+    network = build_network(network_g)
+    found = load_parameters(network, args.checkpoint, args.params or "params_ema", args.opt)
     if args.params and found != args.params:
         raise InputError(
             f"expected {args.params} in {args.checkpoint}, it has {found}; leave --params out to take that"
         )
-    try:
-        network = BIDiffSRUNet(**{key: value for key, value in network_g.items() if key != "type"})
-    except TypeError as error:
-        raise InputError(f"expected options of BIDiffSRUNet in network_g of {args.opt}: {error}") from error
-    try:
-        network.load_state_dict(parameters)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-        raise InputError(
-            f"expected a checkpoint of the network in {args.opt}, got {args.checkpoint}, which differs in {len(lines)} "
-            f"places; first: {lines[0][:200]}"
-        ) from error
-
-    sampling = SuperResolution(options)  # refuses options that do not fit together
-    given = {name: plain(options[name]) for name in SAMPLING if options.get(name) is not None}
+    packed = pack(network, "torch")
+    trained = Trained.part_of(options, args.opt)
+    given: dict[str, Any] = {"scale": trained.scale}
+    if not is_direct(network):
+        SuperResolution(trained)  # refuses a schedule that diffusers does not take
+        given = trained.model_dump() | {"steps": trained.beta_schedule.num_inference_steps}
     description = Description(
         network_g=network_g,
         **given,
-        steps=sampling.diffusion.num_inference_steps,
         source=Path(args.checkpoint).name,
         source_sha256=digest(args.checkpoint),
         params=found,
     )
-    size = save_packed(pack(network, "torch"), output, description, half=args.half, overwrite=args.overwrite)
+    size = save_packed(packed, output, description, half=args.half, overwrite=args.overwrite)
     before = Path(args.checkpoint).stat().st_size
     print(f"wrote {output}: {size / 1e6:.2f} MB, {before / size:.1f} times less than {args.checkpoint} ({found})")
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Options as dictionaries and lists, for JSON."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}

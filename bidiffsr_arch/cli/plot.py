@@ -1,13 +1,13 @@
-"""Figures of what a network does, as PNG; those of layers follow the paper's.
+"""Draw figures of what a network does, as PNG; those of layers follow the paper's.
 
 activations  distribution of a 1-bit convolution's input over the timesteps (Figure 4)
-ranges       ranges of the channels before and after the channel shuffle of a skip (Figure 6)
-biases       the K biases of a 1-bit convolution, one for each group of timesteps (Figure 7)
-trajectory   the way of one sampling, from noise to picture
-curves       losses and metrics of a training
-strip        LR, bicubic, result and HR of the pictures in a folder
+ranges       channel ranges before and after the channel shuffle of a skip connection (Figure 6)
+biases       the K biases of a 1-bit convolution, one per timestep group (Figure 7)
+trajectory   x_t at several timesteps of one sampling, from noise to image
+curves       losses and metrics of a training run
+strip        LR, bicubic, result and HR of the images in a folder
 
-Needs matplotlib: pip install 'bidiffsr_arch[plot]'. `basicsr plot FIGURE --help` tells a figure's options.
+Needs matplotlib: pip install 'bidiffsr_arch[plot]'. `basicsr plot FIGURE --help` lists a figure's options.
 """
 
 import argparse
@@ -16,9 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bidiffsr_arch.cli.pipeline import load_plugins
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,32 +29,37 @@ DPI = 110
 
 
 def probe(args: argparse.Namespace) -> "Probe":
+    """The float network and the photograph of the arguments."""
     from bidiffsr_arch.networks import load_weights
     from bidiffsr_arch.plots.probe import Probe, photograph
 
-    picture = photograph(Path(args.picture), args.crop)
-    return Probe(load_weights(args.weights, args.opt, packed=False), picture, args.seed)
+    image = photograph(Path(args.image), args.crop)
+    return Probe(load_weights(args.weights, args.opt, packed=False), image, args.seed)
 
 
 def upscaler(args: argparse.Namespace) -> "Upscaler":
+    """The upscaler of the arguments."""
     from bidiffsr_arch.upscale import Upscaler
 
     return Upscaler.from_file(args.weights, args.opt, sampler=args.sampler, steps=args.steps, seed=args.seed)
 
 
 def draw_activations(args: argparse.Namespace) -> "Figure":
+    """See `plots.layers.activations`."""
     from bidiffsr_arch.plots.layers import activations
 
     return activations(probe(args), args.layer)
 
 
 def draw_ranges(args: argparse.Namespace) -> "Figure":
+    """See `plots.layers.shuffle_ranges`."""
     from bidiffsr_arch.plots.layers import shuffle_ranges
 
     return shuffle_ranges(probe(args), args.layer)
 
 
 def draw_biases(args: argparse.Namespace) -> "Figure":
+    """See `plots.layers.timestep_biases`."""
     from bidiffsr_arch.networks import load_weights
     from bidiffsr_arch.plots.layers import timestep_biases
 
@@ -64,29 +67,32 @@ def draw_biases(args: argparse.Namespace) -> "Figure":
 
 
 def draw_trajectory(args: argparse.Namespace) -> "Figure":
-    from bidiffsr_arch.plots.pictures import trajectory
+    """See `plots.images.trajectory`."""
+    from bidiffsr_arch.plots.images import trajectory
     from bidiffsr_arch.plots.probe import photograph
 
-    return trajectory(upscaler(args), photograph(Path(args.picture), args.crop))
+    return trajectory(upscaler(args), photograph(Path(args.image), args.crop))
 
 
 def draw_curves(args: argparse.Namespace) -> "Figure":
+    """See `plots.curves.curves`."""
     from bidiffsr_arch.plots.curves import curves, read_series
 
     return curves(read_series(Path(args.source)), Path(args.source).resolve().name)
 
 
 def draw_strip(args: argparse.Namespace) -> "Figure":
-    from bidiffsr_arch.plots.pictures import comparison
+    """See `plots.images.comparison`."""
+    from bidiffsr_arch.plots.images import comparison
     from bidiffsr_arch.plots.probe import photograph
-    from bidiffsr_arch.upscale.plan import pictures_of
+    from bidiffsr_arch.upscale.plan import images_of
 
-    paths = pictures_of(Path(args.picture))
+    paths = images_of(Path(args.image))
     return comparison(upscaler(args), {path.stem: photograph(path, args.crop) for path in paths})
 
 
 class Entry(NamedTuple):
-    """A figure: how it is drawn, what it needs (keys of `OPTIONS`), an example, and what it shows."""
+    """A figure: the function that draws it, its options (keys of `OPTIONS`), an example, and what it shows."""
 
     draw: Callable[[argparse.Namespace], "Figure"]
     options: str
@@ -95,43 +101,46 @@ class Entry(NamedTuple):
 
 
 FIGURES = {
-    "activations": Entry(draw_activations, "picture weights crop seed layer", "activations photo.png --weights net.pth",
+    "activations": Entry(draw_activations, "image weights crop seed layer", "activations photo.png --weights net.pth",
                          "distribution of a layer's input over the timesteps"),
-    "ranges": Entry(draw_ranges, "picture weights crop seed layer", "ranges photo.png --weights net.pth --layer ups.2",
+    "ranges": Entry(draw_ranges, "image weights crop seed layer", "ranges photo.png --weights net.pth --layer ups.2",
                     "ranges before and after a channel shuffle"),
     "biases": Entry(draw_biases, "weights layer", "biases --weights net.pth --layer mid.0.res_block.block1.conv",
-                    "the biases of a layer for each group of timesteps"),
-    "trajectory": Entry(draw_trajectory, "picture weights crop seed sampling", "trajectory photo.png --weights net.pth",
-                        "from noise to picture"),
-    "curves": Entry(draw_curves, "source", "curves experiments/my_x2", "losses and metrics of a training"),
-    "strip": Entry(draw_strip, "picture weights crop seed sampling", "strip photos/ --weights net.pth --crop 192",
+                    "the biases of a layer per timestep group"),
+    "trajectory": Entry(draw_trajectory, "image weights crop seed sampling", "trajectory photo.png --weights net.pth",
+                        "from noise to image"),
+    "curves": Entry(draw_curves, "source", "curves experiments/my_x2", "losses and metrics of a training run"),
+    "strip": Entry(draw_strip, "image weights crop seed sampling", "strip photos/ --weights net.pth --crop 192",
                    "LR, bicubic, result and HR"),
 }  # fmt: skip
 
 
 def add_weights(add: Callable) -> None:
+    """Weights, and the option file they were trained with."""
     add("--weights", required=True, metavar="FILE", help="trained weights, as in --weights net_g_latest.pth")
-    add("-opt", metavar="FILE", help="what they were trained with (default: what training laid beside them)")
+    add("-opt", metavar="FILE", help="option file they were trained with (default: the copy beside them)")
 
 
 def add_sampling(add: Callable) -> None:
-    add("--steps", type=int, metavar="N", help="sampling steps (default: what the options say)")
-    add("--sampler", metavar="NAME", help="a scheduler of diffusers (default: what the options say)")
+    """Sampling steps and sampler."""
+    add("--steps", type=int, metavar="N", help="sampling steps (default: as in the options)")
+    add("--sampler", metavar="NAME", help="a scheduler of diffusers (default: as in the options)")
 
 
 OPTIONS: dict[str, Callable[[Callable], None]] = {
-    "picture": lambda add: add("picture", metavar="PICTURE", help="a high-resolution photograph; strip: or a folder"),
-    "source": lambda add: add("source", metavar="LOG|FOLDER", help="a log, an experiment's or TensorBoard's folder"),
+    "image": lambda add: add("image", metavar="IMAGE", help="a high-resolution photograph; for strip also a folder"),
+    "source": lambda add: add("source", metavar="LOG|FOLDER", help="a log; a folder of logs or of TensorBoard"),
     "weights": add_weights,
     "crop": lambda add: add("--crop", type=int, default=192, metavar="PX",
-                            help="most pixels of the picture's middle that are used (default: %(default)s)"),
-    "seed": lambda add: add("--seed", type=int, default=0, metavar="S", help="of the noise (default: %(default)s)"),
+                            help="largest side of the center crop that is used (default: %(default)s)"),
+    "seed": lambda add: add("--seed", type=int, default=0, metavar="S", help="seed of noise (default: %(default)s)"),
     "layer": lambda add: add("--layer", metavar="NAME", help="the layer (default: halfway through the network)"),
     "sampling": add_sampling,
 }  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One subparser per figure."""
     figures = parser.add_subparsers(dest="figure", metavar="FIGURE", required=True)
     for name, entry in FIGURES.items():
         figure = figures.add_parser(
@@ -140,15 +149,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         for option in entry.options.split():
             OPTIONS[option](figure.add_argument)
         figure.add_argument("-o", "--output", required=True, metavar="FILE.png", help="the figure")
-        figure.add_argument("--overwrite", action="store_true", help="the figure may exist and is replaced")
+        figure.add_argument("--overwrite", action="store_true", help="replace an existing figure")
         figure.set_defaults(draw=entry.draw)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw, write.
+    """Draw a figure and write it.
 
     Raises:
-        InputError: something given is wrong, or matplotlib is missing.
+        InputError: an argument or file is wrong, or matplotlib is missing.
     """
     output = Path(args.output).expanduser()
     if output.suffix.lower() != ".png":
@@ -159,7 +168,8 @@ def run(args: argparse.Namespace) -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise InputError("expected matplotlib for figures, found none; pip install 'bidiffsr_arch[plot]'") from error
-    load_plugins()
+    from bidiffsr_arch.files import write_bytes
+
     buffer = io.BytesIO()
     args.draw(args).savefig(buffer, format="png", dpi=DPI)
     write_bytes(output, buffer.getvalue())

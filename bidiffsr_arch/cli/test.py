@@ -12,16 +12,18 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
-from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.compat import require_basicsr
+from bidiffsr_arch.config.command_line import add_basicsr_arguments
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.training.option_check import check_options
+from bidiffsr_arch.plugins import add_plugin_argument
 
 EXAMPLE = "basicsr test -opt options/test_Bicubic_x4.yml --check --report bicubic.xml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """BasicSR's arguments, and those of --check."""
     add_basicsr_arguments(parser)
+    add_plugin_argument(parser)
     parser.add_argument("--check", action="store_true", help="compare with the option file's expected: block")
     parser.add_argument("--strict", action="store_true", help="with --check: what could not be checked fails, too")
     parser.add_argument("--report", metavar="FILE", help="with --check: write it as FILE.json, or FILE.xml (JUnit)")
@@ -31,20 +33,25 @@ def run(args: argparse.Namespace) -> None:
     """Test, and check where asked.
 
     Raises:
-        InputError: the option file is not one for testing, or wrong.
+        InputError: the option file is not one for testing, or wrong; or there is no BasicSR.
         CheckFailed: a number differs from what the file expects.
     """
     if not args.check and (args.strict or args.report):
         raise InputError("--strict and --report go with --check; add it")
+    require_basicsr("`basicsr test`")
+    from bidiffsr_arch.compat.distributed import chosen_launcher
+    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.plugins import import_plugins, load_plugins
+    from bidiffsr_arch.training.option_check import check_options
+
+    args.launcher = chosen_launcher(args.launcher)
     if args.check and args.launcher != "none":
-        raise InputError(f"--check compares in one process; leave --launcher {args.launcher} out")
+        raise InputError(f"--check compares in one process; leave --launcher {args.launcher} out, and torchrun")
     options = load_options(args.opt, args.force_yml)
-    if not options.get("val"):
-        raise InputError(f"{args.opt}: expected a `val:` block to test by, found none")
-    is_training_file = "train" in options["datasets"]
-    if is_training_file:
+    if "train" in options["datasets"]:
         as_test(options)
     load_plugins()
+    import_plugins(args.plugin, options)
     check_options(options, args.opt, is_train=False)
     if args.check:
         from bidiffsr_arch.cli.check import run_check
@@ -53,14 +60,17 @@ def run(args: argparse.Namespace) -> None:
         return
     from basicsr.test import test_pipeline
 
-    with basicsr_arguments(args, options if is_training_file else None):
+    from bidiffsr_arch.compat.options import handed_over
+
+    with handed_over(args, options):
         test_pipeline(os.getcwd())
 
 
 def as_test(options: OrderedDict) -> None:
     """Turn options for training into options for a test of what was trained, in place."""
     del options["datasets"]["train"]
-    options["val"].setdefault("suffix", None)
+    if options.get("val"):
+        options["val"].setdefault("suffix", None)
     path = options["path"]
     if path.get("pretrain_network_g") is None:
         experiment = path.get("experiments_root") or Path("experiments", options["name"])

@@ -1,10 +1,11 @@
 """Train a network as an option file says, with BasicSR's trainer.
 
 Everything is written below the current directory, in experiments/<name>/, unless the file's own
-`path: experiments_root` says otherwise. With torchrun, add --launcher pytorch.
+`path: experiments_root` says otherwise. Started by torchrun, all processes train together.
 
 SIGTERM and Ctrl-C save a state before leaving (exit status 143 and 130); with --auto_resume training goes on as if it
-had never been stopped. --dry-run finds out beforehand what would stop it by itself.
+had never been stopped. Options that have changed meanwhile are printed and used; a changed network is refused, and with
+--strict-resume any change. --dry-run finds out beforehand what would stop it by itself.
 """
 
 import argparse
@@ -12,18 +13,21 @@ import os
 import sys
 from collections import OrderedDict
 
-from bidiffsr_arch.cli.pipeline import add_basicsr_arguments, basicsr_arguments, load_plugins
-from bidiffsr_arch.config.option_file import load_options
+from bidiffsr_arch.compat import require_basicsr
+from bidiffsr_arch.config.command_line import add_basicsr_arguments
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
-from bidiffsr_arch.training.option_check import check_options
-from bidiffsr_arch.training.signals import saving_on_signals
+from bidiffsr_arch.plugins import add_plugin_argument
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
-NEEDED = ("train", "logger")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """BasicSR's arguments, and what is checked or refused beforehand."""
     add_basicsr_arguments(parser)
+    add_plugin_argument(parser)
+    parser.add_argument(
+        "--strict-resume", action="store_true", help="refuse to resume where options have changed, and name them"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="check options, every picture, network, memory and disk; train nothing"
     )
@@ -36,22 +40,23 @@ def run(args: argparse.Namespace) -> int:
         0, or 128 + the number of the signal that training was stopped by.
     Raises:
         CheckFailed: a loss is lost, or another process of the run, or the disk is too small for a dry run.
-        InputError: the option file is not one for training, or wrong.
+        InputError: the option file is not one for training, or wrong; or there is no BasicSR.
     """
+    require_basicsr("`basicsr train`")
+    from bidiffsr_arch.compat.distributed import chosen_launcher
+    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.plugins import import_plugins, load_plugins
+    from bidiffsr_arch.training.option_check import check_options
+
     options = load_options(args.opt, args.force_yml)
-    missing = [f"`{key}:`" for key in NEEDED if not options.get(key)]
-    if "train" not in options["datasets"]:
-        missing.append("`datasets: train:`")
-    if missing:
-        raise InputError(
-            f"{args.opt}: expected {', '.join(missing)} to train by, found none; `basicsr test` needs none"
-        )
+    args.launcher = chosen_launcher(args.launcher)
     load_plugins()
+    import_plugins(args.plugin, options)
     check_options(options, args.opt, is_train=True)
     if args.dry_run:
         return check_training(args, options)
     try:
-        train(args)
+        train(args, options)
     except Stopped as stop:
         print(f"basicsr: {stop}", file=sys.stderr)
         return stop.exit_status
@@ -69,8 +74,8 @@ def check_training(args: argparse.Namespace, options: OrderedDict) -> int:
     return 0
 
 
-def train(args: argparse.Namespace, options: OrderedDict | None = None) -> None:
-    """Train by BasicSR, with `options` in place of the option file's where they are given.
+def train(args: argparse.Namespace, options: OrderedDict) -> None:
+    """Train by BasicSR.
 
     Raises:
         Stopped: a signal asked to; a state is saved.
@@ -79,7 +84,10 @@ def train(args: argparse.Namespace, options: OrderedDict | None = None) -> None:
     from basicsr.train import train_pipeline
     from torch import distributed
 
-    with basicsr_arguments(args, options), saving_on_signals():
+    from bidiffsr_arch.compat.options import handed_over
+    from bidiffsr_arch.training.signals import saving_on_signals
+
+    with handed_over(args, options), saving_on_signals():
         try:
             train_pipeline(os.getcwd())
         except RuntimeError as error:

@@ -1,137 +1,106 @@
-"""Enlarge pictures with trained weights.
+"""Upscale images with trained weights.
 
-Takes PNG, JPEG, WebP, TIFF and BMP: 8 or 16 bits, gray or colour, with or without alpha. Results keep their pictures'
-names, formats, orientation and colour profile. Pictures of any size fit into memory, since the network sees them in
-tiles. A result that exists is kept, so that a stopped run goes on where it was when it is started again.
+Reads PNG, JPEG, WebP, TIFF, BMP and AVIF with 8 or 16 bits, gray or colour, with or without alpha. Results keep the
+image's name, format, orientation, colours and metadata; what cannot be kept is reported. The network processes tiles,
+so images of any size fit into memory. An image that cannot be upscaled does not stop the others and is named at the
+end. Existing results are kept: start a stopped run again to continue it.
 
 weights:
-  without --weights, the small network that comes with the package, which --scale 2 or --scale 4 chooses; or
-  a .pth that `basicsr train` wrote, with its option file (-opt; where the .pth lies in experiments/NAME/models, the
-  option file that training laid in experiments/NAME is found by itself), or a .safetensors of `basicsr pack`.
+  without --weights, the small network that comes with the package, selected by --scale 2 or --scale 4; or
+  a .pth of `basicsr train` with its option file (-opt; for a .pth in experiments/NAME/models, the copy that training
+  wrote to experiments/NAME is found by itself); or a .safetensors of `basicsr pack`.
 """
 
 import argparse
 import io
-import itertools
-from collections.abc import Callable
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
-from tqdm import tqdm
-
-from bidiffsr_arch.cli.pipeline import load_plugins
-from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
-from bidiffsr_arch.upscale.plan import Job, plan, prepare_folder
-from bidiffsr_arch.upscale.upscaler import OVERLAP, TILE, Upscaler
-from bidiffsr_arch.weights import shipped_weights
+from bidiffsr_arch.errors import InputError, raise_all
+from bidiffsr_arch.upscale import OVERLAP, TILE
 
 EXAMPLE = "basicsr upscale photo.jpg holidays/ -o large --scale 2"
-SCALE = 2  # of the package's own weights, where none is asked for
+SCALE = 2  # of the package's own weights, by default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Images, weights, sampling, tiles and device."""
     add = parser.add_argument
-    add("pictures", nargs="+", metavar="PICTURE|FOLDER", help="pictures, or folders of them, as in photo.jpg holidays/")
-    add("-o", "--output", required=True, metavar="FOLDER", help="where results go, as in -o large")
+    add("images", nargs="+", metavar="IMAGE|FOLDER", help="images, or folders of images, such as photo.jpg holidays/")
+    add("-o", "--output", required=True, metavar="FOLDER", help="folder of the results, such as -o large")
     add("--weights", metavar="FILE",
-        help="trained weights, as in --weights net_g_latest.pth (default: the package's own)")  # fmt: skip
-    add("-opt", metavar="FILE", help="what the weights were trained with, as in -opt options/train_BIDiffSR_x2.yml")
+        help="trained weights, such as --weights net_g_latest.pth (default: the package's own)")  # fmt: skip
+    add("-opt", metavar="FILE", help="option file of their training, such as -opt options/train_BIDiffSR_x2.yml")
     add("--scale", type=int, metavar="N",
         help="which of the package's weights, 2 or 4 (default: 2); with --weights, refuse another scale")  # fmt: skip
-    add("--steps", type=int, metavar="N", help="sampling steps, as in --steps 10 (default: what the options say)")
-    add("--sampler", metavar="NAME", help="diffusers' scheduler, as in --sampler UniPCMultistep (default: likewise)")
-    add("--seed", type=int, default=0, metavar="S", help="of the noise, as in --seed 7 (default: %(default)s)")
+    add("--steps", type=int, metavar="N", help="sampling steps, such as --steps 10 (default: as in the options)")
+    add("--sampler", metavar="NAME", help="diffusers scheduler, such as --sampler UniPCMultistep (default: likewise)")
+    add("--seed", type=int, default=0, metavar="S", help="seed of the noise, such as --seed 7 (default: %(default)s)")
     add("--tile", type=int, default=TILE, metavar="PX",
-        help="most result pixels of a tile's side, as in --tile 256; 0: no tiles (default: %(default)s)")  # fmt: skip
+        help="largest side of tiles in result pixels, such as --tile 256; 0: none (default: %(default)s)")  # fmt: skip
     add("--overlap", type=int, default=OVERLAP, metavar="PX",
-        help="result pixels that tiles share, as in --overlap 32 (default: %(default)s)")  # fmt: skip
-    add("--device", default="auto", metavar="NAME", help="as in --device cpu or --device cuda:1 (default: %(default)s)")
+        help="their overlap in result pixels, such as --overlap 32 (default: %(default)s)")  # fmt: skip
+    add("--device", default="auto", metavar="NAME", help="such as --device cpu or cuda:1 (default: %(default)s)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--float", dest="packed", action="store_false", default=None, help="compute in float (a .pth)")
     form.add_argument("--packed", dest="packed", action="store_true", help="compute with 1-bit weights (CPU)")
-    add("--overwrite", action="store_true", help="results that exist are made again")
+    add("--recursive", action="store_true", help="include subfolders; results keep their tree")
+    add("--overwrite", action="store_true", help="replace existing results")
     add("--quiet", action="store_true", help="print nothing but errors")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Enlarge.
+    """Upscale images.
 
     Raises:
-        InputError: something given is wrong (nothing was written then), or pictures turned out to be damaged (the
-            others are done).
+        InputError: an argument is wrong (then nothing was written), or some images could not be upscaled (the others
+            were).
     """
-    load_plugins()
-    # What others say on the way (Numba's kernels being compiled, Pillow's warnings); errors are printed after this.
+    # Hides messages of libraries (compiling of kernels, Pillow's warnings); errors are printed afterwards.
     with redirect_stderr(io.StringIO()) if args.quiet else nullcontext():
-        enlarge(args)
+        failures = upscale(args)
+    raise_all(failures)
 
 
-def enlarge(args: argparse.Namespace) -> None:
-    """As `run`."""
-    jobs, kept = plan(args.pictures, args.output, args.overwrite)
+def upscale(args: argparse.Namespace) -> list[InputError]:
+    """Upscale images; returns an error for each image that could not be upscaled."""
+    from bidiffsr_arch.upscale.plan import plan, prepare_folder
+
+    planned = plan(args.images, args.output, args.overwrite, args.recursive)
     weights = own_weights(args) if args.weights is None else args.weights
+    from bidiffsr_arch.upscale import Upscaler
+    from bidiffsr_arch.upscale.batch import upscale_all
+
     upscaler = Upscaler.from_file(
         weights, args.opt, packed=args.packed, device=args.device, sampler=args.sampler, steps=args.steps,
         seed=args.seed, tile=args.tile or None, overlap=args.overlap,
     )  # fmt: skip
     if args.scale is not None and args.scale != upscaler.scale:
         raise InputError(f"expected weights of x{args.scale}, got {weights}, trained for x{upscaler.scale}")
+    planned.refuse_too_large(upscaler.scale)
     prepare_folder(args.output)
-    failures = enlarge_all(upscaler, jobs, args.quiet)
+    failures = upscale_all(upscaler, planned.jobs, args.quiet)
     if not args.quiet:
-        done = len(jobs) - len(failures)
-        note = f"; {len(kept)} existed and stay (--overwrite makes them again)" if kept else ""
-        print(f"{done} {'picture' if done == 1 else 'pictures'} enlarged by {upscaler.scale} in {args.output}{note}")
-    if failures:
-        others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        raise InputError(f"{failures[0]}{others}")
+        done, kept = len(planned.jobs) - len(failures), len(planned.kept)
+        note = f"; {kept} existed and were kept (--overwrite replaces them)" if kept else ""
+        print(f"{done} {'image' if done == 1 else 'images'} upscaled by {upscaler.scale} in {args.output}{note}")
+        if planned.left_out:
+            print(f"left out: {planned.left_out}")
+    return planned.failures + failures
 
 
 def own_weights(args: argparse.Namespace) -> Path:
-    """The package's own weights, which is said unless --quiet.
+    """The package's own weights; prints their name unless --quiet.
 
     Raises:
-        InputError: there are none for the scale, or an option needs a checkpoint.
+        InputError: the scale has none, or -opt or --float is given, which need a checkpoint.
     """
+    from bidiffsr_arch.weights import shipped_weights
+
     if args.opt is not None or args.packed is False:
         option = "--float" if args.opt is None else "-opt"
         raise InputError(f"expected --weights with {option}, a .pth of training, got none")
     weights = shipped_weights(SCALE if args.scale is None else args.scale)
     if not args.quiet:
-        print(f"with {weights.stem}, which comes with the package; --weights FILE takes others")
+        print(f"using {weights.stem}, which comes with the package; --weights FILE selects others")
     return weights
-
-
-def enlarge_all(upscaler: Upscaler, jobs: list[Job], quiet: bool) -> list[InputError]:
-    """Enlarge one picture after the other, with a progress bar over pictures, steps and tiles.
-
-    Returns:
-        What was wrong with pictures that could not be enlarged.
-    """
-    calls = [upscaler.calls(job.height, job.width) for job in jobs]
-    failures = []
-    with tqdm(total=sum(calls), unit="tile", disable=quiet or None, dynamic_ncols=True) as bar:
-        for place, (job, count) in enumerate(zip(jobs, calls, strict=True)):
-            bar.set_description(f"{place + 1}/{len(jobs)} {job.source.name}")
-            try:
-                photo = read_photo(job.source)
-                check_writable(job.target, photo)
-            except InputError as error:
-                failures.append(error)
-                bar.total -= count
-                continue
-            pixels = upscaler(photo.pixels, on_tile(bar, count // upscaler.timesteps, upscaler.timesteps))
-            write_photo(job.target, photo.enlarged(pixels))
-    return failures
-
-
-def on_tile(bar: tqdm, tiles: int, steps: int) -> Callable[[], None]:
-    """What moves the bar after each tile of a picture, of which one step has `tiles`."""
-    count = itertools.count()
-
-    def move() -> None:
-        bar.set_postfix_str(f"step {next(count) // tiles + 1}/{steps}", refresh=False)
-        bar.update()
-
-    return move

@@ -1,86 +1,106 @@
-"""The only place that knows of defects in BasicSR (1.4.2) and of its quarrels with today's torch and torchvision.
+"""Patches for defects of BasicSR 1.4.2, and for what it expects of torch, torchvision and Python and no longer finds.
 
-A cure is one small function. Its first line says what was wrong and what is done; it does nothing where the defect is
-absent, and returns whether it did something. Files of other packages on disk are never touched.
+A patch is one small function. The first line of its docstring says what was wrong and what is done; it does nothing
+where the defect is absent, and returns whether it did something. Files of other packages on disk are never touched.
 """
 
-import importlib
-import sys
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 
-from bidiffsr_arch.compat import imports
+from bidiffsr_arch.errors import InputError
 
-Cure = Callable[[], bool]
+__all__ = ["Patches", "applied", "apply", "require_basicsr", "unsupported_python"]
 
-OLDEST, NEWEST = (3, 10), (3, 12)
+Patches = Mapping[str, Sequence[str]]
+"""Module -> names of its patches, in the order in which they are applied."""
 
-BEFORE_BASICSR: tuple[Cure, ...] = (
-    imports.torchvision_operators,
-    imports.torchvision_functional_tensor,
-    imports.distutils_version,
-)
-# Cures of BasicSR's own modules, which can be imported only after the ones above. Their order is the order in which
-# they wrap: the checks of options come after the option file has been read.
-AFTER_BASICSR = {
-    "bidiffsr_arch.compat.registry": ("unknown_names",),
+OLDEST, NEWEST = (3, 10), (3, 14)
+
+BEFORE_BASICSR: Patches = {
+    "bidiffsr_arch.compat.imports": (
+        "torchvision_operators",
+        "torchvision_functional_tensor",
+        "distutils_version",
+    ),
+}
+# Patches of BasicSR's own modules. Their order is the order in which they wrap: options are checked after the option
+# file has been read.
+AFTER_BASICSR: Patches = {
+    "bidiffsr_arch.compat.registry": ("unknown_names", "names_of_others"),
     "bidiffsr_arch.compat.options": (
         "command_line",
         "own_roots",
         "gpus_without_cuda",
         "missing_data",
+        "possible_options",
+        "random_weights",
         "stray_folders",
-        "drawn_seed",
         "archive_names",
     ),
+    "bidiffsr_arch.compat.validation": ("last_iteration", "images_without_gt", "normalized_images"),
+    "bidiffsr_arch.compat.optimization": ("more_optimizers", "more_schedulers", "reached_rate"),
     "bidiffsr_arch.compat.distributed": ("distributed_start", "distributed_slurm", "distributed_model"),
     "bidiffsr_arch.compat.data": (
         "worker_seeds",
         "prefetch_errors",
         "lazy_prefetcher",
         "named_content",
-        "broken_pictures",
+        "broken_images",
         "unpaired_folders",
         "mismatched_crops",
         "silent_crops",
     ),
-    "bidiffsr_arch.training.saving": ("whole_checkpoints",),
-    "bidiffsr_arch.training.resume": ("resume_state", "resumed_epochs"),
+    "bidiffsr_arch.compat.pairs": ("several_folders", "suffixed_databases"),
 }
 
+INSTALL = "python -m bidiffsr_arch.compat.install"
+
 _applied: dict[str, str] = {}
-_done = False
+
+
+def apply(patches: Patches) -> None:
+    """Apply patches; those that were applied before are left out."""
+    for module_name, names in patches.items():
+        module = import_module(module_name)
+        for name in names:
+            patch = getattr(module, name)
+            if name not in _applied and patch():
+                _applied[name] = patch.__doc__.splitlines()[0]
+
+
+def applied() -> list[tuple[str, str]]:
+    """(name, description) of each patch that was needed here, in the order of application."""
+    return list(_applied.items())
+
+
+def require_basicsr(purpose: str) -> None:
+    """Import BasicSR, for what cannot be done without.
+
+    Args:
+        purpose: what needs it, for the message.
+    Raises:
+        InputError: it is not installed, or cannot be imported.
+    """
+    try:
+        import_module("basicsr")
+    except ModuleNotFoundError as error:
+        if error.name != "basicsr":
+            raise _unusable(purpose, error) from error
+        raise InputError(f"{purpose} needs BasicSR, which is not installed; {INSTALL} (README: Install)") from error
+    except Exception as error:  # whatever its import, and that of all that it imports, may raise
+        raise _unusable(purpose, error) from error
+
+
+def _unusable(purpose: str, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines() or [""]
+    return InputError(
+        f"{purpose} needs BasicSR, which cannot be imported ({type(error).__name__}: {reason[0]}); repair it: {INSTALL}"
+    )
 
 
 def unsupported_python(version: tuple[int, ...]) -> str | None:
-    """One line for a Python that BasicSR cannot be installed on or that was not tested, else None."""
+    """One line for a Python that was not tested, else None."""
     if OLDEST <= tuple(version[:2]) <= NEWEST:
         return None
     span, found = (".".join(map(str, pair)) for pair in (OLDEST, version))
     return f"bidiffsr_arch: expected Python {span} to {'.'.join(map(str, NEWEST))}, got {found}; things may fail"
-
-
-def _heal(cure: Cure) -> None:
-    if cure():
-        _applied[cure.__name__] = cure.__doc__.splitlines()[0]
-
-
-def apply() -> None:
-    """Import BasicSR and cure what needs it; a second call does nothing."""
-    global _done
-    if _done:
-        return
-    if warning := unsupported_python(sys.version_info[:3]):
-        print(warning, file=sys.stderr)
-    for cure in BEFORE_BASICSR:
-        _heal(cure)
-    importlib.import_module("basicsr")
-    for name_of_module, names in AFTER_BASICSR.items():
-        module = importlib.import_module(name_of_module)
-        for name in names:
-            _heal(getattr(module, name))
-    _done = True
-
-
-def applied() -> list[tuple[str, str]]:
-    """(name, description) of each cure that was needed here, in the order of application."""
-    return list(_applied.items())

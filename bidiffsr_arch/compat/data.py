@@ -1,8 +1,9 @@
-"""Cures of reading pictures."""
+"""Patches for data sets, data loaders and image files."""
 
 import itertools
 import random
 from os import path as osp
+from typing import Any
 
 import basicsr.data
 import cv2
@@ -16,20 +17,22 @@ from torch.utils.data import DataLoader
 
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import decode
 
-# How a picture file starts, and what has to come near its end: older OpenCVs decode the first half of a file silently.
-SIGNATURES = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
+IMREAD_FLAGS = {
+    "color": cv2.IMREAD_COLOR, "grayscale": cv2.IMREAD_GRAYSCALE, "unchanged": cv2.IMREAD_UNCHANGED,
+}  # fmt: skip
 NAMES_SHOWN = 3
 
 
 class NamedContent(bytes):
-    """The bytes of a file, and where they came from."""
+    """The bytes of a file, with the path they were read from."""
 
-    source = "a picture"
+    source = "an image"
 
 
 def worker_seeds() -> bool:
-    """Loader workers are seeded alike in every epoch, so augmentations repeat: torch's seed of the epoch is used."""
+    """Workers were seeded equally in every epoch, so augmentations repeated: each epoch has its own seed."""
     stock = basicsr.data.worker_init_fn
     if not contains(stock, "worker_seed = num_workers * rank + worker_id + seed"):
         return False
@@ -38,9 +41,9 @@ def worker_seeds() -> bool:
 
 
 def seed_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
-    """Seed numpy and random from torch's own seed of this worker, which differs by epoch, worker and rank.
+    """Seed numpy and random with torch's seed of this worker, which differs by epoch, worker and rank.
 
-    Torch draws it from the main process's generator, which BasicSR seeds with manual_seed + rank.
+    torch draws it from the main process's generator, which BasicSR seeds with manual_seed + rank.
     """
     worker_seed = torch.initial_seed() % 2**32
     np.random.seed(worker_seed)
@@ -48,7 +51,7 @@ def seed_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
 
 
 def prefetch_errors() -> bool:
-    """An error in the prefetching thread left the training waiting for ever: it is handed over and raised."""
+    """An error in the prefetching thread made training hang: the error is raised in the main thread."""
     stock = PrefetchGenerator.run
     if contains(stock, "except"):
         return False
@@ -59,11 +62,11 @@ def prefetch_errors() -> bool:
         except Exception as error:
             self.queue.put(error)
 
-    def __next__(self: PrefetchGenerator):
+    def __next__(self: PrefetchGenerator) -> Any:
         item = self.queue.get()
         if item is not None and not isinstance(item, Exception):
             return item
-        self.queue.put(item)  # the thread has ended: a further call meets the same end instead of an empty queue
+        self.queue.put(item)  # the thread has ended; the next call must not wait for an empty queue
         raise item or StopIteration
 
     replace_method(PrefetchGenerator, "run", run)
@@ -72,7 +75,7 @@ def prefetch_errors() -> bool:
 
 
 def lazy_prefetcher() -> bool:
-    """CPUPrefetcher starts workers, and a thread, that reset() abandons at once: it starts them when it is asked."""
+    """CPUPrefetcher started workers and a thread that reset() dropped at once: they start at the first batch."""
     stock = CPUPrefetcher.__init__
     if not contains(stock, "iter(loader)"):
         return False
@@ -86,7 +89,7 @@ def lazy_prefetcher() -> bool:
 
 
 def named_content() -> bool:
-    """What FileClient reads does not know its file, so no error can name it: the bytes carry their source."""
+    """Errors in decoding could not name the file: the bytes that FileClient reads carry their path."""
     stock = FileClient.get
     if contains(stock, "source"):
         return False
@@ -103,25 +106,14 @@ def named_content() -> bool:
     return True
 
 
-def _is_cut(content: bytes) -> bool:
-    content = content if isinstance(content, bytes) else bytes(content)  # lmdb may give a view
-    return any(content.startswith(head) and content.rfind(tail) < 0 for head, tail in SIGNATURES.items())
-
-
-def broken_pictures() -> bool:
-    """A picture that cannot be decoded was "'NoneType' object has no attribute 'astype'": its file is named."""
+def broken_images() -> bool:
+    """A broken image gave "'NoneType' object has no attribute 'astype'": the error names the file."""
     stock = img_util.imfrombytes
     if contains(stock, "is None"):
         return False
 
     def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:
-        try:
-            image = None if _is_cut(content) else stock(content, flag)
-        except cv2.error:  # no bytes at all, or more pixels than OpenCV reads
-            image = None
-        if image is None:
-            source = getattr(content, "source", NamedContent.source)
-            raise InputError(f"{source} cannot be decoded: {len(content)} bytes, truncated or no picture; replace it")
+        image = decode(content, getattr(content, "source", NamedContent.source), IMREAD_FLAGS[flag])
         return image.astype(np.float32) / 255.0 if float32 else image
 
     replace(stock, imfrombytes)
@@ -129,7 +121,7 @@ def broken_pictures() -> bool:
 
 
 def unpaired_folders() -> bool:
-    """Unequal LQ and GT folders were an assertion without names, and their order the disk's: named, and sorted."""
+    """Unequal LQ and GT folders gave an assertion without names, in the disk's order: named, and sorted."""
     stock = data_util.paired_paths_from_folder
     if contains(stock, "sorted"):
         return False
@@ -138,18 +130,18 @@ def unpaired_folders() -> bool:
         lq_folder, gt_folder = folders
         for folder, key in zip(folders, keys, strict=True):
             if not osp.isdir(folder):
-                raise InputError(f"expected a folder of pictures at {folder}, found none; set dataroot_{key}")
+                raise InputError(f"expected a folder of images at {folder}, found none; set dataroot_{key}")
         found = set(scandir(lq_folder))
         stems = [osp.splitext(name) for name in scandir(gt_folder)]
         wanted = {f"{filename_tmpl.format(stem)}{suffix}" for stem, suffix in stems}
         if not wanted:
-            raise InputError(f"expected pictures in {gt_folder}, found none")
+            raise InputError(f"expected images in {gt_folder}, found none")
         for names, here, there in ((wanted - found, lq_folder, gt_folder), (found - wanted, gt_folder, lq_folder)):
             if names:
                 shown = ", ".join(sorted(names)[:NAMES_SHOWN])
                 more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
                 raise InputError(
-                    f"expected a partner for each of {len(wanted)} GT and {len(found)} LQ pictures; "
+                    f"expected a partner for each of {len(wanted)} GT and {len(found)} LQ images; "
                     f"none in {here} for {shown}{more} of {there} (filename_tmpl: {filename_tmpl})"
                 )
         return sorted(stock(folders, keys, filename_tmpl), key=lambda pair: pair[f"{keys[1]}_path"])
@@ -159,12 +151,14 @@ def unpaired_folders() -> bool:
 
 
 def mismatched_crops() -> bool:
-    """A pair of the wrong sizes was an error without its file's name in training: the name is in it."""
+    """In training, an image pair of wrong sizes gave an error without a file name: the error names the file."""
     stock = transforms.paired_random_crop
     if not contains(stock, "Scale mismatches"):
         return False
 
-    def paired_random_crop(img_gts, img_lqs, gt_patch_size: int, scale: int, gt_path: str | None = None):
+    def paired_random_crop(
+        img_gts: Any, img_lqs: Any, gt_patch_size: int, scale: int, gt_path: str | None = None
+    ) -> tuple[Any, Any]:
         try:
             return stock(img_gts, img_lqs, gt_patch_size, scale, gt_path)
         except ValueError as error:
@@ -176,7 +170,7 @@ def mismatched_crops() -> bool:
 
 
 def silent_crops() -> bool:
-    """Validation crops GT silently when sizes disagree: only an excess below `scale` pixels is cropped."""
+    """Validation silently cropped GT of a wrong size: only an excess below `scale` pixels is cropped."""
     stock = PairedImageDataset.__getitem__
     if not contains(stock, "img_gt[0:img_lq.shape[0] * scale, 0:img_lq.shape[1] * scale, :]"):
         return False
@@ -184,7 +178,7 @@ def silent_crops() -> bool:
     def __getitem__(self: PairedImageDataset, index: int) -> dict:
         sample = stock(self, index)
         if self.opt["phase"] != "train":
-            # Read again as stored, since `sample` has it cropped; decoding is little beside restoring a picture.
+            # Read it again, since `sample` has it cropped; decoding is cheap compared with restoring an image.
             gt = img_util.imfrombytes(self.file_client.get(sample["gt_path"], "gt"))
             _check_sizes(sample, gt.shape[:2], self.opt["scale"])
         return sample

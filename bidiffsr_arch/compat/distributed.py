@@ -1,7 +1,9 @@
-"""Cures of several processes: on machines without a GPU, and on machines with other numbers of GPUs."""
+"""Patches for distributed training: on machines without a GPU, and with different numbers of GPUs."""
 
 import os
 import subprocess
+import sys
+from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
@@ -12,13 +14,25 @@ from torch.nn.parallel import DistributedDataParallel
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
 from bidiffsr_arch.errors import InputError
 
-# gloo serves tensors on CPUs, nccl those on GPUs; which is used is decided tensor by tensor.
+# gloo for tensors on CPUs, nccl for those on GPUs; torch chooses per tensor.
 CPU_BACKEND, ALL_BACKENDS = "gloo", "cpu:gloo,cuda:nccl"
 DEFAULT_PORT = 29500
 
 
-def _join(local_rank: int, **kwargs) -> None:
-    """Meet the other processes; where there are GPUs, this one takes that of its rank on this machine."""
+def chosen_launcher(given: str) -> str:
+    """The launcher: ``pytorch`` where torchrun started this process and none was given, which the first process says.
+
+    Else each process would train alone, and archive the folder of the others.
+    """
+    if given != "none" or not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return given
+    if os.environ["RANK"] == "0":
+        print(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: --launcher pytorch is assumed", file=sys.stderr, flush=True)
+    return "pytorch"
+
+
+def _join(local_rank: int, **kwargs: Any) -> None:
+    """Join the process group; if there are GPUs, use the one of this process's local rank."""
     gpus = torch.cuda.device_count()
     if gpus:
         torch.cuda.set_device(local_rank % gpus)
@@ -26,7 +40,7 @@ def _join(local_rank: int, **kwargs) -> None:
         distributed.init_process_group(backend=ALL_BACKENDS if gpus else CPU_BACKEND, **kwargs)
     except (ValueError, RuntimeError) as error:  # torch's DistError is a RuntimeError
         raise InputError(
-            f"the processes of this run did not meet ({str(error).splitlines()[0]}); start them by torchrun, "
+            f"the process group could not be formed ({str(error).splitlines()[0]}); start the processes by torchrun, "
             "or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
         ) from error
 
@@ -40,12 +54,12 @@ def _number(variable: str, launcher: str) -> int:
 
 
 def distributed_start() -> bool:
-    """--launcher pytorch divides by the number of GPUs and wants nccl: without a GPU the processes talk by gloo."""
+    """--launcher pytorch divided by the number of GPUs and required nccl: without GPUs, gloo is used."""
     stock = dist_util._init_dist_pytorch
     if not contains(stock, "rank % num_gpus"):
         return False
 
-    def init_dist_pytorch(backend: str, **kwargs) -> None:
+    def init_dist_pytorch(backend: str, **kwargs: Any) -> None:
         rank = _number("RANK", "pytorch")
         _join(int(os.environ.get("LOCAL_RANK", rank)), **kwargs)
 
@@ -54,7 +68,7 @@ def distributed_start() -> bool:
 
 
 def distributed_slurm() -> bool:
-    """--launcher slurm divides by the number of GPUs and ignores a failing scontrol: both are looked at."""
+    """--launcher slurm divided by the number of GPUs and ignored errors of scontrol: both are checked."""
     stock = dist_util._init_dist_slurm
     if not contains(stock, "proc_id % num_gpus"):
         return False
@@ -72,7 +86,7 @@ def distributed_slurm() -> bool:
 
 
 def _first_host(nodes: str) -> str:
-    """The machine where rank 0 runs; scontrol expands lists such as node[01-04]."""
+    """The host of rank 0; scontrol expands lists such as node[01-04]."""
     try:
         shown = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
         return shown.stdout.split()[0]
@@ -81,7 +95,7 @@ def _first_host(nodes: str) -> str:
 
 
 def distributed_model() -> bool:
-    """model_to_device asks for a CUDA device in distributed runs: a network on the CPU is wrapped without one."""
+    """Distributed runs required a CUDA device: a network on the CPU is wrapped without one."""
     stock = BaseModel.model_to_device
     if not contains(stock, "device_ids=[torch.cuda.current_device()]"):
         return False

@@ -1,24 +1,25 @@
-"""Cures that `import basicsr` needs."""
+"""Patches that let `import basicsr` work with today's torchvision and Python."""
 
 import importlib
 import importlib.util
 import sys
 from types import ModuleType
+from typing import Any
 
-import torch
-
-_libraries: list[torch.library.Library] = []  # a declaration lives as long as its Library object
+_libraries: list[Any] = []  # an operator is declared as long as its Library object exists
 
 
 def torchvision_operators() -> bool:
-    """torchvision's import asks for operators that its CUDA build cannot load into a CPU torch: they are declared."""
+    """torchvision's CUDA build cannot load its operators into a CPU torch: they are declared."""
     try:
         importlib.import_module("torchvision")
+        return False
+    except ModuleNotFoundError:  # who needs it says so
         return False
     except RuntimeError as error:
         if "operator torchvision::" not in str(error):
             raise
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = importlib.import_module("torch.library").Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _libraries.append(library)
@@ -27,7 +28,7 @@ def torchvision_operators() -> bool:
 
 
 def torchvision_functional_tensor() -> bool:
-    """BasicSR imports rgb_to_grayscale from a module that torchvision 0.17 removed: it is found where it is today."""
+    """BasicSR imports a module that torchvision 0.17 removed: its successor takes its name."""
     gone = "torchvision.transforms.functional_tensor"
     if gone in sys.modules or importlib.util.find_spec(gone):
         return False
@@ -36,13 +37,13 @@ def torchvision_functional_tensor() -> bool:
 
 
 def distutils_version() -> bool:
-    """BasicSR compares versions with distutils, which left Python in 3.12: packaging's Version compares them."""
+    """BasicSR compares versions with distutils, which Python 3.12 removed: packaging's Version replaces it."""
     try:
         importlib.import_module("distutils.version")
         return False
     except ImportError:
         module = ModuleType("distutils.version")
-    module.LooseVersion = importlib.import_module("packaging.version").Version
+    vars(module)["LooseVersion"] = importlib.import_module("packaging.version").Version
     sys.modules.setdefault("distutils", ModuleType("distutils"))
     sys.modules["distutils.version"] = module
     return True

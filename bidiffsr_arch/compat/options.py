@@ -1,4 +1,4 @@
-"""Cures of BasicSR's command line and option files."""
+"""Patches of BasicSR's command line and option files."""
 
 import argparse
 import atexit
@@ -6,18 +6,25 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from copy import deepcopy
 from itertools import chain, count
 from os import path as osp
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from basicsr.utils import misc, options
-from torch import distributed
 
+from bidiffsr_arch.compat.distributed import chosen_launcher
 from bidiffsr_arch.compat.patch import contains, replace
-from bidiffsr_arch.config.option_file import dump_options, load_options, read_yaml
+from bidiffsr_arch.config.command_line import add_basicsr_arguments, stock_arguments
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.errors import InputError
 
 # The `path:` keys that are folders of a run, each with its place below the first one.
@@ -31,35 +38,62 @@ TRAIN_FOLDERS = {
 TEST_FOLDERS = {"results_root": "", "log": "", "visualization": "visualization"}
 
 
-def _arguments() -> argparse.Namespace:
-    """BasicSR's command line, in both spellings of the local rank."""
+_handed: ContextVar[tuple[argparse.Namespace, OrderedDict] | None] = ContextVar("_handed", default=None)
+
+
+@contextmanager
+def handed_over(args: argparse.Namespace, wanted: OrderedDict) -> Iterator[None]:
+    """Inside, parse_options takes these arguments and options, and reads no command line and no file.
+
+    Args:
+        args: as `add_basicsr_arguments` declares them; wanted: what `load_options` gave.
+    """
+    token = _handed.set((args, wanted))
+    try:
+        yield
+    finally:
+        _handed.reset(token)
+
+
+def _from_command_line() -> tuple[argparse.Namespace, OrderedDict]:
     parser = argparse.ArgumentParser()
-    parser.add_argument("-opt", required=True, help="Path to option YAML file.")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
-    parser.add_argument("--auto_resume", action="store_true")
-    parser.add_argument("--debug", action="store_true")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=int(os.environ.get("LOCAL_RANK", 0)))
-    parser.add_argument("--force_yml", nargs="+", help="Override options. Examples: train:ema_decay=0.999")
-    return parser.parse_args()
+    add_basicsr_arguments(parser)
+    args = parser.parse_args()
+    args.launcher = chosen_launcher(args.launcher)
+    return args, load_options(args.opt, args.force_yml)
 
 
-def _resolved(path: str, overrides: list[str] | None) -> str:
-    """A file of the same name in a temporary folder, which BasicSR reads to what `load_options` gives.
+def _readable(path: str, wanted: OrderedDict) -> str:
+    """A file of the same name in a temporary folder, for the experiment's copy: stock BasicSR reads it to `wanted`.
 
     It is the file itself, comments and all, where that is the same.
     """
-    wanted = load_options(path, overrides)
     text = Path(path).expanduser().read_text(encoding="utf-8")
     try:
-        # safe: load_options has refused every tag that builds more than plain data
-        same = yaml.load(text, Loader=options.ordered_yaml()[0]) == wanted  # noqa: S506
-    except yaml.YAMLError:
+        same = yaml.safe_load(text) == wanted
+    except (yaml.YAMLError, ValueError):
         same = False
     folder = tempfile.mkdtemp(prefix="basicsr_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     file = Path(folder, Path(path).name)
     file.write_text(text if same else dump_options(wanted), encoding="utf-8")
     return str(file)
+
+
+def _loader_of(wanted: OrderedDict) -> type:
+    """What yaml.load takes for a loader, and gets options from that have been read already."""
+
+    class Loaded:
+        def __init__(self, stream: Any) -> None:
+            """Nothing is read from the stream."""
+
+        def get_single_data(self) -> OrderedDict:
+            return deepcopy(wanted)
+
+        def dispose(self) -> None:
+            """Nothing is to be freed."""
+
+    return Loaded
 
 
 def command_line() -> bool:
@@ -69,23 +103,44 @@ def command_line() -> bool:
         return False
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
-        given = _arguments()
-        file = _resolved(given.opt, given.force_yml)
-        command = sys.argv
-        sys.argv = [command[0], "-opt", file, "--launcher", given.launcher, "--local_rank", str(given.local_rank)]
-        sys.argv += ["--auto_resume"] * given.auto_resume + ["--debug"] * given.debug
+        args, wanted = _handed.get() or _from_command_line()
+        lists = _without_lists(wanted)
+        command, reader = sys.argv, options.ordered_yaml
+        sys.argv = [command[0], *stock_arguments(args, _readable(args.opt, wanted))]
+        options.ordered_yaml = lambda: (_loader_of(lists), None)
         try:
-            opt, args = stock(root_path, is_train)
+            opt, given = stock(root_path, is_train)
         finally:
-            sys.argv = command  # copy_opt_file notes down what the user typed
-        args.force_yml = given.force_yml
-        return opt, args
+            sys.argv, options.ordered_yaml = command, reader  # copy_opt_file notes down what the user typed
+        _restore_lists(opt, wanted)
+        # what BasicSR's parser does not know, and the options as they were given
+        return opt, argparse.Namespace(**{**vars(args), **vars(given), "force_yml": args.force_yml, "options": wanted})
 
     replace(stock, parse_options)
     return True
 
 
-def _after_parsing(check: Callable[[dict, argparse.Namespace], None]) -> None:
+def _without_lists(wanted: OrderedDict) -> OrderedDict:
+    """The options without lists of folders, which stock BasicSR takes for one folder each."""
+    datasets = OrderedDict(
+        (phase, OrderedDict((key, value) for key, value in data.items() if not _is_list_of_roots(key, value)))
+        for phase, data in wanted["datasets"].items()
+    )
+    return OrderedDict(wanted, datasets=datasets)
+
+
+def _restore_lists(opt: dict, wanted: OrderedDict) -> None:
+    for phase, data in wanted["datasets"].items():
+        for key, value in data.items():
+            if _is_list_of_roots(key, value):
+                opt["datasets"][phase][key] = [osp.expanduser(root) for root in value]
+
+
+def _is_list_of_roots(key: str, value: Any) -> bool:
+    return key.startswith("dataroot_") and isinstance(value, list)
+
+
+def after_parsing(check: Callable[[dict, argparse.Namespace], None]) -> None:
     """Let `check` see, and mend, what parse_options returns."""
     inner = options.parse_options
 
@@ -104,12 +159,12 @@ def own_roots() -> bool:
 
     def keep(opt: dict, args: argparse.Namespace) -> None:
         folders = TRAIN_FOLDERS if opt["is_train"] else TEST_FOLDERS
-        root = read_yaml(args.opt)["path"].get(next(iter(folders)))
+        root = args.options["path"].get(next(iter(folders)))
         if root is not None:
             for key, place in folders.items():
                 opt["path"][key] = osp.normpath(osp.join(osp.expanduser(str(root)), place))
 
-    _after_parsing(keep)
+    after_parsing(keep)
     return True
 
 
@@ -122,7 +177,7 @@ def gpus_without_cuda() -> bool:
         if opt["num_gpu"] != 0 and not torch.cuda.is_available():
             raise InputError(f"num_gpu: {opt['num_gpu']} needs CUDA, which torch does not find; set it to 0 or auto")
 
-    _after_parsing(refuse)
+    after_parsing(refuse)
     return True
 
 
@@ -135,28 +190,52 @@ def missing_data() -> bool:
         for name, dataset in opt["datasets"].items():
             for key, place in dataset.items():
                 is_place = key.startswith("dataroot") or key == "meta_info_file"
-                if is_place and isinstance(place, str) and not osp.exists(place):
-                    raise InputError(f"datasets: {name}: {key}: {place} does not exist (looked in {os.getcwd()})")
+                for one in place if isinstance(place, list) else [place]:
+                    if is_place and isinstance(one, str) and not osp.exists(one):
+                        raise InputError(f"datasets: {name}: {key}: {one} does not exist (looked in {os.getcwd()})")
 
-    _after_parsing(look)
+    after_parsing(look)
     return True
 
 
-def drawn_seed() -> bool:
-    """Without manual_seed each process draws its own, which no resume knows: one is drawn, and noted as drawn."""
-    if contains(options.parse_options, "broadcast"):
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def possible_options() -> bool:
+    """Options that a run can do without were errors later, as prefetch_mode: cuda without CUDA: they are off."""
+    if contains(options.parse_options, "is_available"):
+        return False
+    after_parsing(lambda opt, args: make_possible(opt, opt["is_train"]))
+    return True
+
+
+def make_possible(opt: dict[str, Any], is_train: bool) -> None:
+    """Switch off, in place and with a warning, what this machine or BasicSR cannot do."""
+    for phase, data in opt["datasets"].items():
+        if data.get("prefetch_mode") == "cuda" and not torch.cuda.is_available():
+            _warn(f"datasets: {phase}: prefetch_mode: cuda needs CUDA, which torch does not find; it is off")
+            data["prefetch_mode"] = None
+        # BasicSR loads validation and test data without workers, whatever num_worker_per_gpu says.
+        if data.get("persistent_workers") and (phase != "train" or not data.get("num_worker_per_gpu")):
+            _warn(f"datasets: {phase}: persistent_workers without workers has nothing to keep; it is off")
+            data["persistent_workers"] = False
+    val = opt.get("val")
+    if not is_train and val and val.get("save_img") and "suffix" not in val:
+        _warn(f"val: suffix is missing; results are called NAME_{opt['name']}.png, as with suffix: ~")
+        val["suffix"] = None
+
+
+def random_weights() -> bool:
+    """A test without pretrain_network_g tested random weights without a word: it says so."""
+    if contains(options.parse_options, "random weights"):
         return False
 
-    def share(opt: dict, args: argparse.Namespace) -> None:
-        if read_yaml(args.opt).get("manual_seed") is not None:
-            return
-        opt["seed_is_drawn"] = True
-        if opt["dist"]:
-            seed = [opt["manual_seed"]]
-            distributed.broadcast_object_list(seed)
-            opt["manual_seed"] = seed[0]
+    def warn(opt: dict[str, Any], args: argparse.Namespace) -> None:
+        if not opt["is_train"] and opt.get("network_g") and not opt["path"].get("pretrain_network_g"):
+            _warn("path: pretrain_network_g is ~: random weights are tested")
 
-    _after_parsing(share)
+    after_parsing(warn)
     return True
 
 

@@ -1,4 +1,4 @@
-"""How a function of BasicSR is recognised as defective, and replaced wherever it has been imported by name."""
+"""Recognise a defective function of BasicSR by its source, and replace it in all modules that imported it."""
 
 import inspect
 import sys
@@ -6,24 +6,25 @@ from collections.abc import Callable
 
 
 def contains(function: Callable, text: str) -> bool:
-    """Whether the source of BasicSR's function (below the cures around it) has the text that makes the defect."""
+    """Whether the source of BasicSR's function, without patches around it, contains the defective text."""
     return text in inspect.getsource(inspect.unwrap(function))
 
 
-def replace(original: Callable, cured: Callable) -> None:
-    """Put `cured` in the place of `original` in every loaded module of BasicSR.
+def replace(original: Callable, patched: Callable) -> None:
+    """Replace `original` by `patched` in every loaded module of BasicSR.
 
-    `cured` keeps its own __module__: a spawned worker that unpickles it imports this package, cures included.
+    `patched` keeps its own __module__: a spawned worker that unpickles it imports this package, which patches BasicSR
+    there, too.
     """
-    cured.__wrapped__ = original
+    patched.__dict__["__wrapped__"] = original
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] == "basicsr":
             for name, value in list(vars(module).items()):
                 if value is original:
-                    setattr(module, name, cured)
+                    setattr(module, name, patched)
 
 
-def replace_method(owner: type, name: str, cured: Callable) -> None:
-    """Put `cured` in the place of a class's own method."""
-    cured.__wrapped__ = vars(owner)[name]
-    setattr(owner, name, cured)
+def replace_method(owner: type, name: str, patched: Callable) -> None:
+    """Replace a class's method by `patched`."""
+    patched.__dict__["__wrapped__"] = vars(owner)[name]
+    setattr(owner, name, patched)

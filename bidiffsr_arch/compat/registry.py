@@ -1,11 +1,16 @@
-"""Names in option files that nobody has registered."""
+"""Patches of BasicSR's registries: names that nobody has registered, or that two packages have."""
 
 import difflib
+import warnings
+from typing import Any
 
 from basicsr.utils.registry import Registry
 
 from bidiffsr_arch.compat.patch import contains, replace_method
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import UnknownName
+from bidiffsr_arch.plugins import failed_plugins
+
+PACKAGE = __name__.partition(".")[0]
 
 
 def unknown_names() -> bool:
@@ -13,13 +18,35 @@ def unknown_names() -> bool:
     if not contains(Registry.get, "is not found, use name"):
         return False
 
-    def get(self: Registry, name: str, suffix: str = "basicsr"):
+    def get(self: Registry, name: str, suffix: str = "basicsr") -> Any:
         found = self._obj_map.get(str(name)) or self._obj_map.get(f"{name}_{suffix}")
         if found is not None:
             return found
         near = difflib.get_close_matches(str(name), self._obj_map, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "was the package that registers it imported?"
-        raise InputError(f"no {self._name} named {name!r}; {hint} Known: {', '.join(sorted(self._obj_map))}")
+        failed = "".join(f" Plugin {plugin} was not: {reason}." for plugin, reason in failed_plugins().items())
+        raise UnknownName(f"no {self._name} named {name!r}; {hint}{failed} Known: {', '.join(sorted(self._obj_map))}")
 
     replace_method(Registry, "get", get)
     return True
+
+
+def names_of_others() -> bool:
+    """A name of this package could not be registered again, as the reference does: the other class takes the name."""
+    stock = Registry._do_register
+    if contains(stock, "warn"):
+        return False
+
+    def _do_register(self: Registry, name: str, obj: Any, suffix: str | None = None) -> None:
+        full = f"{name}_{suffix}" if isinstance(suffix, str) else name
+        if _is_ours(self._obj_map.get(full)) and not _is_ours(obj):
+            warnings.warn(f"{full} is registered by {obj.__module__} in place of {PACKAGE}", stacklevel=4)
+            del self._obj_map[full]
+        stock(self, name, obj, suffix)
+
+    replace_method(Registry, "_do_register", _do_register)
+    return True
+
+
+def _is_ours(entry: Any) -> bool:
+    return getattr(entry, "__module__", "").partition(".")[0] == PACKAGE

@@ -1,4 +1,4 @@
-"""One job for each picture, in several processes, with a progress bar."""
+"""Run one job per image in several processes, with a progress bar."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -6,24 +6,40 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bidiffsr_arch.errors import InputError, raise_all
 
-def in_processes(job: Callable[..., Any], arguments: Sequence[tuple], workers: int, description: str) -> list[Any]:
+
+def in_processes(
+    job: Callable[..., Any],
+    arguments: Sequence[tuple],
+    workers: int,
+    description: str,
+    failures: Sequence[InputError] = (),
+) -> list[Any]:
     """Call ``job(*arguments[i])`` for all i.
 
     Args:
         job: a function that can be pickled.
-        workers: processes at the same time.
-        description: what stands before the bar.
+        workers: number of processes.
+        description: label of the progress bar.
+        failures: known errors of other images.
     Returns:
-        What the calls returned, as they ended.
+        Results in the order in which the calls ended.
     Raises:
-        Whatever a call raises; those that have not begun are left out.
+        InputError: `failures` and the InputErrors of calls, after all other calls have ended.
+        Exception: any other error of a call, after which no further calls are started.
     """
+    results, failed = [], list(failures)
     with ProcessPoolExecutor(workers) as pool:
         jobs = [pool.submit(job, *each) for each in arguments]
         try:
-            bar = tqdm(as_completed(jobs), total=len(jobs), desc=description, unit="picture")
-            return [done.result() for done in bar]
+            for done in tqdm(as_completed(jobs), total=len(jobs), desc=description, unit="image"):
+                if isinstance(error := done.exception(), InputError):
+                    failed.append(error)
+                else:
+                    results.append(done.result())
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    raise_all(failed)
+    return results

@@ -1,7 +1,7 @@
-"""MATLAB's `imresize(uint8 picture, scale, 'bicubic')`, bit for bit.
+"""MATLAB's `imresize(uint8 image, scale, 'bicubic')`, bit for bit.
 
-Published super-resolution benchmarks were made with it. cv2 (another kernel, no antialiasing) and BasicSR's `imresize`
-(no rounding between the two axes) give other pixels.
+The LR images of published super-resolution benchmarks are made with it. cv2 (another kernel, no antialiasing) and
+BasicSR's `imresize` (no rounding between the two axes) give different pixels.
 """
 
 import math
@@ -20,19 +20,19 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 
 def axis_taps(length: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which input samples make each output sample of one axis, and with which weights.
+    """Input samples and weights of each output sample along one axis.
 
     Args:
         length: samples on the axis before resizing.
         scale: output size over input size; below 1 the kernel is stretched by 1 / scale (antialiasing).
 
     Returns:
-        `(indices, weights)`, both of shape (ceil(length * scale), taps): int64 in 0 .. length - 1 (beyond an end the
-        samples are mirrored, the outermost one repeated), and float64 whose rows sum to 1.
+        `(indices, weights)`, both of shape (ceil(length * scale), taps): int64 in 0 .. length - 1 (samples are mirrored
+        at both ends, repeating the outermost), and float64 whose rows sum to 1.
     """
     stretch = min(scale, 1.0)
     width = KERNEL_WIDTH / stretch
-    # As MATLAB counts, from 1: the centre of output sample j lies at j / scale + (1 - 1 / scale) / 2.
+    # Counted from 1, as in MATLAB: the centre of output sample j is at j / scale + (1 - 1 / scale) / 2.
     centres = np.arange(1, math.ceil(length * scale) + 1) / scale + 0.5 * (1 - 1 / scale)
     first = np.floor(centres - width / 2)
     positions = first[:, None] + np.arange(math.ceil(width) + 2)
@@ -47,16 +47,16 @@ def axis_taps(length: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
 def resize_axis(image: np.ndarray, scale: float, axis: int) -> np.ndarray:
     """Resize one axis; returns float64, neither clipped nor rounded."""
     indices, weights = axis_taps(image.shape[axis], scale)
-    beside = [1] * image.ndim
-    beside[axis] = -1
-    # Tap by tap rather than as a matrix product: the order of additions, and so the last bit, is the same everywhere.
+    shape = [1] * image.ndim
+    shape[axis] = -1
+    # Tap by tap, not as a matrix product: the order of additions, hence the last bit, is the same on all machines.
     return sum(
-        image.take(index, axis) * weight.reshape(beside) for index, weight in zip(indices.T, weights.T, strict=True)
+        image.take(index, axis) * weight.reshape(shape) for index, weight in zip(indices.T, weights.T, strict=True)
     )
 
 
 def imresize(image: np.ndarray, scale: float) -> np.ndarray:
-    """Resize a uint8 picture as MATLAB's `imresize(image, scale, 'bicubic')` does.
+    """Resize a uint8 image as MATLAB's `imresize(image, scale, 'bicubic')` does.
 
     Rows are resized first, then columns; after each the values are clipped to 0 .. 255 and rounded half away from zero.
 
@@ -68,16 +68,16 @@ def imresize(image: np.ndarray, scale: float) -> np.ndarray:
         uint8 of shape (ceil(H * scale), ceil(W * scale)[, C]).
 
     Raises:
-        TypeError: the picture is not uint8.
-        ValueError: it is not of two or three dimensions, is empty, or scale is not above 0.
+        TypeError: the image is not uint8.
+        ValueError: it does not have two or three dimensions, is empty, or scale is not above 0.
     """
     if image.dtype != np.uint8:
-        raise TypeError(f"expected a uint8 picture, got {image.dtype}")
+        raise TypeError(f"expected a uint8 image, got {image.dtype}")
     if image.ndim not in (2, 3) or image.size == 0:
-        raise ValueError(f"expected a picture of shape (H, W) or (H, W, C), got {image.shape}")
+        raise ValueError(f"expected an image of shape (H, W) or (H, W, C), got {image.shape}")
     if not 0 < scale < math.inf:
         raise ValueError(f"expected a scale above 0, got {scale}")
     for axis in (0, 1):
-        # Clipped values are never negative, so half away from zero is half up.
+        # No clipped value is negative, so rounding half up rounds half away from zero.
         image = np.floor(resize_axis(image, scale, axis).clip(0, 255) + 0.5).astype(np.uint8)
     return image

@@ -1,4 +1,4 @@
-"""Pictures side by side in one, to judge a result by eye."""
+"""Images side by side in one, to judge a result by eye."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,20 +12,20 @@ FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 
 
 def strip(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-    """Lay pictures out in a table, each under its label: `[{"LR": lr, "bicubic": up, "result": sr, "HR": hr}]`.
+    """Arrange images in a table, each under its label: `[{"LR": lr, "bicubic": up, "result": sr, "HR": hr}]`.
 
     Args:
-        rows: one mapping from label to picture (BGR uint8 of shape (H, W, 3)) for each row. Smaller pictures of a row
-            are enlarged to its largest one by nearest neighbour, so that their pixels can be seen.
+        rows: for each row a mapping from label to image (BGR uint8 of shape (H, W, 3)). Smaller images of a row are
+            upsampled to the size of its largest by nearest neighbour, so that their pixels are visible.
 
     Returns:
-        BGR uint8 picture; columns are aligned.
+        BGR uint8 image with aligned columns.
 
     Raises:
-        ValueError: no rows, a row without pictures, or rows of unequal length.
+        ValueError: no rows, a row without images, or rows of unequal length.
     """
     if not rows or not all(rows):
-        raise ValueError("expected at least one row, and at least one picture in each")
+        raise ValueError("expected at least one row, and at least one image in each")
     table = [_cells(row) for row in rows]
     columns = list(zip(*table, strict=True))
     widths = [max(cell.shape[1] for cell in column) for column in columns]

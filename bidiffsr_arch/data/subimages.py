@@ -1,28 +1,26 @@
-"""Cut large training pictures into overlapping squares, which a loader reads many times faster."""
+"""Cut large training images into overlapping subimages, which a data loader reads many times faster."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from bidiffsr_arch.data.folders import image_shape, images_in
 from bidiffsr_arch.data.parallel import in_processes
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import read_picture, write_bytes, write_picture
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 RECORD = "subimages.json"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How pictures are cut, in pixels of HR.
+    """How images are cut, in pixels of HR.
 
     Attributes:
-        scale: HR's sides in units of LR's.
-        size: side of a square, a multiple of scale.
-        step: from one square to the next, a multiple of scale; the last one of a row ends at the edge.
+        scale: size of HR divided by that of LR.
+        size: side of a square subimage, a multiple of scale.
+        step: distance between subimages, a multiple of scale; the last one of a row ends at the edge.
     """
 
     scale: int
@@ -36,47 +34,34 @@ class Cut:
             )
 
     def starts(self, side: int) -> list[int]:
-        """Where the squares along a side of an HR picture begin; none where it is too small."""
+        """Start positions of subimages along a side of an HR image; none if it is too small."""
         starts = list(range(0, side - self.size + 1, self.step))
         return starts if not starts or starts[-1] + self.size == side else [*starts, side - self.size]
 
     def squares(self, width: int, height: int) -> Iterator[tuple[str, int, int]]:
-        """Name (_s001, _s002, …), top and left of every square, row by row."""
+        """Name (_s001, _s002, …), top and left of every subimage, row by row."""
         corners = ((top, left) for top in self.starts(height) for left in self.starts(width))
         return ((f"_s{number:03d}", top, left) for number, (top, left) in enumerate(corners, 1))
 
 
-def pictures_in(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by name without ending, sorted.
-
-    Raises:
-        InputError: there are none, or two of one name.
-    """
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS and path.is_file())
-    found = {path.stem: path for path in files}
-    if not files or len(found) < len(files):
-        what = "got none" if not files else "got two of one name"
-        raise InputError(f"expected a folder of pictures with a name each, {what} in {folder}")
-    return found
-
-
 def write_subimages(hr: Path, lr: Path, output: Path, cut: Cut, workers: int = 1) -> int:
-    """Cut pairs of pictures; squares that are there from an earlier run are kept as they are.
+    """Cut pairs of images; subimages from an earlier run are kept.
 
     Files: ``output/HR/{name}_s001.png`` and ``output/LR_bicubic/X{scale}/{name}_s001x{scale}.png``.
 
     Args:
-        hr: folder of the pictures.
-        lr: folder of the same pictures, `scale` times smaller, named ``{name}x{scale}`` or ``{name}``.
-        workers: processes that cut at the same time.
+        hr: folder of the images.
+        lr: folder of the same images, `scale` times smaller, named ``{name}x{scale}`` or ``{name}``.
+        workers: number of processes.
     Returns:
-        Number of pairs of squares that the output now has.
+        Number of pairs of subimages in the output.
     Raises:
-        InputError: a picture without its partner or of another size, or an output that was cut in another way.
+        InputError: an image has no partner, or the output was cut with other settings (then nothing is written); or
+            images cannot be read or have wrong sizes (all others are cut).
     """
-    small = pictures_in(lr)
+    small = images_in(lr)
     pairs = []
-    for name, path in pictures_in(hr).items():
+    for name, path in images_in(hr).items():
         partner = small.get(f"{name}x{cut.scale}") or small.get(name)
         if partner is None:
             raise InputError(f"expected {name}x{cut.scale} or {name} in {lr} for {path}, found neither")
@@ -86,7 +71,7 @@ def write_subimages(hr: Path, lr: Path, output: Path, cut: Cut, workers: int = 1
 
 
 def _record(path: Path, how: dict) -> None:
-    """Write down how an output is cut; refuse another way than the one that is written down."""
+    """Store the settings of an output; refuse settings that differ from the stored ones."""
     try:
         before = json.loads(path.read_text()) if path.exists() else how
     except ValueError:
@@ -97,17 +82,20 @@ def _record(path: Path, how: dict) -> None:
 
 
 def _cut_pair(name: str, hr: Path, lr: Path, output: Path, cut: Cut) -> int:
-    """Cut one pair, and count its squares. Sizes come from the files' headers: nothing is decoded if all is there."""
-    with Image.open(hr) as large, Image.open(lr) as small:
-        width, height = large.size
-        if large.size != (small.width * cut.scale, small.height * cut.scale):
-            raise InputError(f"expected {hr} to be {cut.scale} times {lr}, got {large.size} and {small.size}")
+    """Cut one pair; returns the number of its subimages. Sizes are read from headers, so existing ones cost little."""
+    (height, width, _), (low_height, low_width, _) = image_shape(hr), image_shape(lr)
+    if (height, width) != (low_height * cut.scale, low_width * cut.scale):
+        raise InputError(
+            f"expected {hr} to be {cut.scale} times {lr}, got {width}x{height} and {low_width}x{low_height}"
+        )
     folders = (output / "HR", output / "LR_bicubic" / f"X{cut.scale}")
     squares = list(cut.squares(width, height))
     for source, folder, ending, scale in ((hr, folders[0], "", 1), (lr, folders[1], f"x{cut.scale}", cut.scale)):
         missing = [square for square in squares if not (folder / f"{name}{square[0]}{ending}.png").exists()]
-        picture = read_picture(source) if missing else None
+        if not missing:
+            continue
+        image = read_picture(source)
         for number, top, left in missing:
             top, left, size = top // scale, left // scale, cut.size // scale
-            write_picture(folder / f"{name}{number}{ending}.png", picture[top : top + size, left : left + size])
+            write_picture(folder / f"{name}{number}{ending}.png", image[top : top + size, left : left + size])
     return len(squares)

@@ -1,1 +1,7 @@
-"""Diffusion: the noise schedule and its samplers, and what is diffused for super-resolution."""
+"""Diffusion without networks: `schedule` has the noise schedule and its samplers, `super_resolution` what is diffused.
+
+`schedulers` imports diffusers' classes one by one; `images` has the few operations on image tensors that both training
+and upscaling need. Nothing here imports BasicSR.
+"""
+
+__all__ = ["images", "schedule", "schedulers", "super_resolution"]

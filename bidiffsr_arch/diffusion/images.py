@@ -1,25 +1,25 @@
-"""Pictures as the networks take them: enlarged, padded, and as a residual or whole."""
+"""Images as the networks take them: upsampled and padded."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def enlarge(picture: Tensor, scale: int) -> Tensor:
-    """Bicubic enlargement with cv2.INTER_CUBIC's kernel (a = -0.75), (B, C, h, w) -> (B, C, h * scale, w * scale), not
+def upsample(image: Tensor, scale: int) -> Tensor:
+    """Bicubic upsampling with cv2.INTER_CUBIC's kernel (a = -0.75), (B, C, h, w) -> (B, C, h * scale, w * scale), not
     clipped."""
-    return F.interpolate(picture, scale_factor=scale, mode="bicubic", align_corners=False)
+    return F.interpolate(image, scale_factor=scale, mode="bicubic", align_corners=False)
 
 
-def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
-    """Reflect at the bottom and right until height and width are multiples, repeating the reflection where the picture
-    is small.
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Reflect at the bottom and right until height and width are multiples, repeatedly where the image is small.
 
     Args:
-        picture: (B, C, H, W), H, W >= 1.
+        image: (B, C, H, W), H, W >= 1.
+        multiple: what both sides of the result are multiples of.
     """
-    rows, columns = (_reflection(size, multiple, picture.device) for size in picture.shape[-2:])
-    return picture[..., rows[:, None], columns]
+    rows, columns = (_reflection(size, multiple, image.device) for size in image.shape[-2:])
+    return image[..., rows[:, None], columns]
 
 
 def _reflection(size: int, multiple: int, device: torch.device) -> Tensor:

@@ -1,144 +1,126 @@
-"""The noise schedule: how pictures are made noisy in training, and how a diffusers sampler finds the way back.
+"""The noise schedule: adding noise in training, and removing it with a sampler of diffusers.
 
-The option block is the reference's ``beta_schedule``; every other key in it goes to the diffusers scheduler as it is.
-This file knows nothing of pictures' ranges, of networks' insides or of BasicSR.
+Nothing here depends on the range of images, on a network's architecture or on BasicSR.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.config.diffusion import BetaSchedule
+from bidiffsr_arch.diffusion.schedulers import arguments, diffusers_class
+from bidiffsr_arch.errors import InputError
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
-REFERENCE_KEYS = {
-    "schedule": "beta_schedule",
-    "n_timestep": "num_train_timesteps",
-    "linear_start": "beta_start",
-    "linear_end": "beta_end",
-}
-OWN_KEYS = ("scheduler_type", "num_inference_steps", "is_guidance", "guidance_scale")
-SCHEDULE_NAMES = {"cosine": "squaredcos_cap_v2"}
-# What the paper trains with, and what diffusers' DDIM does by default; other schedulers would choose another spacing
-# by themselves.
-DEFAULTS = {
-    "num_train_timesteps": 2000,
-    "beta_schedule": "linear",
-    "beta_start": 1e-6,
-    "beta_end": 1e-2,
-    "prediction_type": "epsilon",
-    "timestep_spacing": "leading",
-    "clip_sample": True,
-}
-# In diffusers, too, and no samplers for such networks: the way from pictures to noise, and other models' own.
-NOT_SAMPLERS = ("DDIMInverse", "DPMSolverMultistepInverse", "CogVideoXDDIM", "CogVideoXDPM", "LCM", "TCD", "UnCLIP")
-TIME_INPUTS = ("timestep", "noise_level")
-
-
-def known_samplers() -> dict[str, type]:
-    """diffusers' schedulers that work on a discrete schedule of betas, by name without "Scheduler"."""
-    import diffusers
-
-    classes = {
-        name.removesuffix("Scheduler"): getattr(diffusers, name)
-        for name in dir(diffusers)
-        if name.endswith("Scheduler")
-    }
-    return {
-        name: cls
-        for name, cls in classes.items()
-        if {"num_train_timesteps", "beta_schedule", "prediction_type"} <= _arguments(cls) and name not in NOT_SAMPLERS
-    }
-
-
-def _arguments(function: Callable) -> set[str]:
-    return set(inspect.signature(function).parameters)
+TRAINING_SCHEDULER = "DDPM"
 
 
 class Diffusion:
     """A Gaussian diffusion of T steps, ``x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise``, and a sampler for it.
 
     Args:
-        beta_schedule: the reference's keys ``scheduler_type`` (any scheduler of diffusers, with or without
-            "Scheduler"), ``schedule`` (linear, scaled_linear, cosine, …), ``n_timestep``, ``linear_start``,
-            ``linear_end``, ``prediction_type`` (epsilon, v_prediction, sample), ``num_inference_steps``,
-            ``is_guidance``, ``guidance_scale``; and any argument of the diffusers scheduler (``timestep_spacing``,
-            ``clip_sample``, ``clip_sample_range``, …).
+        schedule: the noise schedule, and the scheduler of diffusers that samples.
         time_input: what the network is told of t: ``timestep`` t itself, ``noise_level`` sqrt(abar_t) (SR3's
             checkpoints).
     Raises:
-        InputError: an unknown scheduler, key or value.
+        InputError: an argument or a value that the scheduler does not take.
     """
 
-    def __init__(self, beta_schedule: Mapping[str, Any], time_input: str = "timestep") -> None:
-        from diffusers import DDPMScheduler
+    def __init__(self, schedule: BetaSchedule, time_input: str = "timestep") -> None:
+        self.schedule, self.time_input = schedule, time_input
+        self.sampler_class = diffusers_class(schedule.scheduler_type)
+        known = arguments(self.sampler_class)
+        if not (schedule.model_extra or {}).keys() <= known:
+            known |= arguments(diffusers_class(TRAINING_SCHEDULER))
+        _refuse_unknown(schedule, known)
+        self.sampler_clips = "clip_sample" in arguments(self.sampler_class)
+        self.alphas_cumprod: Tensor = self._build(self.sampler_class).alphas_cumprod
 
-        options = dict(beta_schedule)
-        if options.pop("is_guidance", False):
-            raise InputError(
-                "expected is_guidance: false, got true: classifier-free guidance needs a network that was also trained "
-                "without a condition, which BI-DiffSR is not"
-            )
-        options.pop("guidance_scale", None)
-        self.time_input = choose("time_input", time_input, {name: name for name in TIME_INPUTS})
-        self.num_inference_steps = _positive("num_inference_steps", options.pop("num_inference_steps", 50))
-        name = str(options.pop("scheduler_type", "DDIM"))
-        sampler_class = choose("beta_schedule: scheduler_type", name.removesuffix("Scheduler"), known_samplers())
-
-        options = DEFAULTS | {REFERENCE_KEYS.get(key, key): value for key, value in options.items()}
-        options["num_train_timesteps"] = _positive("n_timestep", options["num_train_timesteps"])
-        options["beta_schedule"] = SCHEDULE_NAMES.get(options["beta_schedule"], options["beta_schedule"])
-        _refuse_unknown(options, _arguments(sampler_class) | _arguments(DDPMScheduler))
-        self.prediction_type = choose("prediction_type", options["prediction_type"], PREDICTIONS)
-        self.options, self.sampler_class = options, sampler_class
-
-        self.training = self._build(DDPMScheduler)
-        self.alphas_cumprod: Tensor = self.training.alphas_cumprod
-        self.sampler_clips = "clip_sample" in _arguments(sampler_class)
-        self._build(sampler_class)
+    @cached_property
+    def training(self) -> Any:
+        """The scheduler that adds noise; sampling needs none but its own."""
+        return self._build(diffusers_class(TRAINING_SCHEDULER))
 
     def _build(self, cls: type, **changes: Any) -> Any:
-        options = {key: value for key, value in (self.options | changes).items() if key in _arguments(cls)}
+        given = {key: value for key, value in (self.schedule.arguments() | changes).items() if key in arguments(cls)}
         try:
-            return cls(**options)
+            return cls(**given)
         except (NotImplementedError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(
-                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {options}: {reason}"
+                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {given}: {reason}"
             ) from error
 
     @property
     def total_step(self) -> int:
         """Number T of training timesteps."""
-        return self.options["num_train_timesteps"]
+        return self.schedule.n_timestep
 
     def add_noise(self, x0: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """x_t for each sample's own timestep. x0, noise: (B, C, H, W); time: (B,) int64 in 0..T-1."""
+        """x_t for each sample's own timestep. x0, noise: (B, C, H, W); time: (B,) int64 in 0..T-1.
+
+        Raises:
+            InputError: a timestep outside 0..T-1.
+        """
+        self._check_time(time)
         return self.training.add_noise(x0, noise, time)
 
     def target(self, x0: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """What the network is to predict, by ``prediction_type``: the noise, x0, or ``sqrt(abar) noise - sqrt(1 -
-        abar) x0``."""
-        if self.options["prediction_type"] == "v_prediction":
+        abar) x0``. Arguments as for `add_noise`."""
+        if self.schedule.prediction_type == "v_prediction":
+            self._check_time(time)
             return self.training.get_velocity(x0, noise, time)
-        return noise if self.options["prediction_type"] == "epsilon" else x0
+        return noise if self.schedule.prediction_type == "epsilon" else x0
+
+    def training_sample(
+        self, x0: Tensor, noise: Tensor, time: Tensor, between: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the network is given, x_t and its time (B,), and what it is to predict.
+
+        Args:
+            x0, noise: (B, C, H, W).
+            time: timesteps (B,), int64 in 0..T-1.
+            between: noise levels between those of t and t - 1, as fractions (B,) in 0..1 of the way; those of t if
+                None. SR3 draws them uniformly, and gives the network the level (Saharia et al. 2021, Section 2.4).
+        Raises:
+            InputError: a timestep outside 0..T-1.
+        """
+        if between is None:
+            return self.add_noise(x0, noise, time), self.network_time(time), self.target(x0, noise, time)
+        self._check_time(time)
+        levels = torch.cat([torch.ones(1), self.alphas_cumprod.sqrt()]).to(x0)  # without noise before t = 0
+        level = levels[time + 1] + (levels[time] - levels[time + 1]) * between
+        signal, sigma = (factor[:, None, None, None] for factor in (level, (1 - level**2).sqrt()))
+        targets = {"epsilon": noise, "sample": x0, "v_prediction": signal * noise - sigma * x0}
+        return signal * x0 + sigma * noise, level, targets[self.schedule.prediction_type]
 
     def network_time(self, time: Tensor) -> Tensor:
         """What the network is given for timesteps (B,): themselves, or the noise level sqrt(abar_t)."""
         return time if self.time_input == "timestep" else self.abar(time).sqrt()
 
     def abar(self, time: Tensor) -> Tensor:
-        """Cumulative product of alphas at timesteps (B,), float32; between two timesteps sigma is interpolated, as
-        samplers do."""
+        """Cumulative product of alphas at timesteps (B,) in 0..T-1, float32; between two timesteps sigma is
+        interpolated, as samplers do.
+
+        Raises:
+            InputError: a timestep outside 0..T-1.
+        """
+        self._check_time(time)
         table = self.alphas_cumprod.double().cpu().numpy()
         sigma = np.interp(time.double().cpu().numpy(), np.arange(len(table)), np.sqrt(1 / table - 1))
         return torch.as_tensor(1 / (1 + sigma**2), dtype=torch.float32, device=time.device)
+
+    def _check_time(self, time: Tensor) -> None:
+        low, high = float(time.min()), float(time.max())
+        if not 0 <= low <= high <= self.total_step - 1:
+            raise InputError(f"expected timesteps from 0 to {self.total_step - 1}, got {low:g} to {high:g}")
 
     def sampler(self, steps: int | None = None, device: torch.device | str = "cpu") -> Any:
         """A new diffusers scheduler whose `timesteps` are set; some call the network more than once a step.
@@ -146,14 +128,30 @@ class Diffusion:
         Args:
             steps: number of sampling steps; ``num_inference_steps`` if None.
         Raises:
-            InputError: a number of steps that the scheduler cannot do.
+            InputError: a number of steps that the scheduler cannot do; the least one and the nearest one are named.
         """
-        steps = self.num_inference_steps if steps is None else _positive("steps", steps)
+        steps = self.schedule.num_inference_steps if steps is None else steps
+        if not 1 <= steps <= self.total_step:
+            raise InputError(f"expected 1 to {self.total_step} steps, at most as many as in training, got {steps}")
+        if sampler := self._with_timesteps(steps, device):
+            return sampler
+        possible = (count for count in range(1, self.total_step + 1) if self._with_timesteps(count))
+        around = (count for gap in range(1, self.total_step) for count in (steps - gap, steps + gap))
+        near = (count for count in around if 1 <= count <= self.total_step and self._with_timesteps(count))
+        raise InputError(
+            f"expected a number of steps that {self.schedule.scheduler_type} can do with this beta_schedule, got "
+            f"{steps}; the least is {next(possible, 'none')}, the nearest {next(near, 'none')}"
+        )
+
+    def _with_timesteps(self, steps: int, device: torch.device | str = "cpu") -> Any | None:
+        """A scheduler that is set to a number of steps; None where it cannot be, would leave 0..T-1 or stand still."""
         sampler = self._build(self.sampler_class, **({} if self.sampler_clips else {"prediction_type": "epsilon"}))
-        if steps > self.total_step:
-            raise InputError(f"expected at most {self.total_step} steps, as many as in training, got {steps}")
-        sampler.set_timesteps(steps, device=device)
-        return sampler
+        try:
+            sampler.set_timesteps(steps, device=device)
+        except (ValueError, IndexError, AssertionError):  # diffusers' ways to fail at too few or too many
+            return None
+        first, last = sampler.timesteps.max(), sampler.timesteps.min()
+        return sampler if 0 <= last <= first <= self.total_step - 1 and (last < first or steps == 1) else None
 
     @torch.no_grad()
     def sample(
@@ -174,9 +172,11 @@ class Diffusion:
             progress: wraps the sequence of timesteps, e.g. in a tqdm bar.
         Returns:
             The predicted x0, (B, C, H, W).
+        Raises:
+            InputError: a number of steps that the scheduler cannot do, or a result that is not finite.
         """
         sampler = self.sampler(steps, noise.device)
-        extra = {"generator": generators} if "generator" in _arguments(sampler.step) else {}
+        extra = {"generator": generators} if "generator" in arguments(sampler.step) else {}
         x = noise * sampler.init_noise_sigma
         for t in progress(sampler.timesteps):
             time = t.expand(len(x))
@@ -185,15 +185,20 @@ class Diffusion:
             if not self.sampler_clips:
                 prediction = self.clipped_noise(prediction, x_t, time)
             x = sampler.step(prediction, t, x, **extra).prev_sample
+        if not x.isfinite().all():
+            raise InputError(
+                f"expected finite numbers from {self.schedule.scheduler_type} with {len(sampler.timesteps)} timesteps, "
+                "got infinite ones or NaN: the sampling diverged; take another number of steps or another sampler"
+            )
         return x
 
     def clipped_noise(self, prediction: Tensor, x_t: Tensor, time: Tensor) -> Tensor:
         """The noise that leads to the predicted x0 clipped, for samplers that cannot clip themselves."""
         abar = self.abar(time)[:, None, None, None]
         signal, sigma = abar.sqrt(), (1 - abar).sqrt()
-        x0 = self.prediction_type(prediction, x_t, signal, sigma)
-        if self.options["clip_sample"]:
-            limit = self.options.get("clip_sample_range", 1.0)
+        x0 = PREDICTIONS[self.schedule.prediction_type](prediction, x_t, signal, sigma)
+        if self.schedule.clip_sample:
+            limit = self.schedule.clip_sample_range
             x0 = x0.clamp(-limit, limit)
         return (x_t - signal * x0) / sigma
 
@@ -206,16 +211,10 @@ PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def _positive(option: str, value: Any) -> int:
-    if not isinstance(value, (int, float)) or value != int(value) or value < 1:
-        raise InputError(f"expected beta_schedule: {option} to be a whole number of at least 1, got {value!r}")
-    return int(value)
-
-
-def _refuse_unknown(options: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(set(options) - known)
+def _refuse_unknown(schedule: BetaSchedule, known: set[str]) -> None:
+    unknown = sorted(set(schedule.model_extra or ()) - known)
     if unknown:
-        names = [*known, *REFERENCE_KEYS, *OWN_KEYS]
+        names = sorted({*known, *schedule.names()})
         near = get_close_matches(unknown[0], names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(names))}"
-        raise InputError(f"expected keys of beta_schedule that the scheduler takes, got {unknown[0]}{hint}")
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+        raise InputError(f"unknown key {unknown[0]!r} in beta_schedule:, no argument of the scheduler; {hint}")

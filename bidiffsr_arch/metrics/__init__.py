@@ -1,4 +1,7 @@
-"""What BasicSR's metrics lack: LPIPS, and the cost of a network in the paper's accounting."""
+"""Metrics that BasicSR lacks: LPIPS, and a network's parameters and operations in the paper's accounting.
+
+`cost` counts, `cost_rules` is the table of what each operator costs, `published` holds the paper's figures.
+"""
 
 from bidiffsr_arch.metrics.cost import Cost, calculate_ops, calculate_params, count_cost
 from bidiffsr_arch.metrics.lpips import calculate_lpips

@@ -1,12 +1,14 @@
-"""Parameters and operations of a network in the paper's accounting, counted on shapes alone: no GPU, no arithmetic.
+"""Parameters and operations of a network in the paper's accounting, counted from tensor shapes without computing.
 
-A binary weight counts 1/32 parameter, a binary multiply-accumulate 1/64 operation; `cost_rules` has the rest. Binary is
-what `BinaryWeightConv2d` holds and multiplies. Preparing a 1-bit weight (its scale, its standardisation) is done once,
-before inference, and counts nothing; buffers such as BatchNorm's statistics are no parameters.
+A binary weight counts as 1/32 parameter, a binary multiply-accumulate as 1/64 operation; `cost_rules` has the rest.
+The weights and convolutions of `BinaryWeightConv2d` are binary. Preparing a 1-bit weight (its scale, its
+standardisation) happens once before inference and is not counted; buffers such as BatchNorm's statistics are not
+parameters.
 """
 
 import copy
 import inspect
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +19,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -26,15 +27,17 @@ from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.cost_rules import aten, price
 
-WEIGHTS_A_PARAMETER = 32
-BINARY_OPS_AN_OPERATION = 64
+logger = logging.getLogger("basicsr")  # BasicSR's own, which writes to the log file of a run
+
+BINARY_WEIGHTS_PER_PARAMETER = 32
+BINARY_OPS_PER_OPERATION = 64
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 DIFFUSION_INPUTS = ["x_t", "condition", "time"]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Parameters and operations, full precision and binary apart; a binary weight or multiply-accumulate is 1 here."""
+    """Full-precision and binary parameters and operations; a binary weight or multiply-accumulate counts as 1 here."""
 
     params_fp: int
     params_binary: int
@@ -44,17 +47,22 @@ class Counts:
     @property
     def params(self) -> float:
         """``Params_fp + Params_binary / 32``."""
-        return self.params_fp + self.params_binary / WEIGHTS_A_PARAMETER
+        return self.params_fp + self.params_binary / BINARY_WEIGHTS_PER_PARAMETER
 
     @property
     def ops(self) -> float:
         """``OPs_fp + OPs_binary / 64``."""
-        return self.ops_fp + self.ops_binary / BINARY_OPS_AN_OPERATION
+        return self.ops_fp + self.ops_binary / BINARY_OPS_PER_OPERATION
 
 
 @dataclass(frozen=True)
 class ModuleCost(Counts):
-    """A module and all that is in it: its path in the network (the network itself: empty) and its class."""
+    """What a module costs, submodules included.
+
+    Attributes:
+        name: its path in the network; empty for the network itself.
+        kind: its class.
+    """
 
     name: str
     kind: str
@@ -65,9 +73,9 @@ class Cost(Counts):
     """What a network costs.
 
     Attributes:
-        inputs: shapes of the tensors that the network was given.
-        modules: every module, in the tree's order, each with what is in it; the first is the network.
-        uncounted: operations for which there is no rule, as ``aten.sort``, and how often each was met.
+        inputs: shapes of the network's input tensors.
+        modules: every module in the order of `named_modules`, submodules included; the first is the network.
+        uncounted: operators without a rule, such as ``aten.sort``, and how often each was called.
     """
 
     inputs: tuple[tuple[int, ...], ...]
@@ -78,14 +86,15 @@ class Cost(Counts):
 def count_cost(
     network: nn.Module, input_size: Sequence[int] = (256, 256), inputs: Tensor | Sequence[Any] | None = None
 ) -> Cost:
-    """Count what a network costs in evaluation mode; the network itself is neither changed nor run.
+    """Count what a network costs in evaluation mode; a copy without memory runs, the network itself stays unchanged.
 
     Args:
         network: any module, with or without 1-bit layers.
-        input_size: height and width of the pictures that it is given. A network of this package gets one sample of
-            (x_t, condition, time). Any other gets a picture for each argument of its `forward` that has no default, or
-            a clip of 7 or 5 pictures; where it enlarges them, this is the size *before*. `Cost.inputs` says which.
-        inputs: the arguments of `forward`, where it takes something else than pictures; takes the place of input_size.
+        input_size: height and width of the input images. A diffusion network of this package gets one sample of
+            (x_t, condition, time). Any other network gets one image for each argument of its `forward` that has no
+            default, or a clip of 7 or 5 frames. If it upsamples, this is the size *before*. `Cost.inputs` tells which
+            input was used.
+        inputs: the arguments of `forward` if they are not images; replaces `input_size`.
 
     Raises:
         InputError: the network does not run on such an input.
@@ -98,33 +107,31 @@ def count_cost(
             return _count(network, tree_map_only(Tensor, lambda tensor: tensor.to("meta"), arguments))
         except InputError:
             raise
-        except Exception as error:  # whatever somebody's network may raise
+        except Exception as error:  # any network may be counted, and raise anything
             failure = failure or error
-    size = "the given inputs" if inputs is not None else f"a picture of {input_size[0]}x{input_size[1]}"
+    size = "the given inputs" if inputs is not None else f"an image of {input_size[0]}x{input_size[1]}"
     reason = next(iter(str(failure).splitlines()), "")
     raise InputError(
         f"expected {type(network).__name__} to run on {size}, got {type(failure).__name__}: {reason}; "
-        "another --input-size, or count_cost(network, inputs=...), may suit it"
+        "try another --input-size, or count_cost(network, inputs=...)"
     ) from failure
 
 
 def _height_width(input_size: Sequence[int]) -> tuple[int, int]:
-    try:
-        height, width = input_size
-    except (TypeError, ValueError):
-        height = width = None
-    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
-        raise InputError(f"expected input_size as two whole numbers from 1 on, height and width, got {input_size!r}")
-    return height, width
+    match input_size:
+        case [int(height), int(width)] if height > 0 and width > 0:
+            return height, width
+    raise InputError(f"expected input_size to be two positive integers, height and width, got {input_size!r}")
 
 
 def _inputs(network: nn.Module, height: int, width: int) -> Iterator[list[Tensor]]:
-    """Arguments of the network's `forward` that may suit it, the likeliest first."""
-    like = next(network.parameters(), torch.empty(()))
-    first = next((module.in_channels for module in network.modules() if hasattr(module, "in_channels")), 3)
+    """Candidate arguments of the network's `forward`, the likeliest first."""
+    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
+    in_channels = (getattr(module, "in_channels", None) for module in network.modules())
+    first = next((channels for channels in in_channels if isinstance(channels, int)), 3)
 
-    def picture(*channels: int) -> Tensor:
-        return torch.empty(1, *channels, height, width, dtype=like.dtype, device="meta")
+    def image(*channels: int) -> Tensor:
+        return torch.empty(1, *channels, height, width, dtype=dtype, device="meta")
 
     required = [
         name
@@ -132,10 +139,11 @@ def _inputs(network: nn.Module, height: int, width: int) -> Iterator[list[Tensor
         if parameter.default is parameter.empty and parameter.kind in POSITIONAL
     ]
     if required == DIFFUSION_INPUTS:
-        yield [picture(first // 2), picture(first // 2), torch.zeros(1, dtype=torch.long, device="meta")]
+        both = getattr(network, "in_channel", first)  # with patches, the first layer has more input channels
+        yield [image(both // 2), image(both // 2), torch.zeros(1, dtype=torch.long, device="meta")]
         return
-    for channels in ((3,), (first,), (7, 3), (5, 3)):  # colour, what the first layer takes, clips
-        yield [picture(*channels) for _ in required or ("picture",)]
+    for channels in ((3,), (first,), (7, 3), (5, 3)):  # RGB, as many channels as the first layer takes, clips
+        yield [image(*channels) for _ in required or ("image",)]
 
 
 def _count(network: nn.Module, arguments: tuple[Any, ...]) -> Cost:
@@ -147,31 +155,31 @@ def _count(network: nn.Module, arguments: tuple[Any, ...]) -> Cost:
         network(*arguments)
 
     parameters = [(name.rpartition(".")[0], parameter.numel()) for name, parameter in network.named_parameters()]
-    totals = {name: Counter() for name in modules}
+    totals: dict[str, Counter[str]] = {name: Counter() for name in modules}
     for kind, entries in (("params", parameters), ("ops", counter.operations.items())):
         for owner, number in entries:
             precision = "binary" if isinstance(modules[owner], BinaryWeightConv2d) else "fp"
-            for name in _lineage(owner):
+            for name in _ancestors(owner):
                 totals[name][f"{kind}_{precision}"] += number
 
     counts = {
         name: {field: total[field] for field in ("params_fp", "params_binary", "ops_fp", "ops_binary")}
         for name, total in totals.items()
     }
-    shapes = []
+    shapes: list[tuple[int, ...]] = []
     tree_map_only(Tensor, lambda tensor: shapes.append(tuple(tensor.shape)), arguments)
     rows = tuple(ModuleCost(**counts[name], name=name, kind=type(module).__name__) for name, module in modules.items())
     return Cost(**counts[""], inputs=tuple(shapes), modules=rows, uncounted=dict(counter.uncounted))
 
 
-def _lineage(name: str) -> list[str]:
-    """The paths of a module and of all that it is in: ``a.b`` -> ``"", a, a.b``."""
+def _ancestors(name: str) -> list[str]:
+    """The paths of a module and of the modules that contain it: ``a.b`` -> ``"", a, a.b``."""
     parts = name.split(".") if name else []
     return [".".join(parts[:depth]) for depth in range(len(parts) + 1)]
 
 
 def _on_meta(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose tensors have shapes and no memory."""
+    """A copy in evaluation mode on the meta device: its tensors have shapes but no data."""
     plain = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
     copies = {}
     for tensor in chain(network.parameters(), network.buffers(), plain):
@@ -181,11 +189,11 @@ def _on_meta(network: nn.Module) -> nn.Module:
 
 
 class OperationCounter(TorchDispatchMode):
-    """Adds up what the operations of a network's `forward` cost.
+    """Adds up the cost of the operators that a network's `forward` calls.
 
     Attributes:
-        operations: cost by the path of the innermost module in which it arose.
-        uncounted: how often each operation without a rule was met.
+        operations: cost by the path of the innermost module that called the operator.
+        uncounted: how often each operator without a rule was called.
     """
 
     def __init__(self) -> None:
@@ -195,7 +203,7 @@ class OperationCounter(TorchDispatchMode):
         self._running: list[tuple[str, bool]] = [("", False)]
 
     def watch(self, modules: dict[str, nn.Module]) -> None:
-        """Note when each of these modules runs."""
+        """Track which of these modules is running."""
         for name, module in modules.items():
             entry = (name, isinstance(module, BinaryWeightConv2d))
             module.register_forward_pre_hook(lambda module, args, entry=entry: self._running.append(entry))
@@ -206,7 +214,7 @@ class OperationCounter(TorchDispatchMode):
         out = func(*args, **kwargs)
         name, binary = self._running[-1]
         if binary and func.overloadpacket is not aten.convolution:
-            return out  # prepares the 1-bit weight
+            return out  # preparation of the 1-bit weight
         cost = price(func, args, kwargs, out)
         if cost is None:
             self.uncounted[str(func.overloadpacket)] += 1
@@ -221,7 +229,7 @@ _counted: WeakKeyDictionary[nn.Module, dict[tuple[int, int], Cost]] = WeakKeyDic
 
 @contextmanager
 def measured_network(network: nn.Module) -> Iterator[None]:
-    """`calculate_params` and `calculate_ops` speak of this network meanwhile."""
+    """Let `calculate_params` and `calculate_ops` count this network inside the context."""
     token = _measured.set(network)
     try:
         yield
@@ -229,36 +237,37 @@ def measured_network(network: nn.Module) -> Iterator[None]:
         _measured.reset(token)
 
 
-def calculate_params(img: Any, img2: Any, **kwargs: Any) -> float:
+def calculate_params(img: Any, img2: Any = None, **kwargs: Any) -> float:
     """Parameters of the network under validation, in M, as a BasicSR metric; all arguments are ignored.
 
     Raises:
-        InputError: there is no such network: the model is not a `BIDiffSRModel`.
+        InputError: no network is under validation, since the model is not a `BIDiffSRModel`.
     """
     return _measured_cost("calculate_params").params / 1e6
 
 
-def calculate_ops(img: Any, img2: Any, input_size: Sequence[int] = (256, 256), **kwargs: Any) -> float:
+def calculate_ops(img: Any, img2: Any = None, input_size: Sequence[int] = (256, 256), **kwargs: Any) -> float:
     """Operations of one sampling step of the network under validation, in G, as a BasicSR metric.
 
     Args:
-        img, img2: ignored: the same for all pictures.
-        input_size: height and width of the network's output, multiples of what the network needs.
-        kwargs: BasicSR hands its metrics further options, such as `better`; they do not matter here.
+        img, img2: ignored; the cost is the same for all images.
+        input_size: height and width of the network's output, multiples of the network's `multiple`.
+        kwargs: other options that BasicSR passes to metrics, such as `better`; ignored.
 
     Raises:
-        InputError: there is no such network: the model is not a `BIDiffSRModel`; or it does not run at that size.
+        InputError: no network is under validation, since the model is not a `BIDiffSRModel`; or the network does not
+            run at that size.
     """
     return _measured_cost("calculate_ops", input_size).ops / 1e9
 
 
 def _measured_cost(metric: str, input_size: Sequence[int] = (256, 256)) -> Cost:
-    """The cost of the measured network, counted once for each network and size."""
+    """The cost of the network under validation, counted once per network and size."""
     network = _measured.get()
     if network is None:
         raise InputError(
-            f"{metric} counts the network of a BIDiffSRModel during its validation, got none; "
-            "under another model use `basicsr cost -opt FILE`"
+            f"expected {metric} to run in the validation of a BIDiffSRModel, got another model; "
+            "use `basicsr cost -opt FILE` for its network"
         )
     sizes = _counted.setdefault(network, {})
     size = _height_width(input_size)
@@ -266,5 +275,5 @@ def _measured_cost(metric: str, input_size: Sequence[int] = (256, 256)) -> Cost:
         sizes[size] = count_cost(network, size)
         if sizes[size].uncounted:
             names = ", ".join(sizes[size].uncounted)
-            get_root_logger().warning(f"{type(network).__name__}: not counted in params and OPs: {names}")
+            logger.warning(f"{type(network).__name__}: not counted in params and OPs: {names}")
     return sizes[size]

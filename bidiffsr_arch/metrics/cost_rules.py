@@ -1,14 +1,14 @@
-"""What an operation costs in the paper's accounting: one table from PyTorch's operators to their price.
+"""What an operator costs in the paper's accounting: one table from PyTorch's operators to costs.
 
-A multiply-accumulate counts 1. A normalisation that measures its own statistics (GroupNorm, LayerNorm, InstanceNorm)
-counts 5 an element; a BatchNorm with fixed statistics is one multiply-accumulate an element and counts 1. Interpolation
-and warping count their taps for each output element: nearest 1, bilinear 4, bicubic 16. An average counts 1 for each
-element that is averaged, as the convolution with a constant kernel that it is: XNOR-Net's map K so counts, at each
-pixel, C for the channel mean and k² for the box.
+A multiply-accumulate counts 1. A normalisation that computes its own statistics (GroupNorm, LayerNorm, InstanceNorm)
+counts 5 per element; BatchNorm with fixed statistics is one multiply-accumulate per element and counts 1. Interpolation
+and warping count their taps per output element: nearest 1, bilinear 4, bicubic 16. An average is a convolution with a
+constant kernel and counts 1 per averaged element: XNOR-Net's map K therefore counts, per pixel, C for the channel mean
+and k² for the box.
 
-Everything element-wise counts nothing (activations, PReLU, bias, additions, products such as that with K or with a
-gate), nor does what only moves, copies, reshapes or creates. An operator in none of these tables has no price, and
-whoever counts has to say so. The prices are fvcore's, with which the paper's figures agree, but for BatchNorm with
+Element-wise operators are free (activations, PReLU, bias, additions, products such as that with K or with a gate), and
+so are those that only move, copy, reshape or create data. An operator in none of these tables has no cost, and the
+caller must report it as uncounted. Costs are fvcore's, with which the paper's figures agree, except for BatchNorm with
 fixed statistics (fvcore: 2).
 """
 
@@ -19,26 +19,28 @@ import torch
 from torch._ops import OpOverload
 from torch.utils.flop_counter import flop_registry
 
-Price = Callable[[tuple, Any], int]
+Rule = Callable[[tuple, Any], int]
 
 aten = torch.ops.aten
 
 
-def each_output(price: int) -> Price:
+def per_output(price: int) -> Rule:
+    """`price` for each element of the result."""
     return lambda args, out: price * out.numel()
 
 
-def each_input(price: int, argument: int = 0) -> Price:
+def per_input(price: int, argument: int = 0) -> Rule:
+    """`price` for each element of an argument."""
     return lambda args, out: price * args[argument].numel()
 
 
 def batch_norm(args: tuple, out: Any) -> int:
-    """``native_batch_norm(x, weight, bias, mean, var, training, ...)``; InstanceNorm comes here with training, too."""
+    """``native_batch_norm(x, weight, bias, mean, var, training, ...)``; InstanceNorm calls it with training=True."""
     return (5 if args[5] else 1) * args[0].numel()
 
 
 def average_pool(args: tuple, out: Any) -> int:
-    """``avg_pool2d(x, kernel_size, ...)``, a kernel of one number or two."""
+    """``avg_pool2d(x, kernel_size, ...)`` with one or two kernel sizes."""
     height, *width = args[1]
     return height * (width[0] if width else height) * out.numel()
 
@@ -48,22 +50,22 @@ def grid_sample(args: tuple, out: Any) -> int:
     return (4, 1, 16)[args[2]] * out.numel()
 
 
-PRICES: dict[Any, Price] = {
-    aten.native_group_norm: each_input(5),
-    aten.native_layer_norm: each_input(5),
+PRICES: dict[Any, Rule] = {
+    aten.native_group_norm: per_input(5),
+    aten.native_layer_norm: per_input(5),
     aten.native_batch_norm: batch_norm,
-    aten.upsample_nearest1d: each_output(1),
-    aten.upsample_nearest2d: each_output(1),
-    aten.upsample_nearest3d: each_output(1),
-    aten.upsample_bilinear2d: each_output(4),
-    aten.upsample_bicubic2d: each_output(16),
+    aten.upsample_nearest1d: per_output(1),
+    aten.upsample_nearest2d: per_output(1),
+    aten.upsample_nearest3d: per_output(1),
+    aten.upsample_bilinear2d: per_output(4),
+    aten.upsample_bicubic2d: per_output(16),
     aten.grid_sampler_2d: grid_sample,
-    aten.mean: each_input(1),
+    aten.mean: per_input(1),
     aten.avg_pool2d: average_pool,
-    aten._adaptive_avg_pool2d: each_input(1),
-    aten.mv: each_input(1),
-    aten.dot: each_input(1),
-    aten.addmv: each_input(1, argument=1),
+    aten._adaptive_avg_pool2d: per_input(1),
+    aten.mv: per_input(1),
+    aten.dot: per_input(1),
+    aten.addmv: per_input(1, argument=1),
 }
 
 ACTIVATIONS_AND_SUMS = """
@@ -80,19 +82,19 @@ CREATIONS = """
     new_empty_strided new_full new_ones new_zeros normal_ ones ones_like rand rand_like randint randn randn_like
     scalar_tensor uniform_ zero_ zeros zeros_like
 """
-# Free beside what PyTorch itself tags as point-wise or marks as a view.
+# Free, like the operators that PyTorch itself tags as pointwise or marks as views.
 FREE = {getattr(aten, name) for name in (ACTIVATIONS_AND_SUMS + MOVES + CREATIONS).split()}
 
 
 def price(operator: OpOverload, args: tuple, kwargs: dict[str, Any], out: Any) -> int | None:
-    """What a call of an operator costs; None where no rule says.
+    """What one call of an operator costs; None if it has no rule.
 
     Args:
-        operator: as a TorchDispatchMode gets it.
+        operator: as passed to `TorchDispatchMode.__torch_dispatch__`.
         args, kwargs, out: its arguments and its result; only their shapes matter.
     """
     family = operator.overloadpacket
-    if family in flop_registry:  # PyTorch's formulas for what multiplies and accumulates: 2 for each time
+    if family in flop_registry:  # PyTorch's FLOP formulas count a multiply-accumulate as 2
         return flop_registry[family](*args, **kwargs, out_val=out) // 2
     if family in PRICES:
         return PRICES[family](args, out)

@@ -1,10 +1,10 @@
-"""Params and OPs as the paper prints them (Chen et al. 2024, Tables 1 and 2), by table and row."""
+"""Params and OPs as printed in the paper (Chen et al. 2024, Tables 1 and 2), by table and row."""
 
 from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """One row's cost: parameters in M, operations of one sampling step on a 3 x 256 x 256 output in G."""
+    """A row's cost: parameters in M, and operations in G of one sampling step for a 3 x 256 x 256 output."""
 
     params_m: float
     ops_g: float

@@ -1,7 +1,30 @@
-"""Bits as bits: a trained network packed and run by XNOR and popcount, and the forward pass of training so computed."""
+"""Packed inference: 1 bit for each binary weight, convolutions by XNOR-popcount.
+
+`pack` and `pack_layer` pack networks and layers, `save_packed` and `load_packed` are their files. A packed network is
+run by one of several `backends`, as `layers` on maps that lie in an `arena`; `registry` knows which class packs which
+architecture (`bidiffsr`, `sr3`, `bbcu`). `training` counts bits in the forward pass of training.
+"""
 
 from bidiffsr_arch.packed.backends import BACKENDS
+from bidiffsr_arch.packed.bbcu import PackedBBCUNet
+from bidiffsr_arch.packed.bidiffsr import PackedUNet
 from bidiffsr_arch.packed.file_format import Description, load_packed, save_packed
-from bidiffsr_arch.packed.network import PackedUNet, pack
+from bidiffsr_arch.packed.network import PackedNetwork
+from bidiffsr_arch.packed.registry import pack, packs
+from bidiffsr_arch.packed.sequential import PackedSequential, pack_layer
+from bidiffsr_arch.packed.sr3 import PackedSR3
 
-__all__ = ["BACKENDS", "Description", "PackedUNet", "load_packed", "pack", "save_packed"]
+__all__ = [
+    "BACKENDS",
+    "Description",
+    "PackedBBCUNet",
+    "PackedNetwork",
+    "PackedSR3",
+    "PackedSequential",
+    "PackedUNet",
+    "load_packed",
+    "pack",
+    "pack_layer",
+    "packs",
+    "save_packed",
+]

@@ -1,29 +1,31 @@
-"""Packed networks on disk: a safetensors file with 1 bit a binary weight, and in its header all that using it needs.
+"""Packed networks on disk: a safetensors file with 1 bit for each binary weight, and in its header all that is needed
+to run it.
 
 Tensors are those of `state.packed_state`. Metadata, all strings:
 
 - ``format``: ``bidiffsr-packed``; ``version``: ``1``;
 - ``sha256``: digest of all bytes of the file, read with 64 zeros in its own place;
-- ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs.
+- ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs;
+- ``modelspec.*``, and one tensor more: see `bidiffsr_arch.description`.
 """
 
 import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from bidiffsr_arch.archs.bidiffsr_arch import BIDiffSRUNet
+from bidiffsr_arch.config.diffusion import Description
+from bidiffsr_arch.description import TENSOR, described
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
-from bidiffsr_arch.packed.network import PackedUNet
+from bidiffsr_arch.packed.network import PackedNetwork
+from bidiffsr_arch.packed.registry import architecture_named, packer_of
 from bidiffsr_arch.packed.state import expected_shapes
 
 FORMAT, VERSION = "bidiffsr-packed", "1"
@@ -31,41 +33,8 @@ FORMAT, VERSION = "bidiffsr-packed", "1"
 NO_SEAL = "0" * 64
 """In place of the checksum while it is computed."""
 
-SAMPLING = ("scale", "beta_schedule", "diffuse", "residual_scale", "data_range", "time_input")
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a packed file says of itself.
-
-    Attributes:
-        network_g: options of the architecture, as in an option file.
-        scale: by how much pictures are enlarged; None if the option file does not say.
-        beta_schedule: noise schedule and sampler, as in an option file.
-        diffuse: ``image`` or ``residual``.
-        residual_scale: by what a diffused residual is multiplied.
-        data_range: values of black and white inside the network.
-        time_input: ``timestep`` or ``noise_level``.
-        steps: default number of sampling steps.
-        source: name of the checkpoint; source_sha256: its digest; params: which of its networks.
-    """
-
-    network_g: dict[str, Any]
-    scale: int | None = None
-    beta_schedule: dict[str, Any] = field(default_factory=dict)
-    diffuse: str = "image"
-    residual_scale: float = 2.0
-    data_range: list[float] = field(default_factory=lambda: [0, 1])
-    time_input: str = "timestep"
-    steps: int = 50
-    source: str = ""
-    source_sha256: str = ""
-    params: str = ""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What sampling needs, under the names that it has at an option file's top level."""
-        return {name: getattr(self, name) for name in SAMPLING}
+ONLY_TYPE = "BIDiffSRUNet"
+"""The architecture of a file that names none; there was no other when the format was made."""
 
 
 def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -84,7 +53,7 @@ def _digest_without(path: Path, seal: str) -> str:
 
 
 def save_packed(
-    network: PackedUNet, path: Path | str, description: Description, *, half: bool = False, overwrite: bool = False
+    network: PackedNetwork, path: Path | str, description: Description, *, half: bool = False, overwrite: bool = False
 ) -> int:
     """Write a packed network; the file appears as a whole or not at all.
 
@@ -104,16 +73,16 @@ def save_packed(
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputError(f"expected numbers that float16 can hold, {name} has larger ones; leave --half out")
-    metadata = {"format": FORMAT, "version": VERSION, "description": json.dumps(asdict(description))}
-    write_bytes(path, sealed(tensors, metadata))
+    tensors, metadata = described(tensors, description.model_dump(exclude_unset=True))
+    write_bytes(path, sealed(tensors, {"format": FORMAT, "version": VERSION, **metadata}))
     return path.stat().st_size
 
 
-def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedUNet, Description]:
+def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedNetwork, Description]:
     """Read a packed network; nothing else is needed to run it.
 
     Args:
-        backend: as `PackedUNet`.
+        backend: as `PackedNetwork`.
     Raises:
         InputError: no such file, another kind of file, an unknown version, a tensor missing or of another shape, or
         damaged contents.
@@ -132,14 +101,25 @@ def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedUNe
             f"expected a safetensors file at {path}, could not read it ({error}); copy or pack it again"
         ) from error
     description = _description(path, metadata)
-    try:
-        with torch.device("meta"):
-            network = BIDiffSRUNet(**{key: value for key, value in description.network_g.items() if key != "type"})
-    except TypeError as error:
-        raise InputError(f"expected options of BIDiffSRUNet in the header of {path}: {error}; pack it again") from error
-    _check_shapes(path, expected_shapes(network), tensors)
+    return assemble(path, description, tensors, backend), description
+
+
+def assemble(
+    source: Path | str, description: Description, tensors: Mapping[str, Tensor], backend: str | None = None
+) -> PackedNetwork:
+    """A packed network from a file's tensors.
+
+    Args:
+        source: where they come from, for messages.
+        backend: as `PackedNetwork`.
+    Raises:
+        InputError: an unknown network, a tensor that is missing or of another shape.
+    """
+    network = _structure(source, description)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    return PackedUNet(network, state, backend), description
+    state.pop(TENSOR, None)  # what the header says again; older files lack it
+    _check_shapes(source, expected_shapes(network), state)
+    return packer_of(network)(network, state, backend)
 
 
 def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
@@ -165,16 +145,27 @@ def _check_seal(path: Path, metadata: Mapping[str, str]) -> None:
 
 def _description(path: Path, metadata: Mapping[str, str]) -> Description:
     try:
-        values = json.loads(metadata["description"])
-        known = {entry.name for entry in fields(Description)}
-        return Description(**{key: value for key, value in values.items() if key in known})
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        return Description.part_of(json.loads(metadata["description"]))
+    except (KeyError, AttributeError, json.JSONDecodeError, InputError) as error:
         raise InputError(
             f"expected a description in the header of {path}, could not read it ({error}); pack it again"
         ) from error
 
 
-def _check_shapes(path: Path, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
+def _structure(path: Path | str, description: Description) -> nn.Module:
+    """The network that the stored type and options describe, without memory for its parameters."""
+    arguments = dict(description.network_g)
+    name = arguments.pop("type", ONLY_TYPE)
+    try:
+        with torch.device("meta"):
+            return architecture_named(name)(**arguments)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; update bidiffsr_arch, or import the package that packed it") from error
+    except TypeError as error:
+        raise InputError(f"expected options of {name} in the header of {path}: {error}; pack it again") from error
+
+
+def _check_shapes(path: Path | str, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
     for name in sorted(expected.keys() ^ tensors.keys()):
         kind = "lacks" if name in expected else "has an unknown"
         raise InputError(f"expected in {path} the tensors of its network_g, it {kind} {name}; pack it again")

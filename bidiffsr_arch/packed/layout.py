@@ -1,4 +1,4 @@
-"""How bits lie in memory: the one place that knows.
+"""Layouts of bits in memory.
 
 A bit is 1 for +1 and 0 for -1. With a and w in bits over n positions, the product of the ±1 vectors is
 
@@ -11,7 +11,7 @@ Positions run over ``(tap, channel)``: taps row by row, channels innermost. Four
 - *words* (popcount kernel, `weight_words`): channels of each tap padded to whole 64-bit words, and `BLOCK` filters side
   by side, so that one vector holds the same word of 8 filters: uint64 (C_out / BLOCK, taps, words, BLOCK).
 - *nibbles* (table kernel, `weight_nibbles`): 4 channels of a tap as one byte, 64 filters side by side, see there.
-- *planes* (training, `kernels.planes`): words of neighbouring pixels side by side along a row of the picture, with a
+- *planes* (training, `kernels.planes`): words of neighbouring pixels side by side along a row of the image, with a
   border of zeros and `PLANE_SLACK`: uint64 (B, ceil(C_in / 64), H + k - 1, W + k - 1 + PLANE_SLACK), and words of
   `PLANE_FILTERS` filters side by side.
 
@@ -20,21 +20,25 @@ activation bits (shift -inf) and weight bits are 0, their real weights and gains
 """
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 BLOCK = 16
 """Channels that kernels handle together: maps are padded to a multiple of it."""
+
+KERNEL_SIZES = (1, 3)
+"""Sides of the 1-bit kernels that there is code for."""
 
 WORD = 64
 """Channels in one word of activation bits."""
 
 ROWS = 4
-"""Rows of bits that a thread has at hand: two output rows need one above and one below."""
+"""Rows of bits that a thread keeps: two output rows need one above and one below."""
 
 SEGMENT = 64
 """Pixels of a row that are counted before their epilogue runs: their counters stay in the first cache."""
 
 PLANE_SLACK = 7
-"""Words behind a row of planes that a vector of 8 may read."""
+"""Words after a row of planes that a vector of 8 may read."""
 
 PLANE_FILTERS = 4
 """Filters that share a load of planes."""
@@ -51,12 +55,12 @@ def padded(channels: int, block: int = BLOCK) -> int:
     return -(-channels // block) * block
 
 
-def aligned(shape: tuple[int, ...], dtype: type = np.float32, fill: float | None = 0) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: DTypeLike = np.float32, fill: float | None = 0) -> np.ndarray:
     """A new array that starts at a multiple of 64 bytes; `fill` None leaves it uninitialised."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    array = raw[start : start + size].view(dtype).reshape(shape)
+    array: np.ndarray = raw[start : start + size].view(dtype).reshape(shape)
     if fill is not None:
         array.fill(fill)
     return array
@@ -105,13 +109,14 @@ def weight_words(positive: np.ndarray) -> np.ndarray:
 
 
 def border_totals(positive: np.ndarray, in_words: bool) -> np.ndarray:
-    """What a count of differing bits is subtracted from (twice), for each of the 16 places that a pixel can have at the
-    picture's border.
+    """The totals of which a count of differing bits is subtracted twice, for the 16 positions of a pixel relative to
+    the image's border:
 
-    ``accumulator = total - 2 * count``. A tap outside the picture must add 0 to the accumulator, but is counted like
-    the
-    others: total leaves out its C channels and gives twice its count back. The popcount kernel reads activation bits 0
-    there, so it counts popcount(w); the table kernel counts 2 for every group of 4 channels.
+        accumulator = total - 2 * count
+        total       = C * (taps inside) + 2 * (count of the taps outside)
+
+    A tap outside of the image must add 0 to the accumulator, but kernels count it like the others. The popcount kernel
+    reads activation bits 0 there and counts popcount(w); the table kernel counts 2 for every group of 4 channels.
 
     Args:
         positive: bool (C_out, taps, C_in), taps 1 or 9.
@@ -144,7 +149,7 @@ TABLE_FILTERS = 64
 TABLE_ORDER = np.r_[0:8, 16:24, 8:16, 24:32]
 TABLE_STEP = 3
 OUTSIDE = 16
-"""Value of an activation nibble outside the picture."""
+"""Value of an activation nibble outside of the image."""
 
 
 def nibble_groups(channels: int) -> int:

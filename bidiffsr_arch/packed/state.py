@@ -1,5 +1,5 @@
-"""What a packed network consists of: the tensors of a `BIDiffSRUNet`, with ``<layer>.bits`` and ``<layer>.scale`` in
-place of each 1-bit weight.
+"""The tensors of a packed network: those of the training network, with ``<layer>.bits`` and ``<layer>.scale`` in place
+of each 1-bit weight.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,13 @@ from bidiffsr_arch.packed.layout import pack_bits
 
 
 def binary_layers(network: nn.Module) -> Iterator[tuple[str, BinaryWeightConv2d]]:
-    """Name and module of every 1-bit weight."""
-    return ((name, module) for name, module in network.named_modules() if isinstance(module, BinaryWeightConv2d))
+    """Name and module of every 1-bit weight; of a module that is used twice, both names."""
+    modules = network.named_modules(remove_duplicate=False)
+    return ((name, module) for name, module in modules if isinstance(module, BinaryWeightConv2d))
 
 
 def layer_shapes(layer: BinaryWeightConv2d) -> dict[str, tuple[int, ...]]:
-    """Shapes of what is kept of a 1-bit weight: its bits (`layout.pack_bits`) and one scale a filter."""
+    """Shapes of a packed 1-bit weight: its bits (`layout.pack_bits`) and one scale for each filter."""
     positions = layer.in_channels * layer.kernel_size**2
     return {"bits": (layer.out_channels, -(-positions // 8)), "scale": (layer.out_channels,)}
 
@@ -28,7 +29,8 @@ def other_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     replaced = {f"{name}.weight" for name, _ in binary_layers(network)} | {
         f"{name}.progress" for name, _ in binary_layers(network)
     }
-    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+    parameters = network.named_parameters(remove_duplicate=False)
+    for name, tensor in [*parameters, *network.named_buffers(remove_duplicate=False)]:
         if name not in replaced and tensor.is_floating_point():
             yield name, tensor
 

@@ -1,17 +1,18 @@
-"""Training on bits: the forward pass of 1-bit convolutions by XOR and popcount, on a CPU.
+"""XNOR-popcount in training: the forward pass of 1-bit convolutions by XOR and popcount, on a CPU.
 
-A convolution of ±1 gives whole numbers, so this gives the same to the last bit, in less time. The backward pass
-convolves real gradients and stays as it is. Both halves are operators of their own, since `torch.compile` cannot look
-into Numba's kernels.
+A convolution of ±1 gives whole numbers, so the result is the same to the last bit, in less time. The backward pass
+convolves real gradients and stays as it is. Packing and counting are operators of `torch.library`, since
+`torch.compile` cannot trace Numba's kernels.
 """
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
-from bidiffsr_arch.binary.convolve import Counter
+from bidiffsr_arch.binary.convolve import BinaryConvBackend
 from bidiffsr_arch.packed.layout import PLANE_FILTERS, PLANE_SLACK, WORD, padded
 
 
@@ -92,7 +93,7 @@ def pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
     Args:
         x: (B, C_in, H, W), float32 or shorter floats.
         shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
-        v: the weights that they are for, (C_out, C_in, k, k), k odd; only their shape matters.
+        v: the weights that they are convolved with, (C_out, C_in, k, k), k odd; only their shape matters.
     Returns:
         int64, `layout`'s planes.
     Raises:
@@ -125,21 +126,21 @@ def count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> T
     return torch.ops.bidiffsr_arch.count_signs(packed, words, sums, scale)
 
 
-# A smaller layer gains nothing, and where other processes want the same cores its threads wait for each other: two
-# trainings of the small network beside each other, two threads each, took 6.0 s a step with kernels, 0.7 s without.
+# A smaller layer gains nothing, and where other processes use the same cores its threads wait for each other: two
+# trainings of the small network side by side, two threads each, took 6.0 s a step with kernels, 0.7 s without.
 LEAST_WORK = 2**27
-POPCOUNT = Counter(pack_signs, pack_weight, count_signs, LEAST_WORK)
+POPCOUNT = BinaryConvBackend(pack_signs, pack_weight, count_signs, LEAST_WORK)
 
 
 def train_on_bits(network: nn.Module) -> None:
-    """Let the 1-bit convolutions of a network count bits in training on a CPU, if Numba can be imported."""
+    """Let the 1-bit convolutions of a network use popcount in training on a CPU, if Numba can be imported."""
     try:
         import bidiffsr_arch.packed.kernels.planes  # noqa: F401
     except ImportError:
         return
     for module in network.modules():
         if isinstance(module, BinaryWeightConv2d):
-            module.counter = POPCOUNT
+            module.backend = POPCOUNT
 
 
 def _new_bits(x: Tensor, v: Tensor) -> Tensor:
@@ -162,5 +163,5 @@ def _new_result(packed: Tensor, words: Tensor, sums: Tensor) -> Tensor:
     return packed.new_empty(shape, dtype=torch.float32)
 
 
-def _array(tensor: Tensor):
+def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()

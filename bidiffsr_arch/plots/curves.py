@@ -1,4 +1,4 @@
-"""Training curves, from BasicSR's log or from TensorBoard's files."""
+"""Training curves from BasicSR's logs or TensorBoard's files."""
 
 import re
 from collections import defaultdict
@@ -20,12 +20,12 @@ LEARNING_RATE = "learning rate"
 
 
 def read_series(source: Path) -> Series:
-    """Curves by name, each a list of (iteration, value).
+    """Read curves: name -> list of (iteration, value).
 
     Args:
-        source: a log file, or a folder that holds logs (an experiment's) or TensorBoard's files.
+        source: a log file, an experiment folder with logs, or a folder with TensorBoard's files.
     Raises:
-        InputError: nothing to read, or no curve in it.
+        InputError: there is nothing to read, or no curve in it.
     """
     if source.is_dir():
         logs, events = sorted(source.glob("train_*.log")), sorted(source.glob(EVENTS))
@@ -33,14 +33,14 @@ def read_series(source: Path) -> Series:
     elif source.is_file():
         series = _from_log(source)
     else:
-        raise InputError(f"expected a log file or a folder at {source}, found none")
+        raise InputError(f"expected a log file or a folder at {source}, found neither")
     if not series:
-        raise InputError(f"expected a training's log or TensorBoard's files in {source}, found no curve")
+        raise InputError(f"expected a training log or TensorBoard's files in {source}, found no curve")
     return series
 
 
 def _merged(parts: list[Series]) -> Series:
-    """Of a training that was resumed: where two logs have the same iteration, the later one counts."""
+    """Merge the logs of a resumed training run; of two values for one iteration, the later log's is kept."""
     merged: dict[str, dict[int, float]] = defaultdict(dict)
     for part in parts:
         for name, points in part.items():
@@ -49,7 +49,8 @@ def _merged(parts: list[Series]) -> Series:
 
 
 def _from_log(path: Path) -> Series:
-    series, iteration, dataset = defaultdict(list), 0, ""
+    series: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    iteration, dataset = 0, ""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if found := TRAINING_LINE.search(line):
             iteration = int(found[1].replace(",", ""))
@@ -77,12 +78,16 @@ def _from_tensorboard(folder: Path) -> Series:
 
 
 def curves(series: Series, title: str) -> Figure:
-    """One panel for the losses, one for each metric, over iterations."""
+    """Draw one panel for the losses and one per metric, over iterations.
+
+    Raises:
+        InputError: the series hold neither losses nor metrics.
+    """
     losses = {name: points for name, points in series.items() if name.startswith("l_")}
     metrics = {name: points for name, points in series.items() if " on " in name}
     panels = ([losses] if losses else []) + [{name: points} for name, points in metrics.items()]
     if not panels:
-        raise InputError("expected losses or metrics to draw, found a learning rate only")
+        raise InputError("expected losses or metrics to draw, found only a learning rate")
     figure = Figure((8, 2.8 * len(panels) + 0.4), layout="constrained")
     figure.suptitle(f"Training of {title}")
     for axes, panel in zip(figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0], panels, strict=True):
@@ -96,7 +101,7 @@ def curves(series: Series, title: str) -> Figure:
 
 
 def unit(metric: str) -> str:
-    """What stands at the axis of a metric, by the first word of its name."""
+    """Axis label of a metric, chosen by the first word of its name."""
     name = metric.split()[0]
     units = {"psnr": "PSNR (dB)", "params": "Params (M)", "ops": "OPs (G)"}
     return units.get(name, f"{name} (no unit)")

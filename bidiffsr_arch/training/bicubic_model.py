@@ -1,21 +1,22 @@
-"""Bicubic enlargement as a model, so that the tables' Bicubic row is a test like any other."""
+"""Bicubic interpolation as a model, for the Bicubic row of the tables."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from basicsr.models.base_model import BaseModel
+from torch import Tensor
 
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.training.measured_model import MeasuredSRModel
+from bidiffsr_arch.training.validation import ValidatedSRModel
 
 
-class BicubicModel(MeasuredSRModel):
-    """MATLAB's ``imresize(uint8, scale, 'bicubic')``; there is no network and nothing to train.
+class BicubicModel(ValidatedSRModel):
+    """MATLAB's ``imresize(uint8, scale, 'bicubic')``, without a network.
 
     Raises:
-        InputError: the option file is one for training.
+        InputError: it is used for training.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -23,8 +24,8 @@ class BicubicModel(MeasuredSRModel):
             raise InputError("expected a network to train, got model_type: BicubicModel; use it with `basicsr test`")
         BaseModel.__init__(self, opt)
 
-    def test(self) -> None:
-        """Enlarge self.lq (B, 3, h, w) in [0, 1] to self.output by the option ``scale``."""
-        pictures = (self.lq.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        enlarged = np.stack([imresize(picture, self.opt["scale"]) for picture in pictures])
-        self.output = torch.from_numpy(enlarged).permute(0, 3, 1, 2).to(self.device).float() / 255
+    def super_resolve(self) -> Tensor:
+        """self.lq (B, 3, h, w) in [0, 1], upsampled by the option ``scale``."""
+        images = (self.lq.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        upsampled = np.stack([imresize(image, self.opt["scale"]) for image in images])
+        return torch.from_numpy(upsampled).permute(0, 3, 1, 2).to(self.device).float() / 255

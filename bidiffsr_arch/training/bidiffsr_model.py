@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections import OrderedDict
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,68 +11,73 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
-from bidiffsr_arch.checkpoint import read_checkpoint
-from bidiffsr_arch.diffusion.images import enlarge
-from bidiffsr_arch.diffusion.schedule import Diffusion
+from bidiffsr_arch.config.file import DiffusionOptions
+from bidiffsr_arch.config.training import Objective, Step
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
-from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.training.resumable_model import ResumableSRModel
-from bidiffsr_arch.training.sample_order import DIFFUSION, Place
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
+from bidiffsr_arch.training.group_parameters import GroupParameters
+from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
+from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
+from bidiffsr_arch.training.teacher import Distillation, Teacher
+from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
+from bidiffsr_arch.training.validation import ValidatedSRModel
 
-PACKED_SUFFIX = ".safetensors"
-IS_ONE_TIME = {"sample": False, "batch": True}
 
-
-class BIDiffSRModel(ResumableSRModel):
+class BIDiffSRModel(ValidatedSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
-    Options beside SRModel's, at the top level of the option file: those of `SuperResolution` (``beta_schedule``,
-    ``diffuse``, ``residual_scale``, ``time_input``, ``data_range``), and ``timestep_sampling``: ``sample``, each
-    picture of a batch at a timestep of its own, or ``batch``, all at one (as the reference). Under ``train``: those of
-    `Stepping` (``amp``, ``compile``, ``accumulate``, ``grad_clip``, ``checkpointing``, ``channels_last``). With ``val:
-    packed: true``, or a packed file as ``path: pretrain_network_g``, sampling runs on bits (`bidiffsr_arch.packed`).
+    The options that it adds to SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Step`. With
+    ``val: packed: true``, or a packed file as ``path: pretrain_network_g``, inference is packed
+    (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options that do not fit together.
     """
 
     packed: nn.Module | None = None
+    sample_indices: Sequence[SampleIndex] = ()
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.super_resolution = SuperResolution(opt)
+        self.options = options = _checked(opt)
+        self.super_resolution = SuperResolution(options)
         self.diffusion = self.super_resolution.diffusion
-        self.one_time = choose("timestep_sampling", opt.get("timestep_sampling", "sample"), IS_ONE_TIME)
-        self.stepping = Stepping(opt.get("train") or {})
-        _check(opt, self.diffusion)
+        self.one_time = options.timestep_sampling == "batch"
+        self.channels = opt["network_g"].get("out_channel", 3)
+        self.any_noise_level = options.noise_level_sampling == "uniform"
+        self.stepping = Stepping(options.train or Step())
+        weights = options.train.timestep_weighting if options.train else None
+        self.timestep_weighting = TimestepWeighting(weights, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
         self.multiple = getattr(self.get_bare_model(self.net_g), "multiple", 1)
 
+    def init_training_settings(self) -> None:
+        """As BasicSR's, with teachers where the options name them."""
+        super().init_training_settings()
+        distill, teacher = (getattr(self.options.train, name, None) for name in ("distill", "teacher"))
+        self.distillation = Distillation(distill, self.options.scale, self.device) if distill else None
+        self.teacher = Teacher(teacher, self.options, self.device) if teacher else None
+
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
-        """As BasicSR's, for every spelling that `read_checkpoint` knows.
+        """As BasicSR's, for every spelling that `read_parameters` knows.
 
         Raises:
             InputError: the file does not load, or is of another network; the first difference is named.
         """
-        if str(load_path).endswith(PACKED_SUFFIX):
+        if is_packed(load_path):
             self._load_packed(load_path)
             return
-        parameters, found = read_checkpoint(load_path, param_key)
+        parameters, found = read_parameters(load_path, param_key)
         net = self.get_bare_model(net)
         get_root_logger().info(f"Loading {net.__class__.__name__} model from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(net, parameters, strict)
-        try:
-            net.load_state_dict(parameters, strict=strict)
-        except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-            raise InputError(
-                f"expected a checkpoint of the network in network_g, got {load_path}, which differs in {len(lines)} "
-                f"places; first: {lines[0][:200]}"
-            ) from error
+        set_parameters(net, parameters, load_path, strict=strict)
 
     def _load_packed(self, path: str) -> None:
         from bidiffsr_arch.packed import load_packed
@@ -81,27 +86,51 @@ class BIDiffSRModel(ResumableSRModel):
             raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
         self.packed, description = load_packed(path)
         defaults = {name: entry.default for name, entry in inspect.signature(type(self.net_g)).parameters.items()}
-        given, wanted = (
-            defaults | source["network_g"] | {"scale": source["scale"]} for source in (asdict(description), self.opt)
-        )
+        given = defaults | description.network_g | {"scale": description.scale}
+        wanted = defaults | self.opt["network_g"] | {"scale": self.opt["scale"]}
         for key in given.keys() & wanted.keys():
             if json.dumps(given[key]) != json.dumps(wanted[key]):  # which does not tell lists from tuples
                 raise InputError(f"expected {key}: {given[key]}, as {path} was packed, got {wanted[key]}")
         get_root_logger().info(f"Loading packed network from {path}, made from {description.source}.")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """As BasicSR's, for a network that is made ready to be trained."""
+        """As BasicSR's, after `Stepping.prepare` in training."""
         return super().model_to_device(self.stepping.prepare(net, self.device) if self.is_train else net)
 
+    def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+        """As BasicSR's, with separate parameters for each timestep group, see `GroupParameters`."""
+        self.group_parameters = GroupParameters(self.get_bare_model(self.net_g))
+        return super().get_optimizer(optim_type, self.group_parameters.split(params), lr, **kwargs)
+
     def further_states(self) -> dict[str, Any]:
-        """The gradient scaler's."""
+        """What this model adds to a training state: the state of the gradient scaler."""
         return {"scaler": self.stepping.scaler.state_dict()}
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
-        """As BasicSR's; the gradient scaler goes on, too."""
-        super().resume_training(resume_state)
+        """As BasicSR's; the gradient scaler is restored, too."""
+        optimizers = [self.group_parameters.split_state(state) for state in resume_state["optimizers"]]
+        super().resume_training(resume_state | {"optimizers": optimizers})
         if self.stepping.scaler.is_enabled() and resume_state.get("scaler"):
             self.stepping.scaler.load_state_dict(resume_state["scaler"])
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """As BasicSR's, after checking that the last loss is finite.
+
+        Raises:
+            CheckFailed: it is not.
+        """
+        refuse_divergence(self)
+        super().update_learning_rate(current_iter, warmup_iter)
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """As BasicSR's, after checking that the last loss and all weights are finite.
+
+        Raises:
+            CheckFailed: they are not; nothing is written then.
+            InputError: the files cannot be written.
+        """
+        refuse_divergence(self, lost_weights(self.get_bare_model(self.net_g)))
+        super().save(epoch, current_iter)
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Average parameters and buffers (BatchNorm's statistics among them); BasicSR averages parameters only."""
@@ -114,53 +143,72 @@ class BIDiffSRModel(ResumableSRModel):
                 average.copy_(source[name])
 
     def feed_data(self, data: dict[str, Any]) -> None:
-        """Take LQ (B, 3, h, w) and GT (B, 3, H, W) in [0, 1]; LQ is enlarged by ``scale`` unless it already has GT's
-        size."""
+        """Take LQ (B, 3, h, w) and GT (B, 3, H, W) in [0, 1]; LQ is upsampled by ``scale`` unless it already has GT's
+        size. Of images of one channel (``color: y``) the network gets as many equal ones as it takes."""
         super().feed_data(data)
+        for name in ("lq", "gt"):
+            image: Tensor | None = getattr(self, name, None)
+            if image is not None and image.shape[1] == 1:
+                setattr(self, name, image.repeat(1, self.channels, 1, 1))
+        self.sample_indices = sample_indices(data)
         same_size = "gt" in data and self.lq.shape == self.gt.shape
-        self.condition = self.lq if same_size else enlarge(self.lq, self.opt["scale"])
+        self.condition = self.lq if same_size else upsample(self.lq, self.opt["scale"])
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One step: noise each picture to a random timestep, predict, compare, update."""
+        """One step: add noise of a random timestep to each image, predict, compare, update."""
         set_progress(self.net_g, (current_iter - 1) / self.opt["train"]["total_iter"])
-        condition, gt = map(self.super_resolution.inward, (self.condition, self.gt))
-        x0 = self.super_resolution.clean(gt, condition)
-        time, noise = self._draw(x0, current_iter)
-        x_t = self.diffusion.add_noise(x0, noise, time)
+        time, noise = self._draw(self.gt, current_iter)
+        gt = self.gt if self.distillation is None else self.distillation.result(self.condition, noise)
+        condition, gt = map(self.super_resolution.normalize, (self.condition, gt))
+        x0 = self.super_resolution.to_x0(gt, condition)
+        x_t, time, target = self.diffusion.training_sample(x0, noise, time, self._draw_between(x0, current_iter))
 
-        inputs = [x_t, condition, self.diffusion.network_time(time)]
-        target = self.diffusion.target(x0, noise, time)
-        loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target)
+        inputs = [x_t, condition, time]
+        if self.teacher is not None:
+            target = self.teacher.blend(target, *inputs)
+        self.group_parameters.begin(time)
+        loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target, self.group_parameters)
 
         self.log_dict = self.reduce_loss_dict(OrderedDict(l_pix=loss))
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
 
     def _draw(self, x0: Tensor, current_iter: int) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's place in training.
-
-        Samples without a place (see `places_of`) are counted from the first iteration on, as in one long epoch.
-        """
+        """Timesteps (B,) and noise like x0, which depend only on the seed and each sample's index in training."""
         times, noises = [], []
-        processes, rank = self.opt["world_size"], self.opt["rank"]
-        counted = [Place(0, ((current_iter - 1) * len(x0) + index) * processes + rank) for index in range(len(x0))]
-        for place in self.places or counted:
-            generator = torch.Generator(x0.device).manual_seed(place.seed(DIFFUSION, self.opt["manual_seed"]))
-            times.append(torch.randint(self.diffusion.total_step, (1,), generator=generator, device=x0.device))
+        for generator in self._generators(x0, current_iter, DIFFUSION):
+            times.append(self.timestep_weighting.draw(generator))
             noises.append(torch.randn(x0.shape[1:], generator=generator, device=x0.device))
-        time = torch.cat(times)
-        return (time[:1].expand(len(x0)) if self.one_time else time), torch.stack(noises)
+        return self._at_one_time(torch.cat(times)), torch.stack(noises)
 
-    def test(self) -> None:
-        """Sample self.output (B, 3, H, W) in [0, 1] for self.condition; every picture starts from the noise of
-        ``manual_seed``."""
-        if self.result is not None:
-            self.output = self.result.to(self.device)
-            return
+    def _draw_between(self, x0: Tensor, current_iter: int) -> Tensor | None:
+        """Fractions (B,) of the way from a timestep's noise level to the one before; None for discrete levels."""
+        if not self.any_noise_level:
+            return None
+        drawn = [torch.rand(1, generator=generator, device=x0.device)
+                 for generator in self._generators(x0, current_iter, NOISE_LEVEL)]  # fmt: skip
+        return self._at_one_time(torch.cat(drawn))
+
+    def _at_one_time(self, drawn: Tensor) -> Tensor:
+        return drawn[:1].expand(len(drawn)) if self.one_time else drawn
+
+    def _generators(self, x0: Tensor, current_iter: int, purpose: int) -> Iterator[torch.Generator]:
+        """A generator for each sample.
+
+        Samples without an index (see `sample_indices`) are counted from the first iteration on, as in one long epoch.
+        """
+        processes, rank = self.opt["world_size"], self.opt["rank"]
+        first = (current_iter - 1) * len(x0)
+        counted = [SampleIndex(0, (first + number) * processes + rank) for number in range(len(x0))]
+        for index in self.sample_indices or counted:
+            yield torch.Generator(x0.device).manual_seed(index.seed(purpose, self.opt["manual_seed"]))
+
+    def super_resolve(self) -> Tensor:
+        """Sample (B, 3, H, W) in [0, 1] for self.condition; every image starts from the noise of ``manual_seed``."""
         network = self.packed or self._trained_network()
         was_training = network.training
         network.eval()
-        self.output = self.super_resolution.sample(
+        result = self.super_resolution.sample(
             network,
             self.condition,
             [self.opt["manual_seed"]] * len(self.condition),
@@ -168,9 +216,10 @@ class BIDiffSRModel(ResumableSRModel):
             progress_bar=self.opt["val"].get("pbar", False),
         )
         network.train(was_training)
+        return result
 
     def validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
-        """As BasicSR's, on bits where ``val: packed`` says so."""
+        """As BasicSR's, with packed inference where ``val: packed`` says so."""
         if self.packed is not None or not self.opt["val"].get("packed"):
             super().validation(dataloader, current_iter, tb_logger, save_img)
             return
@@ -181,20 +230,13 @@ class BIDiffSRModel(ResumableSRModel):
         self.packed = None
 
     def _trained_network(self) -> nn.Module:
-        """The averaged network where there is one, else the network, bare."""
+        """The EMA of the network if there is one, else the network; without wrappers."""
         return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
 
 
-def _check(opt: dict[str, Any], diffusion: Diffusion) -> None:
-    """Refuse options that cannot work together, before anything is built."""
-    steps = opt["network_g"].get("total_step")
-    if steps is not None and steps != diffusion.total_step:
-        raise InputError(
-            "expected network_g: total_step and beta_schedule: n_timestep to be equal, "
-            f"got {steps} and {diffusion.total_step}"
-        )
+def _checked(opt: dict[str, Any]) -> DiffusionOptions:
+    """Those of BasicSR's options that the model itself reads; a test does not look at ``train``."""
+    own = {key: value for key, value in opt.items() if key != "train"}
     if opt["is_train"]:
-        if opt["train"].get("perceptual_opt"):
-            raise InputError("expected train: pixel_opt alone, got perceptual_opt: the prediction is no picture")
-        if not opt["train"].get("pixel_opt"):
-            raise InputError("expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}")
+        own["train"] = {key: value for key, value in opt["train"].items() if key in Objective.names()}
+    return DiffusionOptions.part_of(own)

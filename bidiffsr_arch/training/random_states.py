@@ -1,5 +1,6 @@
-"""The states of all generators that dropout and data sets draw from, as data that torch's safe loader reads."""
+"""The states of the random generators of torch, Python and numpy, as data that torch's safe loader reads."""
 
+import inspect
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ import torch
 
 
 def random_states() -> dict[str, Any]:
-    """The states of this process: torch's on the CPU and on each GPU, Python's and numpy's."""
-    name, words, *rest = np.random.get_state()
+    """The random states of this process: torch's on the CPU and on each GPU, Python's and numpy's."""
+    state: Any = np.random.get_state()
+    name, words, *rest = state
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -21,7 +23,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Go on drawing where `random_states` was asked; GPUs are left alone where their number is another."""
+    """Restore `random_states`; those of GPUs only if their number is the same."""
     torch.set_rng_state(states["torch"])
     if len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -32,9 +34,33 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 @contextmanager
 def random_states_kept() -> Iterator[None]:
-    """What is drawn inside leaves no trace."""
+    """Restore the random states at the end of the context."""
     states = random_states()
     try:
         yield
     finally:
         restore_random_states(states)
+
+
+# Signs in a model's source of random state of its own, which a training state does not hold.
+OWN_STATE = {
+    "queue_lr": "a pool of earlier training pairs",
+    "torch.Generator(": "a generator of its own",
+    "random.Random(": "a generator of its own",
+    "RandomState(": "a generator of its own",
+    "default_rng(": "a generator of its own",
+}
+
+
+def own_random_state(model: type) -> str | None:
+    """What random state a model class of BasicSR or a plugin keeps for itself, in words; None where it keeps none."""
+    for kind in model.__mro__:
+        if kind.__module__.partition(".")[0] in ("builtins", __name__.partition(".")[0]):
+            continue
+        try:
+            source = inspect.getsource(kind)
+        except (OSError, TypeError):  # a class without a file
+            continue
+        if found := next((words for text, words in OWN_STATE.items() if text in source), None):
+            return found
+    return None

@@ -1,26 +1,167 @@
-"""Cures of going on from a saved state."""
+"""Resuming from a training state: finding it, checking that it is complete, and restoring everything in it."""
 
 import logging
 import math
+import warnings
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
 from basicsr import train
 from basicsr.data import build_dataloader
-from basicsr.utils import check_resume
+from basicsr.models.base_model import BaseModel
+from basicsr.utils import check_resume, get_root_logger
 from torch import distributed
 
-from bidiffsr_arch.compat.patch import contains, replace
+from bidiffsr_arch.compat.options import after_parsing
+from bidiffsr_arch.compat.patch import contains, replace, replace_method
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import digest
 from bidiffsr_arch.training import signals
-from bidiffsr_arch.training.checkpoint_file import digest
-from bidiffsr_arch.training.sample_order import Place, PlacedDataset, PlacedSampler
+from bidiffsr_arch.training.checkpoint_file import remove_abandoned
+from bidiffsr_arch.training.option_changes import (
+    changed_options,
+    check_changes,
+    concerns_learning_rate,
+    describe_changes,
+    training_options,
+)
+from bidiffsr_arch.training.random_states import restore_random_states
+from bidiffsr_arch.training.retention import Retention
+from bidiffsr_arch.training.sample_order import Order, OrderedSampler, SampleIndex, SeededDataset
+from bidiffsr_arch.training.session import session_of
+
+MOMENTS = ("exp_avg", "momentum_buffer", "square_avg")  # what optimizers keep for each element of a parameter
+NEEDED = {"epoch", "iter", "optimizers", "schedulers"}
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """A training state, on the CPU and with torch's safe loader (an optimizer moves its own part to its device)."""
+def drawn_seed() -> bool:
+    """Without manual_seed each process drew its own, unknown when resuming: one is drawn and stored."""
+    if contains(train.parse_options, "broadcast"):
+        return False
+
+    def share(opt: dict[str, Any], args: Namespace) -> None:
+        drawn = args.options.get("manual_seed") is None
+        if drawn and opt["dist"]:
+            seed = [opt["manual_seed"]]
+            distributed.broadcast_object_list(seed)
+            opt["manual_seed"] = seed[0]
+        if opt["is_train"]:
+            session = session_of(opt)
+            session.options, session.seed_is_drawn = training_options(opt, drawn), drawn
+            session.strict = getattr(args, "strict_resume", False)
+
+    after_parsing(share)
+    return True
+
+
+def resume_state() -> bool:
+    """Resuming needs CUDA, --auto_resume looks in ./experiments: a CPU is enough, and path.experiments_root is used."""
+    stock = train.load_resume_state
+    if not contains(stock, "torch.cuda.current_device()"):
+        return False
+
+    def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+        path = _chosen(opt)
+        if path is None:
+            return None
+        state = read_state(path)
+        session = session_of(opt)
+        opt["path"]["resume_state"] = str(path)
+        if session.seed_is_drawn:
+            opt["manual_seed"] = state.get("manual_seed", opt["manual_seed"])
+        if state.get("options"):
+            session.changes = changed_options(state["options"], session.options)
+            ignored = tuple(opt["path"].get("ignore_resume_networks") or ())
+            check_changes(session.changes, path, ignored, session.strict)
+        check_resume(opt, state["iter"])
+        if not opt["auto_resume"]:
+            check_networks(opt, path, state)
+        session.start = SampleIndex(state["epoch"], state.get("position", 0))
+        session.iteration = session.saved = state["iter"]
+        return state
+
+    replace(stock, load_resume_state)
+    return True
+
+
+def resumed_epochs() -> bool:
+    """A resumed run repeated its epoch with other crops: samples have an index, and the epoch goes on at the next."""
+    stock = train.create_train_val_dataloader
+    if not contains(stock, "EnlargedSampler(train_set"):
+        return False
+
+    def create_train_val_dataloader(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any, ...]:
+        stock_loader, _, val_loaders, _, total_iters = stock(opt, logger)
+        options, session = opt["datasets"]["train"], session_of(opt)
+        ratio = options.get("dataset_enlarge_ratio", 1)
+        dataset = SeededDataset(stock_loader.dataset, opt["manual_seed"])
+        order = session.order = Order(
+            length=int(len(dataset) * ratio),
+            batch=stock_loader.batch_size,
+            processes=opt["world_size"],
+            start=session.start,
+            iteration=session.iteration,
+        )
+        samples = order.length // order.processes
+        if samples < order.batch:
+            raise InputError(
+                f"expected at least a batch of {order.batch} samples a process in datasets: train, got {samples}; "
+                "lower batch_size_per_gpu or raise dataset_enlarge_ratio"
+            )
+        sampler = OrderedSampler(dataset, opt["rank"], ratio, order)
+        loader = build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
+        loader.generator = torch.Generator()  # else each epoch takes a number from the generator of dropout
+        loader.worker_init_fn = signals.ignore_signals if signals.watching() else None
+        session.retention = Retention(opt)
+        if opt["rank"] == 0:
+            for folder in ("models", "training_states"):
+                remove_abandoned(Path(opt["path"][folder]))
+            for line in describe_changes(session.changes):
+                logger.info(line)
+        # BasicSR's own count of epochs is too small where an epoch's last, incomplete batch is dropped.
+        return loader, sampler, val_loaders, order.last_epoch(total_iters), total_iters
+
+    replace(stock, create_train_val_dataloader)
+    return True
+
+
+def resumed_models() -> bool:
+    """A resumed model had new random states and the old learning rate: saved states are restored, new options count."""
+    stock = BaseModel.resume_training
+    if not contains(stock, "Wrong lengths of optimizers"):
+        return False
+
+    def resume_training(self: BaseModel, resume_state: dict[str, Any]) -> None:
+        session = session_of(self.opt)
+        _check_optimizers(self, resume_state)
+        if any(map(concerns_learning_rate, session.changes)):
+            _resume_with_options(self, resume_state)
+        else:
+            stock(self, resume_state)
+        session.iteration = session.saved = resume_state["iter"]
+        if resume_state.get("best") and (self.opt.get("val") or {}).get("metrics"):
+            self.best_metric_results = _best(resume_state["best"], self.opt["val"]["metrics"])
+        states = resume_state.get("random", [])
+        if len(states) == self.opt["world_size"]:
+            restore_random_states(states[self.opt["rank"]])
+        elif states:
+            get_root_logger().warning(
+                f"resumed in {self.opt['world_size']} processes, not {len(states)}: dropout draws other numbers"
+            )
+
+    replace_method(BaseModel, "resume_training", resume_training)
+    return True
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """A training state, on the CPU and with torch's safe loader (an optimizer moves its own part to its device).
+
+    Raises:
+        InputError: the file is damaged, or no training state.
+    """
     try:
         with zipfile.ZipFile(path) as records:  # torch itself does not look at the checksums
             damaged = records.testzip()
@@ -30,15 +171,18 @@ def _load(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever a truncated zip or a foreign pickle may raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path} does not load as a training state ({reason[0]})") from error
-    if not isinstance(state, dict) or not {"epoch", "iter", "optimizers", "schedulers"} <= state.keys():
-        raise InputError(f"{path} does not load as a training state (expected epoch, iter, optimizers, schedulers)")
+    if not isinstance(state, dict) or not state.keys() >= NEEDED:
+        raise InputError(f"{path} does not load as a training state (expected {', '.join(sorted(NEEDED))})")
     return state
 
 
-def _check_networks(opt: dict[str, Any], path: Path, state: dict[str, Any]) -> None:
+def check_networks(opt: dict[str, Any], path: Path, state: dict[str, Any]) -> None:
     """Refuse a state without the very network files that were saved with it.
 
     States of stock BasicSR hold no digests; their networks only have to be there and to load.
+
+    Raises:
+        InputError: a file is missing, damaged, or of another run.
     """
     ignored = opt["path"].get("ignore_resume_networks") or ()
     labels = [key.removeprefix("network_") for key in opt if key.startswith("network_") and key not in ignored]
@@ -61,11 +205,11 @@ def _load_network(file: Path) -> None:
 
 
 def _newest(opt: dict[str, Any]) -> Path | None:
-    """The newest state of this experiment that loads and has its networks; the others are named on the way."""
+    """The newest state of this experiment that loads and has its networks; a warning names those that are skipped."""
     states = [path for path in Path(opt["path"]["training_states"]).glob("*.state") if path.stem.isdecimal()]
     for path in sorted(states, key=lambda path: int(path.stem), reverse=True):
         try:
-            _check_networks(opt, path, _load(path))
+            check_networks(opt, path, read_state(path))
             return path
         except (InputError, OSError) as error:
             print(f"not resuming: {error}", flush=True)
@@ -73,7 +217,7 @@ def _newest(opt: dict[str, Any]) -> Path | None:
 
 
 def _chosen(opt: dict[str, Any]) -> Path | None:
-    """The state to go on from; in a run of many processes the first one chooses for all."""
+    """The state to resume from; in a distributed run the first process chooses for all."""
     path = _newest(opt) if opt["auto_resume"] and opt["rank"] == 0 else None
     if opt["auto_resume"] and opt["dist"]:
         choice = [path]
@@ -86,58 +230,52 @@ def _chosen(opt: dict[str, Any]) -> Path | None:
     return path
 
 
-def resume_state() -> bool:
-    """Resuming needs CUDA, --auto_resume looks in ./experiments: a CPU is enough, and path.experiments_root is used."""
-    stock = train.load_resume_state
-    if not contains(stock, "torch.cuda.current_device()"):
-        return False
-
-    def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-        path = _chosen(opt)
-        if path is None:
-            return None
-        state = _load(path)
-        opt["path"]["resume_state"] = str(path)
-        opt["resume_place"] = [state["epoch"], state.get("position", 0), state["iter"]]
-        if opt.get("seed_is_drawn"):
-            opt["manual_seed"] = state.get("manual_seed", opt["manual_seed"])
-        check_resume(opt, state["iter"])
-        if not opt["auto_resume"]:
-            _check_networks(opt, path, state)
-        return state
-
-    replace(stock, load_resume_state)
-    return True
-
-
-def resumed_epochs() -> bool:
-    """A resumed run repeated its epoch with other crops: every sample has a place, and the epoch goes on at its own."""
-    stock = train.create_train_val_dataloader
-    if not contains(stock, "EnlargedSampler(train_set"):
-        return False
-
-    def create_train_val_dataloader(opt: dict[str, Any], logger: logging.Logger) -> tuple:
-        stock_loader, _, val_loaders, _, total_iters = stock(opt, logger)
-        options = opt["datasets"]["train"]
-        epoch, position, iteration = opt.get("resume_place", (0, 0, 0))
-        dataset = PlacedDataset(stock_loader.dataset, opt["manual_seed"])
-        sampler = PlacedSampler(
-            dataset, opt["world_size"], opt["rank"], options.get("dataset_enlarge_ratio", 1), Place(epoch, position)
+def _check_optimizers(model: BaseModel, state: dict[str, Any]) -> None:
+    """Refuse the state of other optimizers, such as the reference's for its network, before anything is loaded."""
+    same = len(state["optimizers"]) == len(model.optimizers) and len(state["schedulers"]) == len(model.schedulers)
+    if not (same and all(map(_fits, model.optimizers, state["optimizers"]))):
+        raise InputError(
+            f"expected optimizers of this network in {model.opt['path'].get('resume_state', 'the state')}, got others: "
+            "it was saved by another program or for another network; train from its network file alone, by path: "
+            "pretrain_network_g"
         )
-        loader = build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
-        loader.generator = torch.Generator()  # else each epoch takes a number from the generator of dropout
-        loader.worker_init_fn = signals.ignore_signals if signals.watching() else None
-        batches = len(loader)
-        if not batches:
-            raise InputError(
-                f"expected at least a batch of {loader.batch_size} samples a process in datasets: train, got "
-                f"{sampler.num_samples}; lower batch_size_per_gpu or raise dataset_enlarge_ratio"
-            )
-        # BasicSR's own count of epochs is too small where an epoch's last, incomplete batch is dropped.
-        in_this_epoch = (sampler.num_samples - position // opt["world_size"]) // loader.batch_size
-        last_epoch = epoch + math.ceil(max(total_iters - iteration - in_this_epoch, 0) / batches)
-        return loader, sampler, val_loaders, last_epoch, total_iters
 
-    replace(stock, create_train_val_dataloader)
-    return True
 
+def _fits(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> bool:
+    """Whether a saved state has a group for each group of parameters, and moments of their shapes."""
+    groups, wanted = saved["param_groups"], optimizer.param_groups
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in wanted]:
+        return False
+    pairs = zip(
+        (number for group in groups for number in group["params"]),
+        (parameter for group in wanted for parameter in group["params"]),
+        strict=True,
+    )
+    moments = ((saved["state"].get(number, {}).get(name), parameter) for number, parameter in pairs for name in MOMENTS)
+    return all(moment is None or moment.shape == parameter.shape for moment, parameter in moments)
+
+
+def _resume_with_options(model: BaseModel, state: dict[str, Any]) -> None:
+    """Restore what optimizers have gathered; their settings and the learning rate come from the options, as if they had
+    been these from the first iteration on."""
+    update_learning_rate = BaseModel.update_learning_rate.__wrapped__  # without looking for signals
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # schedulers expect steps of their optimizers
+        for iteration in range(1, state["iter"] + 1):
+            update_learning_rate(model, iteration, model.opt["train"].get("warmup_iter", -1))
+    for optimizer, saved in zip(model.optimizers, state["optimizers"], strict=True):
+        settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        optimizer.load_state_dict(saved)
+        for group, chosen in zip(optimizer.param_groups, settings, strict=True):
+            group.update(chosen)
+
+
+def _best(saved: dict[str, Any], metrics: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The best results so far of today's metrics; one that is new, or whose direction has changed, has none yet."""
+
+    def record(records: dict[str, Any], name: str) -> dict[str, Any]:
+        better = metrics[name].get("better", "higher")
+        nothing = {"better": better, "val": -math.inf if better == "higher" else math.inf, "iter": -1}
+        return records[name] if records.get(name, {}).get("better") == better else nothing
+
+    return {dataset: {name: record(records, name) for name in metrics} for dataset, records in saved.items()}

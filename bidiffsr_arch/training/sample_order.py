@@ -1,13 +1,15 @@
-"""Which sample stands where in training, and what chance gives it there.
+"""The order of training samples, and the seed of all random numbers of each sample.
 
-A sample's place is its epoch and its position in the epoch's shuffled order. All that is drawn for it (crop,
-augmentation, and in the model its timestep and noise) depends on the seed and the place alone: not on the number of
-processes and loader workers, nor on when the training was stopped and resumed.
+A sample's index is its epoch and its position in the epoch's shuffled order. Its crop and augmentation, and in the
+model its timestep and noise, depend only on the seed and this index, not on the number of processes and loader workers
+nor on when training was stopped and resumed.
 """
 
+import math
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,81 +17,136 @@ import torch
 from basicsr.data.data_sampler import EnlargedSampler
 from torch.utils.data import Dataset, get_worker_info
 
-# The seeds of a place: one for its crop and augmentation, one for its timestep and noise.
-DATA, DIFFUSION = range(2)
+# Purposes of a sample's seeds: crop and augmentation; timestep and noise; a noise level between timesteps.
+DATA, DIFFUSION, NOISE_LEVEL = range(3)
+KEY = "sample_index"
 
-_drawing = threading.Lock()  # random and numpy have one state for all threads, and a prefetcher is a thread
+_drawing = threading.Lock()  # random and numpy share one state between threads, and a prefetcher is a thread
 
 
-class Place(NamedTuple):
-    """Where in training a sample stands."""
+class SampleIndex(NamedTuple):
+    """Index of a sample in training: epoch and position."""
 
     epoch: int
     position: int
 
     def seed(self, purpose: int, manual_seed: int) -> int:
-        """63 bits that depend on nothing else."""
+        """A seed of 63 bits that depends only on the arguments and the index."""
         entropy = (abs(manual_seed), int(manual_seed < 0), self.epoch, self.position, purpose)
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-class PlacedIndex(NamedTuple):
-    """What the sampler asks the data set for."""
-
-    index: int
-    place: Place
+FIRST = SampleIndex(0, 0)
 
 
-class PlacedSampler(EnlargedSampler):
-    """BasicSR's sampler, with places, one order for any number of processes, and a start within an epoch.
+class Request(NamedTuple):
+    """A request of the sampler to the data set: an item, and its sample index."""
 
-    The processes take turns: of the positions 0, 1, 2, … of an epoch, rank r of n has r, r + n, r + 2n, …
+    item: int
+    sample: SampleIndex
 
-    Args:
-        dataset, num_replicas, rank, ratio: as EnlargedSampler's.
-        start: the place of the first sample to give; the epochs after that one start at position 0.
+
+@dataclass(frozen=True)
+class Order:
+    """How the samples of each epoch are distributed to batches of several processes.
+
+    Samples are dealt in turn: from the first position p of an epoch, rank r of n gets p + r, p + r + n, … Every process
+    gets the same number; the remainder of an epoch and incomplete batches are dropped.
+
+    Attributes:
+        length: samples per epoch.
+        batch: samples per batch and process.
+        processes: number n of processes.
+        start: the first sample to train on; later epochs begin at position 0.
+        iteration: the last iteration before `start`.
     """
 
-    def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: float, start: Place) -> None:
-        super().__init__(dataset, num_replicas, rank, ratio)
-        self.length = int(len(dataset) * ratio)
-        self.num_samples = self.length // num_replicas
-        self.start = start
+    length: int
+    batch: int
+    processes: int = 1
+    start: SampleIndex = FIRST
+    iteration: int = 0
 
-    def __iter__(self) -> Iterator[PlacedIndex]:
+    def first(self, epoch: int) -> int:
+        """The first position of an epoch."""
+        return self.start.position if epoch == self.start.epoch else 0
+
+    def share(self, epoch: int) -> int:
+        """Samples per process in an epoch."""
+        return max(self.length - self.first(epoch), 0) // self.processes
+
+    def positions(self, epoch: int, rank: int) -> range:
+        """The positions of the samples of one process."""
+        first = self.first(epoch) + rank
+        return range(first, first + self.share(epoch) * self.processes, self.processes)
+
+    def iterations(self, epoch: int) -> int:
+        """Complete batches per process in an epoch."""
+        return self.share(epoch) // self.batch
+
+    def after(self, iteration: int) -> SampleIndex:
+        """Index of the first sample after `iteration`."""
+        done = iteration - self.iteration
+        beyond = done - self.iterations(self.start.epoch)
+        if beyond <= 0:
+            return self.start._replace(position=self.start.position + done * self.batch * self.processes)
+        whole, rest = divmod(beyond - 1, self.iterations(self.start.epoch + 1))
+        return SampleIndex(self.start.epoch + 1 + whole, (rest + 1) * self.batch * self.processes)
+
+    def last_epoch(self, total_iter: int) -> int:
+        """The epoch in which `total_iter` is reached."""
+        beyond = total_iter - self.iteration - self.iterations(self.start.epoch)
+        return self.start.epoch + math.ceil(max(beyond, 0) / self.iterations(self.start.epoch + 1))
+
+
+class OrderedSampler(EnlargedSampler):
+    """BasicSR's sampler with sample indices, an order independent of the number of processes, and a start in an epoch.
+
+    Args:
+        dataset, rank, ratio: as in EnlargedSampler.
+        order: see `Order`.
+    """
+
+    def __init__(self, dataset: Dataset, rank: int, ratio: float, order: Order) -> None:
+        super().__init__(dataset, order.processes, rank, ratio)
+        self.order = order
+        self.num_samples = order.share(order.start.epoch + 1)
+
+    def __iter__(self) -> Iterator[Request]:
         count = len(self.dataset)
-        order = torch.randperm(self.length, generator=torch.Generator().manual_seed(self.epoch))
-        first = self.start.position if self.epoch == self.start.epoch else 0
-        for position in range(first + self.rank, self.num_samples * self.num_replicas, self.num_replicas):
-            yield PlacedIndex(int(order[position]) % count, Place(self.epoch, position))
+        shuffled = torch.randperm(self.order.length, generator=torch.Generator().manual_seed(self.epoch))
+        for position in self.order.positions(self.epoch, self.rank):
+            yield Request(int(shuffled[position]) % count, SampleIndex(self.epoch, position))
 
 
-class PlacedDataset(Dataset):
-    """A data set of which each sample is drawn by the seed of its place, and carries it as ``place``.
+class SeededDataset(Dataset):
+    """A data set that seeds random generators per sample, by its index, and returns the index as ``sample_index``.
 
-    ``place`` is the text "epoch:position", since prefetchers move numbers to the GPU, from where reading them costs a
-    wait. In a loader's worker torch's generator is seeded, too; in the main process it belongs to dropout.
+    ``sample_index`` is a string "epoch:position": prefetchers move numbers to the GPU, and reading them there waits for
+    the GPU. torch's generator is seeded in loader workers only; in the main process dropout uses it.
     """
 
     def __init__(self, dataset: Dataset, manual_seed: int) -> None:
-        self.dataset = dataset
+        self.dataset: Any = dataset
         self.opt = getattr(dataset, "opt", None)
         self.manual_seed = manual_seed
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, wanted: PlacedIndex) -> dict[str, Any]:
-        seed = wanted.place.seed(DATA, self.manual_seed)
+    def __getitem__(self, wanted: Request) -> Any:
+        seed = wanted.sample.seed(DATA, self.manual_seed)
         with _drawing:
             random.seed(seed)
             np.random.seed(seed % 2**32)
             if get_worker_info() is not None:
                 torch.manual_seed(seed)
-            sample = self.dataset[wanted.index]
-        return {**sample, "place": f"{wanted.place.epoch}:{wanted.place.position}"}
+            sample = self.dataset[wanted.item]
+        if not isinstance(sample, Mapping):
+            return sample
+        return {**sample, KEY: f"{wanted.sample.epoch}:{wanted.sample.position}"}
 
 
-def places_of(batch: dict[str, Any]) -> list[Place]:
-    """The places of a batch's samples; none where they come from a loader without places, as in validation."""
-    return [Place(*map(int, text.split(":"))) for text in batch.get("place", ())]
+def sample_indices(batch: Mapping[str, Any]) -> list[SampleIndex]:
+    """The indices of a batch's samples; none where they do not come from a `SeededDataset`, as in validation."""
+    return [SampleIndex(*map(int, text.split(":"))) for text in batch.get(KEY, ())]

@@ -1,4 +1,4 @@
-"""Cure of writing checkpoints."""
+"""Checkpoints: a network file, and a training state from which training resumes exactly."""
 
 from pathlib import Path
 from typing import Any
@@ -7,19 +7,23 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils.dist_util import master_only
 from torch import nn
 
+from bidiffsr_arch import description
 from bidiffsr_arch.compat.patch import contains, replace_method
-from bidiffsr_arch.training.checkpoint_file import save_whole
+from bidiffsr_arch.training.checkpoint_file import save_checkpoint
+from bidiffsr_arch.training.leaving import of_all_processes
+from bidiffsr_arch.training.random_states import random_states
+from bidiffsr_arch.training.session import session_of
 
 
 def whole_checkpoints() -> bool:
-    """Checkpoints were written in place, failures ignored: they are written whole or not at all, which ends training.
+    """Checkpoints were written in place and failures ignored: they are written atomically, and a failure ends training.
 
-    A training state also holds the digests of its networks' files, so that pairs that belong together are known.
+    A training state also holds the position in the epoch, the random states and the digests of its network files.
     """
     if not contains(BaseModel.save_network, "Just ignore it"):
         return False
     replace_method(BaseModel, "save_network", master_only(save_network))
-    replace_method(BaseModel, "save_training_state", master_only(save_training_state))
+    replace_method(BaseModel, "save_training_state", save_training_state)
     return True
 
 
@@ -30,28 +34,55 @@ def save_network(
     current_iter: int,
     param_key: str | list[str] = "params",
 ) -> None:
-    """As BasicSR's: the networks' parameters on the CPU, each under its key; -1 stands for the latest."""
+    """As in BasicSR: save the networks' parameters, each under its key; iteration -1 means "latest".
+
+    With them goes what the network was trained to do, so that using the file needs no option file.
+    """
     networks = net if isinstance(net, list) else [net]
     keys = param_key if isinstance(param_key, list) else [param_key]
     content = {
         key: {name: value.cpu() for name, value in self.get_bare_model(network).state_dict().items()}
         for key, network in zip(keys, networks, strict=True)
     }
+    if net_label == "net_g":
+        content[description.KEY] = description.describe(self.opt)
     iteration = "latest" if current_iter == -1 else current_iter
-    written = save_whole(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
-    vars(self).setdefault("saved_networks", {})[net_label] = written
+    written = save_checkpoint(content, Path(self.opt["path"]["models"], f"{net_label}_{iteration}.pth"))
+    session_of(self.opt).networks[net_label] = written
 
 
 def save_training_state(self: BaseModel, epoch: int, current_iter: int) -> None:
-    """As BasicSR's, with ``networks`` (label: digest) and what the model itself adds as ``further_state``."""
+    """As in BasicSR, with everything else that later losses depend on; then delete old checkpoints, if asked to.
+
+    All processes call it, since each has its own random states; the first one writes.
+    """
     if current_iter == -1:
         return
-    state: dict[str, Any] = {
-        "epoch": epoch,
-        "iter": current_iter,
-        "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
-        "networks": dict(getattr(self, "saved_networks", {})),
-        **getattr(self, "further_state", {}),
+    session = session_of(self.opt)
+    everyones = of_all_processes(self, session.random or random_states())
+    if self.opt["rank"] == 0:
+        state: dict[str, Any] = {
+            "epoch": epoch,
+            "iter": current_iter,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "networks": dict(session.networks),
+            "position": session.order.after(current_iter).position if session.order else 0,
+            "manual_seed": self.opt.get("manual_seed"),
+            "options": session.options,
+            "random": everyones,
+            "best": _plain(getattr(self, "best_metric_results", {})),
+            **getattr(self, "further_states", dict)(),
+        }
+        save_checkpoint(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))
+        if session.retention:
+            session.retention.prune(current_iter)
+    session.saved = current_iter
+
+
+def _plain(results: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Best metrics as Python numbers, which torch's safe loader can read."""
+    return {
+        dataset: {metric: record | {"val": float(record["val"])} for metric, record in records.items()}
+        for dataset, records in results.items()
     }
-    save_whole(state, Path(self.opt["path"]["training_states"], f"{current_iter}.state"))

@@ -1,6 +1,6 @@
-"""Leave training with a saved state when a cluster or a user asks to: SIGTERM, SIGINT (Ctrl-C).
+"""SIGTERM and SIGINT (Ctrl-C) as requests to stop training after saving a state.
 
-A signal is noted down here; the model looks between two iterations, where a state can be saved.
+Signals are recorded here; the model checks for them between iterations, when a state can be saved.
 """
 
 import multiprocessing
@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_asked: list[int] = []  # signals that came, of which the first counts
+_asked: list[int] = []  # signals received; the first one counts
 _watching: list[bool] = []
 
 
@@ -22,20 +23,20 @@ def asked() -> int:
 
 
 def watching() -> bool:
-    """Whether signals are noted down at present."""
+    """Whether signals are being recorded."""
     return bool(_watching)
 
 
 @contextmanager
 def saving_on_signals() -> Iterator[None]:
-    """Inside, a signal asks training to stop; a second one ends the process at once, as every signal did before."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    """Inside the context, a signal requests a stop, and a second one ends the process at once."""
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
         _asked.append(number)
         signal.signal(number, before[number])
         name = signal.Signals(number).name
-        print(f"{name}: saving a state after this iteration; again to stop at once", file=sys.stderr, flush=True)
+        print(f"{name}: saving a state after this iteration; repeat to stop at once", file=sys.stderr, flush=True)
 
     _watching.append(True)
     for number in SIGNALS:
@@ -51,14 +52,14 @@ def saving_on_signals() -> Iterator[None]:
 
 
 def ignore_signals(worker_id: int) -> None:
-    """Let a loader's worker live on when a terminal or a cluster signals the whole group: the main process decides."""
+    """Ignore signals in a loader's worker: they reach the whole process group, and the main process reacts."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _end_workers() -> None:
-    """End loader workers that a prefetching thread still holds; ignoring SIGTERM, they would outlast the exit."""
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a worker's end for an error
+    """Kill loader workers that a prefetching thread still holds: they ignore SIGTERM and would outlive the process."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler reports the end of a worker as an error
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()

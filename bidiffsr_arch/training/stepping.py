@@ -1,19 +1,21 @@
-"""How a training step is computed: number types, parts of a batch, clipping, and what trades time for memory."""
+"""How a training step is computed: mixed precision, gradient accumulation, clipping, activation checkpointing."""
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.archs.blocks import set_checkpointing
-from bidiffsr_arch.binary import held_weights
-from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.binary import cached_weights
+from bidiffsr_arch.config.training import Step
+from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed.training import train_on_bits
 from bidiffsr_arch.training.early_updates import can_update_early, early_updates
+from bidiffsr_arch.training.group_parameters import GroupParameters
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPP_COMPILERS = ("g++", "clang++", "c++")
@@ -22,30 +24,22 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Stepping:
-    """The options under ``train`` that change how a step is computed and hardly what it does.
+    """A training step by those options under ``train`` that change how it is computed, and its result only by rounding.
+
+    Under ``amp`` signs, scales and GroupNorm's statistics stay float32. With ``accumulate`` only BatchNorm sees the
+    parts of a batch.
 
     Args:
-        train: an option file's ``train``:
-            amp: ``bf16`` or ``fp16``: convolutions and matrix products in that type, by autocast (fp16 with a
-                gradient scaler, whose state is saved). Signs, scales and GroupNorm's statistics stay float32.
-            compile: true: the network is compiled by `torch.compile`; the first steps take minutes.
-            accumulate: N parts of each batch, one after another, whose gradients are averaged: the step of the whole
-                batch in the memory of a part. Only BatchNorm tells the difference; it sees parts.
-            grad_clip: the largest 2-norm of all gradients together; larger ones are scaled down to it.
-            checkpointing: true: every ResBlock keeps its input alone and is computed again in the backward pass.
-            channels_last: true: pictures lie in memory pixel by pixel.
-    Raises:
-        InputError: an unknown or impossible value.
+        train: the options.
     """
 
-    def __init__(self, train: Mapping[str, Any]) -> None:
-        amp = train.get("amp") or None
-        self.amp = None if amp is None else choose("train: amp", amp, AMP)
+    def __init__(self, train: Step) -> None:
+        self.amp = AMP[train.amp] if train.amp else None
         self.compile, self.checkpointing, self.channels_last = (
-            _switch(name, train.get(name)) for name in ("compile", "checkpointing", "channels_last")
+            bool(switch) for switch in (train.compile, train.checkpointing, train.channels_last)
         )
-        self.accumulate = _positive("accumulate", train.get("accumulate"), int) or 1
-        self.grad_clip = _positive("grad_clip", train.get("grad_clip"), (int, float))
+        self.accumulate = train.accumulate or 1
+        self.grad_clip = train.grad_clip
         self.scaler = torch.amp.GradScaler(enabled=False)
 
     def prepare(self, network: nn.Module, device: torch.device) -> nn.Module:
@@ -59,7 +53,7 @@ class Stepping:
         if self.amp is torch.float16:
             self.scaler = torch.amp.GradScaler(device.type)
         if self.channels_last:
-            network.to(memory_format=torch.channels_last)
+            cast(Any, network).to(memory_format=torch.channels_last)  # an overload that torch's hints lack
         elif device.type == "cpu":
             train_on_bits(network)
         if self.checkpointing:
@@ -72,15 +66,22 @@ class Stepping:
         return network
 
     def step(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, inputs: list[Tensor], target: Tensor
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        inputs: list[Tensor],
+        target: Tensor,
+        groups: GroupParameters | None = None,
     ) -> Tensor:
         """One update of the network. Afterwards only some of its parameters may have their gradients (`early_updates`).
 
         Args:
             network: as `prepare` returned it, or wrapped for several processes.
-            loss: (prediction, target) -> a mean over the samples, in float32.
+            loss: (prediction, target) -> a mean over the samples, in the target's type.
             inputs: what the network takes, each (B, ...).
             target: what its prediction is compared with, (B, ...).
+            groups: by which the optimizer's parameters were split, after `GroupParameters.begin`.
         Returns:
             The loss of the whole batch, without a gradient.
         Raises:
@@ -88,24 +89,27 @@ class Stepping:
         """
         if len(target) % self.accumulate:
             raise InputError(
-                f"expected train: accumulate to divide the batch of {len(target)} pictures, got {self.accumulate}"
+                f"expected train: accumulate to divide the batch of {len(target)} images, got {self.accumulate}"
             )
+        groups = groups or GroupParameters()
         optimizer.zero_grad()
+        groups.clear_gradients()
         parts = list(zip(*(self._laid_out(tensor).chunk(self.accumulate) for tensor in (*inputs, target)), strict=True))
-        total = torch.zeros((), device=target.device)
-        # Of one call nothing is to be held; copies on several devices (DataParallel) have weights of their own.
+        total = torch.zeros((), dtype=target.dtype, device=target.device)
+        # A single call gains nothing from cached weights; DataParallel copies the weights to each device.
         once = len(parts) == 1 or isinstance(network, nn.DataParallel)
         early = can_update_early(network, optimizer) and not self._needs_all_gradients()
-        with nullcontext() if once else held_weights(network):
+        no_sync = getattr(network, "no_sync", nullcontext)
+        with nullcontext() if once else cached_weights(network):
             for number, (*part, part_target) in enumerate(parts, 1):
-                alone = number < len(parts) and hasattr(network, "no_sync")  # gradients are exchanged with the last
-                with network.no_sync() if alone else nullcontext():
+                with no_sync() if number < len(parts) else nullcontext():  # gradients are exchanged with the last
                     with torch.autocast(target.device.type, dtype=self.amp, enabled=self.amp is not None):
                         prediction = network(*part)
-                    part_loss = loss(prediction.float(), part_target) / len(parts)
-                    with early_updates(optimizer) if early else nullcontext():
+                    part_loss = loss(prediction.to(part_target.dtype), part_target) / len(parts)
+                    with early_updates(optimizer, groups) if early else nullcontext():
                         self.scaler.scale(part_loss).backward()
                 total += part_loss.detach()
+        groups.split_gradients()
         if self.grad_clip:
             self.scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip)
@@ -118,20 +122,5 @@ class Stepping:
         return self.accumulate > 1 or bool(self.grad_clip) or self.scaler.is_enabled() or self.compile
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
-        pictures = self.channels_last and tensor.dim() == 4
-        return tensor.contiguous(memory_format=torch.channels_last) if pictures else tensor
-
-
-def _switch(name: str, value: Any) -> bool:
-    if value not in (None, True, False):
-        raise InputError(f"expected train: {name} to be true or false, got {value!r}")
-    return bool(value)
-
-
-def _positive(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
-        what = "a whole number of at least 1" if kind is int else "a number above 0"
-        raise InputError(f"expected train: {name} to be {what}, got {value!r}")
-    return value
+        images = self.channels_last and tensor.dim() == 4
+        return tensor.contiguous(memory_format=torch.channels_last) if images else tensor

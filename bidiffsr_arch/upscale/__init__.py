@@ -1,5 +1,23 @@
-"""Trained weights put to use: pictures of any size and format, enlarged."""
+"""Upscale images of any size and format with trained weights.
 
-from bidiffsr_arch.upscale.upscaler import Upscaler
+`upscaler` has the API; `tiles` and `direct` run a network tile by tile; `photo`, `formats`, `metadata` and the modules
+named after formats read and write image files; `plan` and `batch` serve `basicsr upscale`.
+"""
 
-__all__ = ["Upscaler"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bidiffsr_arch.upscale.upscaler import Upscaler
+
+__all__ = ["OVERLAP", "TILE", "Upscaler"]
+
+TILE, OVERLAP = 256, 32  # result pixels
+
+
+def __getattr__(name: str) -> Any:
+    """`Upscaler`, imported on first use: the command's arguments need only the two numbers."""
+    if name != "Upscaler":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from bidiffsr_arch.upscale.upscaler import Upscaler
+
+    return Upscaler

@@ -1,22 +1,22 @@
-"""Which pictures are enlarged, and to where: everything that can be known to go wrong, before the hours are spent."""
+"""Plan which images are upscaled to which files, and find errors before hours of computing."""
 
 import errno
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.upscale.photo import FORMATS, photo_size
-
-SUFFIXES = ", ".join(FORMATS)
+from bidiffsr_arch.data.folders import Contents, scan
+from bidiffsr_arch.errors import InputError, raise_all
+from bidiffsr_arch.upscale.formats import FORMATS, SUFFIXES, check_size, format_of
+from bidiffsr_arch.upscale.photo import photo_size
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to enlarge: the file, where the result goes, and the picture's size in pixels."""
+    """One image to upscale: its file, the result's file, and the image's size in pixels."""
 
     source: Path
     target: Path
@@ -24,57 +24,101 @@ class Job:
     width: int
 
 
-def plan(inputs: Iterable[str], folder: str, overwrite: bool = False) -> tuple[list[Job], list[Path]]:
-    """What is to be done; nothing is written.
+@dataclass
+class Plan:
+    """A plan of `basicsr upscale`.
+
+    Attributes:
+        jobs: images to upscale, in order of their names.
+        kept: existing results, which are kept.
+        failures: an error for each image that cannot be upscaled; each names its file.
+        left_out: other contents of the folders, see `Contents.left_out`.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    kept: list[Path] = field(default_factory=list)
+    failures: list[InputError] = field(default_factory=list)
+    left_out: str = ""
+
+    def refuse_too_large(self, scale: int) -> None:
+        """Turn jobs whose results are too large for their formats into failures."""
+        fitting = []
+        for job in self.jobs:
+            try:
+                check_size(job.target, job.height * scale, job.width * scale)
+                fitting.append(job)
+            except InputError as error:
+                self.failures.append(InputError(f"{job.source}: {error}"))
+        self.jobs = fitting
+
+
+def plan(inputs: Iterable[str], folder: str, overwrite: bool = False, recursive: bool = False) -> Plan:
+    """Make a plan; nothing is written.
 
     Args:
-        inputs: pictures, and folders whose pictures are all taken (not those of folders in them).
-        folder: where results go, under the pictures' names.
-        overwrite: results that exist are made again.
-    Returns:
-        The jobs, in order of their names, and the results that exist and stay.
+        inputs: images, and folders of images.
+        folder: folder of the results, which get the images' names.
+        overwrite: replace existing results.
+        recursive: include subfolders; results keep their tree.
     Raises:
-        InputError: no such file, not a picture, a folder without pictures, two pictures of one name, or a result that
-            would take its picture's place.
+        InputError: there is no such file, it is not an image, a folder has no images, two images have one name, or a
+            result would replace its image.
     """
-    sources = list(dict.fromkeys(source for entry in inputs for source in pictures_of(Path(entry).expanduser())))
-    names = Counter(source.name for source in sources)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise InputError(f"expected different names for one output folder, got {twice[0]} twice; run them apart")
     output = Path(folder).expanduser()
-    jobs, kept = [], []
-    for source in sources:
-        target = output / source.name
-        if target.exists() and target.samefile(source):
-            raise InputError(f"expected another folder than the pictures' own, got -o {folder}: {source} would be lost")
-        height, width = photo_size(source)
-        if target.exists() and not overwrite:
-            kept.append(target)
-        else:
-            jobs.append(Job(source, target, height, width))
-    return jobs, kept
+    targets: dict[Path, Path] = {}
+    contents = Contents()
+    for entry in (Path(name).expanduser() for name in inputs):
+        found = _find(entry, recursive, output)
+        contents.others += found.others
+        contents.folders += found.folders
+        targets |= {image: image.relative_to(entry) if entry.is_dir() else Path(image.name) for image in found.images}
+    twice = [target for target, count in Counter(targets.values()).items() if count > 1]
+    if twice:
+        raise InputError(f"expected different names for one output folder, got {twice[0]} twice; upscale them apart")
+    planned = Plan(left_out=contents.left_out())
+    for source, name in targets.items():
+        _add(planned, source, output / name, overwrite)
+    if planned.failures and not planned.jobs and not planned.kept:
+        raise_all(planned.failures)
+    return planned
 
 
-def pictures_of(entry: Path) -> list[Path]:
-    """The picture, or those in the folder, in order of their names.
+def _add(planned: Plan, source: Path, target: Path, overwrite: bool) -> None:
+    if target.exists() and target.samefile(source):
+        raise InputError(f"expected -o to be another folder than the images' own: {source} would be lost")
+    if target.exists() and not overwrite:
+        planned.kept.append(target)
+        return
+    try:
+        planned.jobs.append(Job(source, target, *photo_size(source)))
+    except InputError as error:
+        planned.failures.append(error)
+
+
+def images_of(entry: Path) -> list[Path]:
+    """The image, or the images of a folder in order of their names.
 
     Raises:
         InputError: there is none.
     """
+    return _find(entry).images
+
+
+def _find(entry: Path, recursive: bool = False, output: Path | None = None) -> Contents:
     if entry.is_dir():
-        found = sorted(path for path in entry.iterdir() if path.suffix.lower() in FORMATS and path.is_file())
-        if not found:
-            raise InputError(f"expected pictures ({SUFFIXES}) in the folder {entry}, found none")
-        return found
+        contents = scan(entry, FORMATS, recursive, leave_out=output)
+        if not contents.images:
+            beside = f", but {contents.left_out()}" if contents.left_out() else ""
+            raise InputError(f"expected images ({SUFFIXES}) in the folder {entry}, found none{beside}")
+        return contents
     if not entry.exists():
-        raise InputError(f"expected a picture or a folder at {entry}, found no such file")
-    if entry.suffix.lower() not in FORMATS:
-        raise InputError(f"expected a picture with a name in {SUFFIXES}, got {entry}; convert or rename it")
-    return [entry]
+        raise InputError(f"expected an image or a folder at {entry}, found no such file")
+    format_of(entry)
+    return Contents([entry])
 
 
 def prepare_folder(folder: str) -> None:
-    """Make the output folder, and see that it can be written to.
+    """Make the output folder, and check that it can be written to.
 
     Raises:
         InputError: it cannot.

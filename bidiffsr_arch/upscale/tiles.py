@@ -1,6 +1,7 @@
-"""A network run on overlapping tiles whose predictions are blended, so that its memory does not grow with the picture.
+"""Run a network on overlapping tiles and blend the predictions, so that memory does not grow with the image.
 
-The sampler sees one picture and one noise: only the network's view is cut, at every step anew, so no seam can build up.
+The sampler works on the whole image and noise. Only the network's input is cut into tiles, in every step, so seams
+cannot accumulate.
 """
 
 from collections.abc import Callable
@@ -13,13 +14,13 @@ from torch import Tensor
 from bidiffsr_arch.diffusion.super_resolution import Network
 from bidiffsr_arch.errors import InputError
 
-# Of each overlap the outer quarters are left out, since there a tile's predictions know too little of what lies around.
+# Fraction of an overlap at each end that is not used: there a tile's predictions lack too much context.
 UNTRUSTED = 0.25
 
 
 @dataclass(frozen=True)
 class Span:
-    """A tile's extent on one axis, and how much its prediction counts at each place: (stop - start,) in [0, 1]."""
+    """A tile's extent along one axis, and the weights of its predictions, (stop - start,) in [0, 1]."""
 
     start: int
     stop: int
@@ -27,14 +28,14 @@ class Span:
 
 
 def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]:
-    """Equal tiles that cover one axis; their weights sum to 1 everywhere.
+    """Equally sized tiles that cover one axis; their weights sum to 1 at every pixel.
 
     Args:
-        length: pixels on the axis, a multiple of `multiple`.
-        tile: the most pixels of a tile; they are made as small as their number allows.
-        overlap: pixels that neighbours share at least. A prediction that depends on pixels no farther than overlap / 4
-            away is the same as without tiles.
-        multiple: tiles start and end at multiples of it. `tile` is rounded down to one, `overlap` up.
+        length: pixels along the axis, a multiple of `multiple`.
+        tile: largest size of a tile; tiles are as small as their number allows.
+        overlap: smallest overlap of neighbours. If predictions depend on pixels at most overlap / 4 away, the result is
+            the same as without tiles.
+        multiple: tiles start and end at multiples of it. `tile` is rounded down to a multiple, `overlap` up.
     Raises:
         InputError: the overlap is negative or more than half of the tile.
     """
@@ -49,7 +50,7 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]
         return [Span(0, length, torch.ones(length))]
     count = -(-(length - overlap) // (tile - overlap))
     size = -(-(length + (count - 1) * overlap) // (count * multiple)) * multiple
-    starts = [place * (length - size) // (count - 1) // multiple * multiple for place in range(count)]
+    starts = [index * (length - size) // (count - 1) // multiple * multiple for index in range(count)]
 
     position = torch.arange(length) + 0.5
     rises = [torch.ones(length)]
@@ -70,9 +71,9 @@ class TiledNetwork:
 
     Args:
         network: the network.
-        tile: most pixels of a tile's side; None for the whole picture at once.
-        overlap: pixels that neighbouring tiles share, see `spans`.
-        multiple: sides that the network takes are multiples of it.
+        tile: largest side of a tile in pixels; None for the whole image at once.
+        overlap: overlap of neighbouring tiles in pixels, see `spans`.
+        multiple: height and width of the network's input are multiples of it.
         on_tile: called after each tile.
     """
 
@@ -88,7 +89,7 @@ class TiledNetwork:
         self.on_tile = on_tile
 
     def grid(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
-        """Rows and columns of tiles for a picture of height x width pixels, both multiples of `multiple`."""
+        """Rows and columns of tiles for an image of height x width pixels, both multiples of `multiple`."""
         rows, columns = (
             spans(length, self.tile or length, self.overlap if self.tile else 0, self.multiple)
             for length in (height, width)
@@ -96,7 +97,7 @@ class TiledNetwork:
         return rows, columns
 
     def __call__(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
-        """x_t, condition: (B, 3, H, W); time: (B,) -> (B, 3, H, W)."""
+        """Predict (B, 3, H, W) from x_t and condition, (B, 3, H, W), and time, (B,)."""
         rows, columns = self.grid(*x_t.shape[-2:])
         blended = torch.zeros_like(x_t)
         for row in rows:

@@ -1,42 +1,47 @@
-"""A trained network as a function from a picture to a larger one."""
+"""A trained network as a function from an image to a larger one."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from bidiffsr_arch.diffusion.images import enlarge
+from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.networks import Weights, is_direct, load_weights
+from bidiffsr_arch.pretrained import load_pretrained
+from bidiffsr_arch.upscale import OVERLAP, TILE
+from bidiffsr_arch.upscale.alpha import fill_hidden
+from bidiffsr_arch.upscale.direct import DirectNetwork
 from bidiffsr_arch.upscale.photo import from_pillow, to_pillow
 from bidiffsr_arch.upscale.tiles import TiledNetwork
 from bidiffsr_arch.weights import shipped_weights
 
-Picture = TypeVar("Picture", np.ndarray, Image.Image)
+AnyImage = TypeVar("AnyImage", np.ndarray, Image.Image)
 
-TILE, OVERLAP = 256, 32  # result pixels
 CPU_OUT_OF_MEMORY = "can't allocate memory"  # torch has an exception of its own for it on GPUs only
 LAYOUTS = "(H, W), (H, W, 2), (H, W, 3) or (H, W, 4)"
 
 
 class Upscaler:
-    """Enlarges pictures of any size.
+    """Upscales images of any size.
 
-    The same weights, picture, seed, steps and tiles give the same result, whatever was enlarged before.
+    The same weights, image, seed, steps and tiles give the same result, whatever was upscaled before.
 
     Args:
         weights: what `load_weights` returns.
         device: ``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         sampler: any scheduler of diffusers, with or without "Scheduler"; what the options say if None.
-        steps: sampling steps; what the options say if None.
+        steps: sampling steps; what the options say if None. A network without diffusion has neither sampler nor steps,
+            and no noise.
         seed: of the noise, from 0 on.
-        tile: most result pixels of a tile's side, None for the whole picture at once. The network's memory grows with
-            its square.
+        tile: most result pixels of a tile's side, None for the whole image at once. The network's memory grows with its
+            square.
         overlap: result pixels that neighbouring tiles share.
     Raises:
         InputError: an option that cannot be.
@@ -53,23 +58,35 @@ class Upscaler:
         tile: int | None = TILE,
         overlap: int = OVERLAP,
     ) -> None:
-        options = dict(weights.options)
-        if sampler is not None:
-            options["beta_schedule"] = (options.get("beta_schedule") or {}) | {"scheduler_type": sampler}
-        self.super_resolution = SuperResolution(options)
         if not 0 <= seed < 2**63:
             raise InputError(f"expected a seed from 0 on, got {seed}")
-        self.scale, self.steps, self.seed = weights.scale, steps, seed
-        self.timesteps = len(self.super_resolution.diffusion.sampler(steps).timesteps)
+        self.scale, self.steps = weights.scale, steps
+        self.seed: int | torch.Generator = seed
         self.device = _device(device)
-        network = weights.network
-        network = network.to(self.device) if isinstance(network, torch.nn.Module) else network
-        self.network = TiledNetwork(network, tile, overlap, weights.multiple)
+        network = weights.network.to(self.device)
+        self.network: TiledNetwork | DirectNetwork
+        self.super_resolution: SuperResolution | None = None
+        if weights.is_direct:
+            if sampler is not None or steps is not None:
+                given = f"steps {steps}" if sampler is None else f"sampler {sampler}"
+                raise InputError(f"expected no sampler and no steps for a network without diffusion, got {given}")
+            self.timesteps = 1
+            self.network = DirectNetwork(network, self.scale, tile, overlap, weights.multiple)
+        else:
+            if is_direct(network):
+                name = type(network).__name__
+                raise InputError(f"expected a network of (x_t, condition, time) for beta_schedule, got {name}")
+            trained = Trained.part_of(weights.options)
+            self.super_resolution = SuperResolution(
+                trained if sampler is None else trained.sampled_by(scheduler_type=sampler)
+            )
+            self.timesteps = len(self.super_resolution.diffusion.sampler(steps).timesteps)
+            self.network = TiledNetwork(network, tile, overlap, weights.multiple)
         self.calls(1, 1)
 
     @classmethod
     def from_file(
-        cls, weights: str | Path, options: str | Path | None = None, *, packed: bool | None = None, **settings
+        cls, weights: str | Path, options: str | Path | None = None, *, packed: bool | None = None, **settings: Any
     ) -> "Upscaler":
         """An upscaler from a file of weights.
 
@@ -84,7 +101,23 @@ class Upscaler:
         return cls(load_weights(weights, options, packed), **settings)
 
     @classmethod
-    def shipped(cls, scale: int = 2, **settings) -> "Upscaler":
+    def from_pretrained(
+        cls, name_or_folder: str | Path, *, revision: str | None = None, packed: bool | None = None, **settings: Any
+    ) -> "Upscaler":
+        """An upscaler from a folder in the Hub's layout, or from the Hugging Face Hub.
+
+        Args:
+            name_or_folder: a folder that ``save_pretrained`` wrote, ``OWNER/NAME`` or ``hf://OWNER/NAME``.
+            revision: branch, tag or commit of the repository.
+            packed: compute with 1-bit weights (True), in float (False), or as the weights are (None).
+            settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
+        Raises:
+            InputError: no such folder or repository, no connection, or the weights or an option are wrong.
+        """
+        return cls(load_pretrained(name_or_folder, revision, packed), **settings)
+
+    @classmethod
+    def shipped(cls, scale: int = 2, **settings: Any) -> "Upscaler":
         """An upscaler with the small network that comes with the package.
 
         Args:
@@ -96,48 +129,58 @@ class Upscaler:
         return cls(load_weights(shipped_weights(scale)), **settings)
 
     def calls(self, height: int, width: int) -> int:
-        """How many tiles, all steps together, the network computes for a picture of height x width pixels."""
-        multiple = self.network.multiple
-        rows, columns = self.network.grid(*(-(-side * self.scale // multiple) * multiple for side in (height, width)))
+        """How many tiles, all steps together, the network computes for an image of height x width pixels."""
+        if isinstance(self.network, DirectNetwork):
+            rows, columns = self.network.grid(height, width)
+        else:
+            multiple = self.network.multiple
+            sides = [-(-side * self.scale // multiple) * multiple for side in (height, width)]
+            rows, columns = self.network.grid(*sides)
         return len(rows) * len(columns) * self.timesteps
 
-    def __call__(self, picture: Picture, on_tile: Callable[[], None] = lambda: None) -> Picture:
-        """Enlarge a picture.
+    def __call__(self, image: AnyImage, on_tile: Callable[[], None] = lambda: None) -> AnyImage:
+        """Upscale an image.
 
         Args:
-            picture: uint8 or uint16 of shape (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGB and
-                alpha; or a PIL image. Alpha is enlarged by bicubic interpolation.
+            image: uint8 or uint16 of shape (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGB and
+                alpha; or a PIL image. Alpha is upsampled by bicubic interpolation; what it hides takes the colour of
+                the nearest visible pixel first.
             on_tile: called after each of `calls(H, W)` tiles, to show progress.
         Returns:
-            The same kind of picture, `scale` times as high and wide; a PIL image keeps its ICC profile and EXIF.
+            The same kind of image, `scale` times as high and wide; a PIL image keeps its ICC profile and EXIF.
         Raises:
-            InputError: another type or shape, or not enough memory.
+            InputError: another type or shape, not enough memory, or a sampler that diverged.
         """
-        if isinstance(picture, Image.Image):
-            photo = from_pillow(picture)
-            return to_pillow(photo.enlarged(self(photo.pixels, on_tile)))
-        _check(picture)
+        if isinstance(image, Image.Image):
+            photo = from_pillow(image)
+            return to_pillow(photo.resized(self(photo.pixels, on_tile)))
+        _check(image)
         self.network.on_tile = on_tile
-        colour, alpha = _split(torch.tensor(picture).to(self.device))
-        white = float(np.iinfo(picture.dtype).max)
+        colour, alpha = _split(torch.tensor(np.ascontiguousarray(fill_hidden(image))).to(self.device))
+        white = float(np.iinfo(image.dtype).max)
         try:
-            layers = [self._sample(colour / white)]
+            layers = [self.sample(colour / white)]
             if alpha is not None:
-                layers.append(enlarge(alpha / white, self.scale).clamp(0, 1))
+                layers.append(upsample(alpha / white, self.scale).clamp(0, 1))
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, torch.OutOfMemoryError | MemoryError) and CPU_OUT_OF_MEMORY not in str(error):
                 raise
-            tiles = f"tiles of {self.network.tile} pixels" if self.network.tile else "the whole picture at once"
+            tiles = f"tiles of {self.network.tile} pixels" if self.network.tile else "the whole image at once"
             raise InputError(f"expected memory for {tiles}, got too little; choose a smaller tile") from error
-        if colour_is_gray := picture.ndim == 2 or picture.shape[2] == 2:
+        if not layers[0].isfinite().all():
+            raise InputError("expected a finite result, got NaN or infinity; take more steps or another sampler")
+        if colour_is_gray := image.ndim == 2 or image.shape[2] == 2:
             layers[0] = layers[0].mean(1, keepdim=True)
-        result = torch.cat(layers, 1)[0].permute(1, 2, 0).mul_(white).round_().cpu().numpy().astype(picture.dtype)
+        result = torch.cat(layers, 1)[0].permute(1, 2, 0).mul_(white).round_().cpu().numpy().astype(image.dtype)
         return result[..., 0] if colour_is_gray and alpha is None else result
 
-    def _sample(self, picture: Tensor) -> Tensor:
+    def sample(self, image: Tensor) -> Tensor:
         """(1, 3, h, w) -> (1, 3, H, W), both in [0, 1]."""
+        if isinstance(self.network, DirectNetwork):
+            return self.network(image)
+        assert self.super_resolution is not None
         return self.super_resolution.sample(
-            self.network, enlarge(picture, self.scale), [self.seed], multiple=self.network.multiple, steps=self.steps
+            self.network, upsample(image, self.scale), [self.seed], multiple=self.network.multiple, steps=self.steps
         )
 
 
@@ -149,12 +192,12 @@ def _split(pixels: Tensor) -> tuple[Tensor, Tensor | None]:
     return colour, planes[:, -1:] if has_alpha else None
 
 
-def _check(picture: np.ndarray) -> None:
-    if not isinstance(picture, np.ndarray) or picture.dtype not in (np.uint8, np.uint16):
-        got = getattr(picture, "dtype", type(picture).__name__)
+def _check(image: np.ndarray) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
+        got = getattr(image, "dtype", type(image).__name__)
         raise InputError(f"expected a PIL image or an array of uint8 or uint16, got {got}")
-    if picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (2,), (3,), (4,)) or picture.size == 0:
-        raise InputError(f"expected a picture of shape {LAYOUTS}, got {picture.shape}")
+    if image.ndim not in (2, 3) or image.shape[2:] not in ((), (2,), (3,), (4,)) or image.size == 0:
+        raise InputError(f"expected an image of shape {LAYOUTS}, got {image.shape}")
 
 
 def _device(name: str) -> torch.device:

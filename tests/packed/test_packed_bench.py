@@ -4,35 +4,24 @@ import argparse
 import json
 
 import pytest
-import torch
 
-from bidiffsr_arch.archs import SR3UNet
-from bidiffsr_arch.bench.sr3 import SR3OwnKernels
-from bidiffsr_arch.bench.timing import FLOAT, OWN, PACKED, SR3, Layer, Result, Row
+from bidiffsr_arch.bench import timing
+from bidiffsr_arch.bench.layers import Layer
+from bidiffsr_arch.bench.machine import machine, without_avx512
+from bidiffsr_arch.bench.timing import FLOAT, OWN, PACKED, SR3, Result, Row, Settings, Subject, measure
 from bidiffsr_arch.cli import bench
-from bidiffsr_arch.packed import benchmark
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("attn_res", [[], [16]])
-def test_sr3_with_own_kernels_is_sr3(backend, attn_res):
-    torch.manual_seed(0)
-    network = SR3UNet(
-        inner_channel=16, norm_groups=4, channel_mults=[1, 3], res_blocks=1, image_size=16, attn_res=attn_res
-    ).eval()
-    own = SR3OwnKernels(network, backend.name)
-    args = (*torch.rand(2, 1, 3, 24, 40), torch.tensor([300]))
-    for _ in range(2):
-        torch.testing.assert_close(own(*args), network(*args), rtol=1e-4, atol=2e-5)
-        assert all(block.unused for block in own.workspace._blocks)
+from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.shipped import shipped_path
+from bidiffsr_arch.config.yaml import dump_options
+from bidiffsr_arch.errors import InputError
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
     """The command's output, with numbers that are given in place of measured ones."""
     rows = [Row(SR3, 3.0, 4, 8), Row(FLOAT, 4.0, 5, 8), Row(PACKED, 0.5, None, 1), Row(OWN, 2.0, 4, 8)]
-    monkeypatch.setattr(benchmark, "measure", lambda *a, **k: Result(rows, "numba-avx2"))
-    monkeypatch.setattr(benchmark, "by_layer", lambda *a: [Layer("1-bit 3x3", 64, 64, 8, 8, 4, 1e-3, 800.0, 80.0)])
+    layers = [Layer("1-bit 3x3", 64, 64, 8, 8, 4, 1e-3, 800.0, 80.0)]
+    monkeypatch.setattr(timing, "measure", lambda s: Result(rows, PACKED, machine(s.backend or "torch"), layers))
 
     def run(*arguments: str) -> str:
         parser = argparse.ArgumentParser()
@@ -58,13 +47,67 @@ def test_json(run):
         "BI-DiffSR float32 / packed": 8,
         "SR3 own kernels / packed": 4,
     }
-    assert {"cpu", "threads", "torch", "numba", "python", "backend"} <= report["machine"].keys()
+    assert {"cpu", "instructions", "threads", "torch", "numba", "python", "backend"} <= report["machine"].keys()
     assert report["layers"][0]["gmacs"] == 800
 
 
 def test_tables(run):
-    page = run("--markdown", "--by-layer")
-    assert "## 256x256" in page and "numba-avx2" in page
+    page = run("--markdown", "--by-layer", "--backend", "torch")
+    assert "## 256x256" in page and ", torch; time passed" in page
     assert "| BI-DiffSR packed | 0.500 |  | 0.0 |" in page
     assert "| 1-bit 3x3 64→64 | 8x8 | 4 | 1.00 | 800 | 80 | 10.0 |" in page
     assert "##" not in run()
+
+
+def test_several_backends_are_several_reports(run):
+    reports = json.loads(run("--json", "--backend", "torch", "torch"))
+    assert [report["machine"]["backend"] for report in reports] == ["torch", "torch"]
+
+
+DIRECT = {"type": "BBCUNet", "num_feat": 8, "num_block": 1, "upscale": 2}
+
+
+def test_the_network_of_an_option_file(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        timing, "measure", lambda s: seen.append(s) or Result([Row("p", 1.0, None, 1)], "p", machine("torch"), [])
+    )
+    run("-opt", str(shipped_path("test_BBCUNet_x4")))
+    assert [(subject.name, subject.packed) for subject in seen[0].subjects] == [
+        ("BBCUNet float32", False),
+        ("BBCUNet packed", True),
+    ]
+    assert seen[0].subjects[0].network_g["upscale"] == 4
+    with pytest.raises(InputError, match="expected a `network_g:` block"):
+        run("-opt", str(shipped_path("test_Bicubic_x4")))
+    options = load_options(shipped_path("test_BBCUNet_x4")) | {"network_g": {"type": "MSRResNet"}}
+    (tmp_path / "other.yml").write_text(dump_options(options))
+    with pytest.raises(InputError, match="one of BBCUNet, BIDiffSRUNet, SR3UNet"):
+        run("-opt", str(tmp_path / "other.yml"))
+
+
+@pytest.mark.parametrize("network_g", [DIRECT, {"type": "BIDiffSRUNet"}], ids=["direct", "diffusion"])
+def test_what_is_measured(network_g, tiny_options):
+    options = network_g | (tiny_options if network_g["type"] == "BIDiffSRUNet" else {})
+    subjects = [Subject("float", options), Subject("packed", options, packed=True)]
+    result = measure(Settings(subjects, (8, 12), 1, "torch", memory=False, by_layer=True))
+    assert [row.name for row in result.rows] == ["float", "packed"] and result.packed == "packed"
+    assert all(row.seconds > 0 for row in result.rows)
+    assert result.rows[1].weight_bytes < result.rows[0].weight_bytes
+    assert list(result.ratios()) == ["float / packed"]
+    assert {layer.kind for layer in result.layers} >= {"1-bit 3x3", "float 3x3"}
+    with pytest.raises(InputError, match="multiples of 2 for odd"):
+        measure(Settings([Subject("odd", {"type": "BIDiffSRUNet"} | tiny_options)], (7, 8), 1))
+
+
+def test_the_environment_without_avx512(monkeypatch):
+    binding = pytest.importorskip("llvmlite.binding")
+    features = {"avx2": True, "fma": True, "avx512f": True, "avx512vpopcntdq": True, "amx-tile": True, "sse4a": False}
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: features)
+    assert without_avx512() == {
+        "NUMBA_CPU_FEATURES": "-amx-tile,+avx2,-avx512f,-avx512vpopcntdq,+fma,-sse4a",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+    }
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: {"avx2": True})
+    assert without_avx512() == {}

@@ -2,8 +2,8 @@
 
 import argparse
 import json
+import os
 import random
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +13,12 @@ from safetensors import safe_open
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import bench as bench_command
 from bidiffsr_arch.cli import pack as pack_command
+from bidiffsr_arch.description import TENSOR
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import digest
+from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.packed import Description, PackedUNet, load_packed, pack, save_packed
 from bidiffsr_arch.packed.file_format import sealed
-from bidiffsr_arch.training.checkpoint_file import digest
 
 TINY = dict(
     type="BIDiffSRUNet",
@@ -66,6 +68,22 @@ def test_round_trip(written):
     assert description.options["data_range"] == [-1, 1] and "network_g" not in description.options
 
 
+def test_a_file_without_a_noise_schedule_is_sampled_by_the_default_one(written):
+    weights = load_weights(written)
+    assert not weights.is_direct and weights.options["beta_schedule"] == {"num_inference_steps": 7}
+
+
+def test_patches_are_in_the_file(tmp_path):
+    options = TINY | {"patch_size": 2, "input_scale": 0.25, "output_scale": 0.5}
+    torch.manual_seed(0)
+    network = pack(BIDiffSRUNet(**{key: value for key, value in options.items() if key != "type"}).eval(), "torch")
+    path = tmp_path / "patches.safetensors"
+    save_packed(network, path, Description(options))
+    loaded, description = load_packed(path, "torch")
+    assert_same(loaded, network)
+    assert (loaded.multiple, description.network_g) == (4, options)
+
+
 def test_one_bit_a_binary_weight(written):
     network = tiny()
     binary = {name: m for name, m in network.named_modules() if type(m).__name__ == "BinaryWeightConv2d"}
@@ -75,6 +93,7 @@ def test_one_bit_a_binary_weight(written):
     bits = sum(tensors[f"{name}.bits"].nbytes for name in binary)
     assert positions / 8 <= bits < positions / 8 + filters
     others = sum(p.nbytes for p in network.parameters()) - 4 * positions
+    tensors.pop(TENSOR)  # the description
     assert sum(tensor.nbytes for tensor in tensors.values()) == bits + others + 4 * filters
 
 
@@ -96,12 +115,11 @@ def test_never_overwrites_or_leaves_half_a_file(written, monkeypatch):
     with pytest.raises(InputError, match="--overwrite"):
         save_packed(pack(tiny(1), "torch"), written, Description(TINY))
 
-    def fails(path, content, write=Path.write_bytes):
-        write(path, content[:100])
+    def fails(*args):
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fails)
+        patch.setattr(os, "fsync", fails)
         with pytest.raises(OSError, match="disk full"):
             save_packed(pack(tiny(1), "torch"), written, Description(TINY), overwrite=True)
     assert written.read_bytes() == before and [p.name for p in written.parent.iterdir()] == [written.name]
@@ -215,11 +233,11 @@ def test_command(command, tmp_path, capsys):
 
 
 def test_command_refuses(command, tmp_path):
-    with pytest.raises(InputError, match="only 1-bit networks"):
-        command(network_g={"type": "SR3UNet"})
+    with pytest.raises(InputError, match="one of BBCUNet, BIDiffSRUNet, SR3UNet"):
+        command(network_g={"type": "MSRResNet"})
     with pytest.raises(InputError, match="differs in"):
         command(network_g=TINY | {"res_blocks": 2})
-    with pytest.raises(InputError, match="options of BIDiffSRUNet"):
+    with pytest.raises(InputError, match="BIDiffSRUNet cannot be built"):
         command(network_g=TINY | {"depth": 2})
     torch.save({"params": tiny(0).state_dict()}, tmp_path / "net.pth")
     with pytest.raises(InputError, match="leave --params out"):

@@ -1,6 +1,9 @@
 """The bit layouts: one worked example each, round trips, and the totals at the border."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import binary_accumulators
@@ -72,6 +75,40 @@ def test_border_totals_make_outside_taps_add_nothing():
     np.testing.assert_array_equal(totals[2, :5] - 2 * counts, true[1, 1])
     single = binary_accumulators(-np.ones((1, 1, 7)), weight)
     np.testing.assert_array_equal(totals[15, :5] - 2 * counts, single[0, 0])
+
+
+def test_both_pixels_of_a_byte_are_taken_apart_exactly():
+    """The formulas at the top of `kernels.lookup`, in NumPy: two counts a byte, summed without a carry."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 13, (16, 2, 32)).astype(np.uint8)  # 16 steps of 3 groups with at most 4 each
+    counts[:, :, :8] = 12
+    s = counts[:, 0] + 16 * counts[:, 1]
+    low = (s & 15).sum(0, dtype=np.uint8)
+    mixed = (s.view(np.uint64) >> np.uint64(4)).sum(0, dtype=np.uint64)
+    high = mixed - ((low.view(np.uint64) & ~np.uint64(255)) >> np.uint64(4))
+    np.testing.assert_array_equal(low, counts[:, 0].sum(0))
+    np.testing.assert_array_equal(high.view(np.uint8), counts[:, 1].sum(0))
+
+
+FORMULAS = {
+    "kernels/lookup.py": (
+        "    s      = sum over 3 groups of shuffle(table[pair], weights) ",
+        "    low   += s & 15 ",
+        "    mixed += s >> 4 ",
+        "    high   = mixed - ((low without its lowest byte) >> 4) ",
+    ),
+    "layout.py": (
+        "        accumulator = total - 2 * count",
+        "        total       = C * (taps inside) + 2 * (count of the taps outside)",
+    ),
+}
+
+
+@pytest.mark.parametrize("file", FORMULAS)
+def test_formulas_stay_on_lines_of_their_own(file):
+    """A tool that refills paragraphs would join them, and they could not be read."""
+    lines = (Path(layout.__file__).parent / file).read_text(encoding="utf-8").splitlines()
+    assert all(any(line.startswith(formula) for line in lines) for formula in FORMULAS[file])
 
 
 def test_padding():

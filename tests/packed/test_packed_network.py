@@ -9,18 +9,19 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from networks import lively, rms
 from probes import signs_of
 from torch import nn
 
-from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
+from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed import pack
+from bidiffsr_arch.packed.arena import Arena
 from bidiffsr_arch.packed.backends import choose_backend
-from bidiffsr_arch.packed.layers import BinaryConv, Maker, Moment
+from bidiffsr_arch.packed.layers import BinaryConv, LayerBuilder, StepContext
 from bidiffsr_arch.packed.layout import aligned, pad_last, padded
 from bidiffsr_arch.packed.state import packed_state
-from bidiffsr_arch.packed.workspace import Workspace
 
 BASE = dict(
     inner_channel=8,
@@ -43,6 +44,7 @@ VARIANTS = {
     "attention": dict(attn_res=[16, 8]),
     "one level": dict(channel_mults=[1]),
     "no attention": dict(attn_res=[], mid_attn=False),
+    "patches": dict(patch_size=2, input_scale=0.25, output_scale=0.5),
     "no identity": dict(identity=False),
     "one group": dict(dynamic_group=1),
     "split": dict(fusion="split", fp_res=[8]),
@@ -54,22 +56,6 @@ VARIANTS = {
 }
 
 
-def lively(network: nn.Module) -> nn.Module:
-    """Parameters and statistics as if trained: nothing is 0 or equal to its neighbour."""
-    generator = torch.Generator().manual_seed(1)
-    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-        if not tensor.is_floating_point() or name.endswith("progress"):
-            continue
-        noise = torch.randn(tensor.shape, generator=generator)
-        if name.endswith("running_var"):
-            tensor.data = 20 + noise.abs()
-        elif tensor.dim() <= 2:
-            tensor.data += 0.1 * noise
-        else:
-            tensor.data = noise * tensor.data.abs().mean().clamp(min=1e-3)
-    return network.eval()
-
-
 def network_of(variant: str) -> BIDiffSRUNet:
     torch.manual_seed(0)
     return lively(BIDiffSRUNet(**BASE | VARIANTS[variant]))
@@ -79,10 +65,6 @@ def inputs(batch: int = 2, height: int = 12, width: int = 20) -> tuple[torch.Ten
     generator = torch.Generator().manual_seed(2)
     x_t, condition = torch.rand(2, batch, 3, height, width, generator=generator)
     return x_t, condition, torch.tensor([5, 99, 40])[:batch]
-
-
-def rms(a: torch.Tensor, b: torch.Tensor) -> float:
-    return (a.double() - b.double()).square().mean().sqrt().item()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -101,32 +83,32 @@ def test_end_to_end(variant, backend):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_all_memory_is_given_back_and_used_again(variant):
+def test_all_memory_is_released_and_reused(variant):
     packed, memory = pack(network_of(variant), "torch"), []
     for _ in range(3):
         packed(*inputs())
-        blocks = packed.workspace._blocks
+        blocks = packed.arena._blocks
         assert all(block.unused for block in blocks)
         memory.append(sum(block.memory.size for block in blocks))
     assert memory[1] == memory[2]
 
 
 @pytest.mark.parametrize("variant", ["paper", "one level", "attention"])
-def test_skips_that_are_computed_again_change_nothing(variant, monkeypatch):
+def test_skips_that_are_recomputed_change_nothing(variant, monkeypatch):
     packed = pack(network_of(variant), "torch")
     expected = packed(*inputs())
-    before = sum(block.memory.size for block in packed.workspace._blocks)
-    monkeypatch.setattr("bidiffsr_arch.packed.network.KEPT", 0)
-    packed.workspace.begin((0, 0))
+    before = sum(block.memory.size for block in packed.arena._blocks)
+    monkeypatch.setattr("bidiffsr_arch.packed.bidiffsr.KEPT", 0)
+    packed.arena.begin((0, 0))
     torch.testing.assert_close(packed(*inputs()), expected, rtol=0, atol=0)
-    blocks = packed.workspace._blocks
+    blocks = packed.arena._blocks
     assert all(block.unused for block in blocks)
     assert sum(block.memory.size for block in blocks) < before
 
 
 @pytest.mark.parametrize("variant", ["paper", "all binary", "odd widths", "xnor", "reactnet", "concat"])
 def test_every_layer_on_the_same_input(variant, backend):
-    """Fed what the float layer was fed, a packed layer gives the same integers; the numbers differ by rounding."""
+    """With the same input a packed layer has the same integers as the float one; the numbers differ by rounding."""
     network = network_of(variant)
     seen = []
 
@@ -139,15 +121,15 @@ def test_every_layer_on_the_same_input(variant, backend):
             module.register_forward_hook(partial(note, name=name))
     with torch.no_grad():
         network(*inputs(batch=1))
-    make = Maker(packed_state(network), backend, Workspace())
+    builder = LayerBuilder(packed_state(network), backend, Arena())
     assert seen
     for name, module, x, group, expected in seen:
-        layer = BinaryConv(make, name, module)
+        layer = BinaryConv(builder, name, module)
         out = aligned((*x.shape[2:], padded(layer.filters)))
-        layer(pad_last(np.ascontiguousarray(x[0].permute(1, 2, 0))), Moment({}, int(group[0])), out)
+        layer(pad_last(np.ascontiguousarray(x[0].permute(1, 2, 0))), StepContext(int(group[0])), out)
         result = torch.from_numpy(out[..., : layer.filters]).permute(2, 0, 1)
         # one flipped sign would change a result by 2 * scale, a thousand times as much
-        scale = make.state[f"{name}.binary_conv.scale"].max().item()
+        scale = builder.state[f"{name}.binary_conv.scale"].max().item()
         torch.testing.assert_close(result, expected[0], rtol=1e-5, atol=max(1e-5, 1e-3 * scale))
 
 
@@ -208,7 +190,7 @@ def test_signs_of_every_layer_on_the_same_input(variant, backend):
     the number is nearly 0, and never where no norm comes before it.
     """
     network = network_of(variant)
-    make = Maker(packed_state(network), backend, Workspace())
+    builder = LayerBuilder(packed_state(network), backend, Arena())
     layers = float_layers(network, inputs(1, 32, 48))
     assert sum(layer.before_norm is not None for layer in layers) >= 2
     report, total = [], 0
@@ -217,7 +199,7 @@ def test_signs_of_every_layer_on_the_same_input(variant, backend):
         values = pad_last(np.ascontiguousarray(x[0].permute(1, 2, 0)))
         if layer.before_norm is not None:
             name = layer.name.removesuffix("conv") + "block.0"
-            parameters = make.group_norm(name, network.get_submodule(name))
+            parameters = builder.group_norm(name, network.get_submodule(name))
             norm = backend.group_norm(parameters, backend.sums(values), values.shape[0] * values.shape[1])
         found = differences(layer, signs_of(backend, values, layer.shift, len(layer.shift), norm))
         report.append(line(layer, found))
@@ -311,9 +293,18 @@ def test_copies_and_threads(needs_numba):
         torch.testing.assert_close(result, expected, rtol=0, atol=0)
 
 
+class Doubled(BIDiffSRUNet):
+    """A network whose packed form would compute something else."""
+
+    def forward(self, *args):
+        return 2 * super().forward(*args)
+
+
 def test_refusals():
-    with pytest.raises(InputError, match="expected a BIDiffSRUNet"):
-        pack(SR3UNet(inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1))
+    with pytest.raises(InputError, match=r"one of BBCUNet, BIDiffSRUNet, SR3UNet.*got Linear"):
+        pack(nn.Linear(2, 2))
+    with pytest.raises(InputError, match="overrides forward"):
+        pack(Doubled(**BASE))
     with pytest.raises(InputError, match="numba-avx2, numba-portable, torch"):
         choose_backend("numpy")
     with pytest.raises(InputError, match="multiples of 2"):

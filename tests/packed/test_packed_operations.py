@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from probes import accumulators, signs_of
 
-from bidiffsr_arch.packed.group_norm import GroupNorm
+from bidiffsr_arch.packed.backends import GroupNorm
 from bidiffsr_arch.packed.layout import aligned, pack_bits, pad_last, padded
 
 FEW = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])

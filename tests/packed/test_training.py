@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
+from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, train_on_bits
 from bidiffsr_arch.training.stepping import Stepping
 
 pytest.importorskip("numba")
 
-ALWAYS = POPCOUNT._replace(least=0)
+ALWAYS = POPCOUNT._replace(min_macs=0)
 
 SHAPES = st.tuples(
-    st.integers(1, 3),  # pictures
+    st.integers(1, 3),  # images
     st.integers(1, 130),  # channels: up to three words of bits
     st.integers(1, 9),  # filters: up to three blocks of them
     st.integers(1, 40),  # height
@@ -46,18 +47,18 @@ def problem(shape: tuple[int, ...], shifts: str, seed: int) -> dict[str, torch.T
     )
 
 
-def convolved(x, shift, v, scale, counter=None):
-    """z, which is also what can be had again."""
-    bits = (v >= 0,) if counter is None else counter.pack_weight(v)
+def convolved(x, shift, v, scale, backend=None):
+    """z, checked against its recomputation."""
+    bits = (v >= 0,) if backend is None else backend.pack_weight(v)
     names = dict(activation="clip", weight="clip", progress=torch.zeros(()))
-    z, again = convolve(x, shift, v, bits, scale, **names, counter=counter)
-    assert torch.equal(z, again.function(*again.arguments))
+    z, recompute = convolve(x, shift, v, bits, scale, **names, backend=backend)
+    assert torch.equal(z, recompute.function(*recompute.arguments))
     return z
 
 
 def counted(x, shift, v, scale):
     """z by the kernels, called as a layer calls them."""
-    assert ALWAYS.takes(x, shift, v)
+    assert ALWAYS.supports(x, shift, v)
     return convolved(x, shift, v, scale, ALWAYS)
 
 
@@ -104,25 +105,25 @@ def test_nan_is_minus_one_as_in_torch():
 def test_what_the_kernels_cannot_do_is_left_to_conv2d(change):
     numbers = problem((1, 4, 2, 3, 3, 3), "one", 0)
     layer = BinaryWeightConv2d(4, 2, 3, "clip", "channel_mean")
-    layer.counter = ALWAYS
+    layer.backend = ALWAYS
     for counts, n in ((True, numbers), (False, change(numbers))):
-        assert ALWAYS.takes(n["x"], n["shift"], n["v"]) is counts
+        assert ALWAYS.supports(n["x"], n["shift"], n["v"]) is counts
         layer.weight = torch.nn.Parameter(n["v"])
-        z, again = layer.to(n["x"].device)(n["x"], n["shift"])
-        assert z.shape == (1, 2, 3, 3) and again.function is (POPCOUNT.count if counts else torch.mul)
+        z, recompute = layer.to(n["x"].device)(n["x"], n["shift"])
+        assert z.shape == (1, 2, 3, 3) and recompute.function is (POPCOUNT.convolve if counts else torch.mul)
 
 
 def test_small_layers_are_left_to_conv2d():
     numbers = problem((1, 4, 2, 3, 3, 3), "one", 0)  # 3 * 3 pixels, 2 filters of 4 * 9 taps
     numbers.pop("scale")
-    assert POPCOUNT._replace(least=648).takes(**numbers)
-    assert not POPCOUNT._replace(least=649).takes(**numbers)
+    assert POPCOUNT._replace(min_macs=648).supports(**numbers)
+    assert not POPCOUNT._replace(min_macs=649).supports(**numbers)
 
 
 def test_filters_whose_counts_do_not_fit_are_left_to_conv2d():
     for taps, fits in ((2**15 - 1, True), (2**15, False)):
         x, v = torch.ones(1, taps, 1, 1), -torch.ones(1, taps, 1, 1)
-        assert ALWAYS.takes(x, None, v) is fits
+        assert ALWAYS.supports(x, None, v) is fits
         assert convolved(x, None, v, torch.ones(1, 1, 1), ALWAYS if fits else None).item() == -taps
 
 
@@ -160,16 +161,16 @@ def test_a_network_learns_the_same(tiny_options, train):
     for counting in (True, False):
         torch.manual_seed(0)
         network = BIDiffSRUNet(**tiny_options | {"dropout": 0.2})
-        stepping = Stepping(train)
+        stepping = Stepping(Step(**train))
         stepping.prepare(network, torch.device("cpu"))
-        assert counters(network) == {POPCOUNT}
+        assert backends(network) == {POPCOUNT}
         for layer in layers(network):
-            layer.counter = ALWAYS if counting else None
+            layer.backend = ALWAYS if counting else None
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-        pictures = [torch.randn(2, 3, 16, 16) for _ in range(3)]
+        images = [torch.randn(2, 3, 16, 16) for _ in range(3)]
         for _ in range(2):
-            inputs = [*pictures[:2], torch.tensor([3, 80])]
-            stepping.step(network, optimizer, torch.nn.functional.l1_loss, inputs, pictures[2])
+            inputs = [*images[:2], torch.tensor([3, 80])]
+            stepping.step(network, optimizer, torch.nn.functional.l1_loss, inputs, images[2])
         learnt.append([parameter.detach() for parameter in network.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*learnt, strict=True))
 
@@ -189,7 +190,7 @@ def test_a_network_that_counts_compiles_as_one_graph(tiny_options):
 
 def train_on_bits_always(network):
     for layer in layers(network):
-        layer.counter = ALWAYS
+        layer.backend = ALWAYS
     return network
 
 
@@ -200,14 +201,14 @@ def test_weights_are_packed_once_a_step_however_often_the_network_is_called(tiny
         packed.append(v.shape)
         return pack_weight(v)
 
-    stepping = Stepping({"accumulate": 2, "checkpointing": True})  # two calls, each computed again
+    stepping = Stepping(Step(accumulate=2, checkpointing=True))  # two calls, each recomputed
     stepping.prepare(tiny_network, torch.device("cpu"))
     for layer in layers(tiny_network):
-        layer.counter = ALWAYS._replace(pack_weight=noted)
-    pictures = [torch.randn(2, 3, 16, 16) for _ in range(3)]
+        layer.backend = ALWAYS._replace(pack_weight=noted)
+    images = [torch.randn(2, 3, 16, 16) for _ in range(3)]
     optimizer = torch.optim.Adam(tiny_network.parameters())
-    inputs = [*pictures[:2], torch.tensor([3, 80])]
-    stepping.step(tiny_network, optimizer, torch.nn.functional.l1_loss, inputs, pictures[2])
+    inputs = [*images[:2], torch.tensor([3, 80])]
+    stepping.step(tiny_network, optimizer, torch.nn.functional.l1_loss, inputs, images[2])
     assert packed == [layer.weight.shape for layer in layers(tiny_network)]
 
 
@@ -215,27 +216,27 @@ def layers(network) -> list[BinaryWeightConv2d]:
     return [module for module in network.modules() if isinstance(module, BinaryWeightConv2d)]
 
 
-def counters(network) -> set:
-    return {layer.counter for layer in layers(network)}
+def backends(network) -> set:
+    return {layer.backend for layer in layers(network)}
 
 
 def test_training_on_a_cpu_counts_bits(tiny_network):
-    Stepping({}).prepare(tiny_network, torch.device("cpu"))
-    assert counters(tiny_network) == {POPCOUNT}
-    assert counters(deepcopy(tiny_network)) == {POPCOUNT}
+    Stepping(Step()).prepare(tiny_network, torch.device("cpu"))
+    assert backends(tiny_network) == {POPCOUNT}
+    assert backends(deepcopy(tiny_network)) == {POPCOUNT}
     pickle.dumps(tiny_network)  # to be sent to a spawned process
 
 
 @pytest.mark.parametrize(("train", "device"), [({"channels_last": True}, "cpu"), ({}, "cuda")])
 def test_training_elsewhere_convolves(tiny_network, train, device):
-    Stepping(train).prepare(tiny_network, torch.device(device))
-    assert counters(tiny_network) == {None}
+    Stepping(Step(**train)).prepare(tiny_network, torch.device(device))
+    assert backends(tiny_network) == {None}
 
 
 def test_training_convolves_where_numba_cannot_be_imported(tiny_network, monkeypatch):
     monkeypatch.setitem(sys.modules, "bidiffsr_arch.packed.kernels.planes", None)
     train_on_bits(tiny_network)
-    assert counters(tiny_network) == {None}
+    assert backends(tiny_network) == {None}
 
 
 def test_kernels_leave_torchs_threads_as_they_are():

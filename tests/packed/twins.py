@@ -4,16 +4,16 @@ import numpy as np
 
 
 def binary_accumulators(signs: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Products of ±1, summed: signs (H, W, C), weight (O, C, k, k), zeros outside the picture -> int (H, W, O)."""
+    """Products of ±1, summed: signs (H, W, C), weight (O, C, k, k), zeros outside of the image -> int (H, W, O)."""
     height, width, _ = signs.shape
     filters, _, k, _ = weight.shape
-    room = np.pad(signs.astype(int), ((k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+    padded = np.pad(signs.astype(int), ((k // 2, k // 2), (k // 2, k // 2), (0, 0)))
     out = np.zeros((height, width, filters), int)
     for y in range(height):
         for x in range(width):
             for dy in range(k):
                 for dx in range(k):
-                    out[y, x] += weight[:, :, dy, dx].astype(int) @ room[y + dy, x + dx]
+                    out[y, x] += weight[:, :, dy, dx].astype(int) @ padded[y + dy, x + dx]
     return out
 
 
@@ -34,9 +34,9 @@ def epilogue(accumulators, scale, offset, slope, add, gain=1.0) -> np.ndarray:
 def conv3x3(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """x (H, W, C), weight (O, C, 3, 3), zeros outside."""
     height, width, _ = x.shape
-    room = np.pad(x.astype(np.float64), ((1, 1), (1, 1), (0, 0)))
+    padded = np.pad(x.astype(np.float64), ((1, 1), (1, 1), (0, 0)))
     taps = [(dy, dx) for dy in range(3) for dx in range(3)]
-    return sum(room[dy : dy + height, dx : dx + width] @ weight[:, :, dy, dx].T for dy, dx in taps)
+    return sum(padded[dy : dy + height, dx : dx + width] @ weight[:, :, dy, dx].T for dy, dx in taps)
 
 
 def sums(x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The 1-bit convolution as one kernel: [GroupNorm, Swish,] shift, sign, count, affine, PReLU, shortcuts, sums.
 
-Each thread walks down its share of the picture two rows at a time and keeps the bits (and the Swish values, for the
+Each thread works down its share of the image two rows at a time and keeps the bits (and the Swish values, for the
 shortcut) of four rows: neither ever becomes a map in memory.
 """
 
@@ -9,20 +9,22 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
-from bidiffsr_arch.packed.kernels.ahead import LINE, Ahead
+from bidiffsr_arch.packed.kernels.bit_rows import BitRows, Segment, Taps
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.epilogue import epilogue
+from bidiffsr_arch.packed.kernels.epilogue import Constants, epilogue
 from bidiffsr_arch.packed.kernels.lookup import lookup_pair, pair_rows
+from bidiffsr_arch.packed.kernels.places import Strided, Sums
 from bidiffsr_arch.packed.kernels.popcount import popcount_pair
-from bidiffsr_arch.packed.kernels.signs import sign_row
-from bidiffsr_arch.packed.kernels.vector_ir import BYTES, clear
+from bidiffsr_arch.packed.kernels.prefetch import LINE, Prefetch
+from bidiffsr_arch.packed.kernels.signs import Channels, sign_row
+from bidiffsr_arch.packed.kernels.vector_ir import BYTES, address, clear
 from bidiffsr_arch.packed.layout import BLOCK, COUNT_BYTES, ROWS, SEGMENT, TABLE_FILTERS
 
 BLOCK_BYTES = 4 * BLOCK
 
 
 class Source(NamedTuple):
-    """What bits are made from: ``channels`` of `map` from byte `first` of each pixel on.
+    """What bits are made from: `vectors` of the channels of `map` from byte `first` of each pixel on.
 
     If `normalise`, ``swish(gain * map + bias)`` takes its place. A bit is set where that plus `shift` is not negative;
     vectors are padded with 0, 0 and -inf.
@@ -51,6 +53,16 @@ class Weights(NamedTuple):
     totals: np.ndarray
 
 
+class Scale(NamedTuple):
+    """Affine, slope and bias of the channels, float32 (4, C_out), see `epilogue`; and XNOR-Net's map of gains (H * W,),
+    `step` bytes from pixel to pixel: a single 1 with a step of 0 for other methods.
+    """
+
+    parameters: np.ndarray
+    gain: np.ndarray
+    step: int
+
+
 class Shortcut(NamedTuple):
     """A map to add: `first`, `row`, `pixel`, `block` are distances in bytes; all 0 for a map of one block of zeros."""
 
@@ -62,11 +74,10 @@ class Shortcut(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where results go: block i of the channels starts at byte ``blocks[i]``, and its sums at channel ``channels[i]``
-    of `sums`.
+    """Where results are written: block i of the channels starts at byte ``blocks[i]``, and its sums at channel
+    ``channels[i]`` of `sums`.
 
-    PixelShuffle is a matter of these distances. sums: float32 (H, 2, C), for each row of the convolution the sums of
-    values and of squares.
+    sums: float32 (H, 2, C), for each row of the convolution the sums of values and of squares.
     """
 
     map: np.ndarray
@@ -77,35 +88,50 @@ class Target(NamedTuple):
     sums: np.ndarray
 
 
-def bits_of_pixel(channels: int) -> int:
-    """Bytes of a pixel's bits: whole words."""
-    return (channels // 8 + 7) // 8 * 8
+class Scratch(NamedTuple):
+    """A thread's scratch memory: addresses of the bits and the values of `ROWS` rows, of the counters of a segment, and
+    of the prepared rows of `lookup`; `end` is the first byte after it.
+    """
+
+    bits: int
+    values: int
+    counts: int
+    prepared: int
+    end: int
 
 
-def chunk_bytes(width: int, channels: int, normalise: bool) -> tuple[int, int, int, int]:
-    """Bytes of a thread's scratch: ends of its bits, its values, its counters, its prepared rows."""
+def scratch_from(start: int, width: int, channels: int, normalise: bool) -> Scratch:
+    """A thread's scratch memory from an address on, a multiple of 64."""
     pixel = (channels // 8 + 7) // 8 * 8
-    bits = (ROWS * (width + 2) * pixel + 63) // 64 * 64
-    values = bits + (ROWS * width * channels * 4 if normalise else 0)
-    counts = values + 2 * SEGMENT * TABLE_FILTERS * COUNT_BYTES
-    prepared = counts + 3 * ((width + 2) * channels // 2 + 64)
-    return bits, values, counts, (prepared + 63) // 64 * 64
+    values = start + (ROWS * (width + 2) * pixel + 63) // 64 * 64
+    counts = values + (ROWS * width * channels * 4 if normalise else 0)
+    prepared = counts + 2 * SEGMENT * TABLE_FILTERS * COUNT_BYTES
+    end = prepared + 3 * ((width + 2) * channels // 2 + 64)
+    return Scratch(start, values, counts, prepared, (end + 63) // 64 * 64)
 
 
-_bits_of_pixel, _chunk_bytes = helper(bits_of_pixel), helper(chunk_bytes)
+_scratch_from = helper(scratch_from)
+
+
 
 
 @helper
-def _finish(counts, counts_pixel, x, pixels, y, block, weights, parameters, gain, gain_step, v1, p1, s2, target, size):
-    """Epilogue of a run of pixels of row y, split where the border changes the total. v1, p1: first shortcut."""
+def _epilogues(counts, segment, y, block, weights, scale, shortcut, other, target, size) -> None:
+    """Epilogues of a segment of row y, split where the border changes the total.
+
+    counts, shortcut: `Strided`, from the segment's and from the row's first pixel on. other: `Shortcut`.
+    """
     height, width = size
-    total_row = weights.totals.shape[1] * 4
     edge = (1 if y == 0 else 0) + (2 if y == height - 1 else 0)
-    out = np.int64(target.map.ctypes.data) + y * target.row + target.blocks[block]
-    sums = np.int64(target.sums.ctypes.data) + (y * 2 * target.sums.shape[2] + target.channels[block]) * 4
-    start = x
-    while start < x + pixels:
-        place, stop = edge, x + pixels
+    out = address(target.map) + y * target.row + target.blocks[block]
+    sums = address(target.sums) + (y * 2 * target.sums.shape[2] + target.channels[block]) * 4
+    totals = address(weights.totals) + block * BLOCK_BYTES
+    parameters = address(scale.parameters) + block * BLOCK_BYTES
+    gain = address(scale.gain) + y * width * scale.step
+    second = address(other.map) + other.first + y * other.row + block * other.block
+    start, end = segment.x, segment.x + segment.pixels
+    while start < end:
+        place, stop = edge, end
         if start == 0:
             place, stop = place + 4, 1
         if start == width - 1:
@@ -114,85 +140,72 @@ def _finish(counts, counts_pixel, x, pixels, y, block, weights, parameters, gain
             stop = width - 1
         epilogue(
             stop - start,
-            counts + (start - x) * counts_pixel,
-            counts_pixel,
-            np.int64(weights.totals.ctypes.data) + place * total_row + block * BLOCK_BYTES,
-            np.int64(parameters.ctypes.data) + block * BLOCK_BYTES,
-            parameters.shape[1] * 4,
-            np.int64(gain.ctypes.data) + (y * width + start) * gain_step,
-            gain_step,
-            v1 + start * p1,
-            p1,
-            np.int64(s2.map.ctypes.data) + s2.first + y * s2.row + start * s2.pixel + block * s2.block,
-            s2.pixel,
-            out + start * target.pixel,
-            target.pixel,
-            sums,
-            sums + target.sums.shape[2] * 4,
+            Strided(counts.start + (start - segment.x) * counts.step, counts.step),
+            Constants(totals + place * weights.totals.shape[1] * 4, parameters, scale.parameters.shape[1] * 4),
+            Strided(gain + start * scale.step, scale.step),
+            Strided(shortcut.start + start * shortcut.step, shortcut.step),
+            Strided(second + start * other.pixel, other.pixel),
+            Strided(out + start * target.pixel, target.pixel),
+            Sums(sums, sums + target.sums.shape[2] * 4),
         )
         start = stop
 
 
 @helper
-def _pack_rows(source, first, last, bits, row_bits, values, row_values, size):
-    """Bits and values of rows first..last - 1, each in its slot of `ROWS`; rows outside the picture have bits 0."""
+def _pack_rows(source, first, last, bits, pixel, values, size) -> None:
+    """Bits and values of rows first to last - 1, each in its slot of `ROWS`; rows outside of the image have bits 0.
+
+    bits, values: `Strided`, slot by slot. pixel: bytes of a pixel's bits.
+    """
     height, width = size
-    channels = source.map.shape[2]
-    pixel = _bits_of_pixel(source.vectors * BYTES // 4)
+    step = source.map.shape[2] * 4
+    start = address(source.map) + source.first
+    channels = Channels(source.vectors, address(source.gain), address(source.bias), address(source.shift))
     for r in range(first, last):
         slot = (r + ROWS) % ROWS
+        row = bits.start + slot * bits.step
         if r < 0 or r >= height:
-            clear(bits + slot * row_bits, row_bits)
-            continue
-        sign_row(
-            np.int64(source.map.ctypes.data) + source.first + r * width * channels * 4,
-            channels * 4,
-            source.vectors,
-            np.int64(source.gain.ctypes.data),
-            np.int64(source.bias.ctypes.data),
-            source.normalise,
-            np.int64(source.shift.ctypes.data),
-            values + slot * row_values,
-            bits + slot * row_bits + pixel,
-            pixel,
-            width,
-        )
+            clear(row, bits.step)
+        else:
+            pixels = Strided(start + r * width * step, step)
+            sign_row(
+                pixels, channels, source.normalise, values.start + slot * values.step, Strided(row + pixel, pixel),
+                width
+            )
 
 
 @helper
-def _ahead(source, s, target, y, x, pixels, block, radius, size):
-    """What to ask for while a block of channels of a segment of row y is counted: its part of the next segment's
+def _prefetch(source, s, target, y, segment, block, radius, size) -> Prefetch:
+    """What to prefetch while a block of channels of a segment of row y is counted: its part of the next segment's
     shortcut and results, and of the row that bits are made from next.
     """
     height, width = size
-    line = block * pixels * LINE
+    line = block * segment.pixels * LINE
     coming = min(y + 2 + radius, height - 1)
-    next_x, next_y = x + SEGMENT, y
+    next_x, next_y = segment.x + SEGMENT, y
     if next_x >= width:
         next_x, next_y = 0, min(y + 2, height - 1)
     has_shortcut = s.pixel > 0
-    return Ahead(
-        np.int64(source.map.ctypes.data) + (coming * width + x) * source.map.shape[2] * 4 + line,
-        np.int64(s.map.ctypes.data) + next_y * s.row + next_x * s.pixel + has_shortcut * line,
+    return Prefetch(
+        address(source.map) + (coming * width + segment.x) * source.map.shape[2] * 4 + line,
+        address(s.map) + next_y * s.row + next_x * s.pixel + has_shortcut * line,
         has_shortcut * LINE,
-        np.int64(target.map.ctypes.data) + next_y * target.row + next_x * target.pixel + line,
+        address(target.map) + next_y * target.row + next_x * target.pixel + line,
     )
 
 
 @kernel
-def binary_conv(source, keep, weights, parameters, gain, gain_step, s1, s2, target, scratch):
+def binary_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
     """One convolution of a map (H, W, C).
 
-    keep: the shortcut is the normalised source itself, in place of s1. parameters: float32 (4, C_out), see `epilogue`.
-    gain: xnor's map (H * W,), or a single 1 with a step of 0. scratch: uint8 (threads, bytes).
+    source: `Source`. keep: the shortcut is the normalised source itself, in place of s1. weights: `Weights`. scale:
+    `Scale`. s1, s2: `Shortcut`. target: `Target`. scratch: uint8 (threads, bytes), see `scratch_from`.
     """
     size = source.map.shape[0], source.map.shape[1]
     height, width = size
     channels = source.vectors * BYTES // 4
-    groups = channels // 4
     blocks, radius = target.blocks.size, weights.radius
-    pixel = _bits_of_pixel(channels)
-    bits_end, values_end, counts_end, _ = _chunk_bytes(width, channels, source.normalise)
+    pixel = (channels // 8 + 7) // 8 * 8
     row_bits, row_values, sums_row = (width + 2) * pixel, width * channels * 4, 2 * target.sums.shape[2] * 4
     group = 1 if weights.in_words else TABLE_FILTERS // BLOCK
     group_bytes = weights.bits.size * weights.bits.itemsize // weights.bits.shape[0]
@@ -200,52 +213,49 @@ def binary_conv(source, keep, weights, parameters, gain, gain_step, s1, s2, targ
     pairs = (height + 1) // 2
     chunks = min(scratch.shape[0], pairs)
     for chunk in prange(chunks):
-        bits = np.int64(scratch.ctypes.data) + chunk * scratch.shape[1]
-        values, counts, prepared = bits + bits_end, bits + values_end, bits + counts_end
-        clear(bits, bits_end)
+        own = _scratch_from(address(scratch) + chunk * scratch.shape[1], width, channels, source.normalise)
+        clear(own.bits, own.values - own.bits)
         first, last = 2 * (chunk * pairs // chunks), min(2 * ((chunk + 1) * pairs // chunks), height)
         done = first - radius
         for y in range(first, last, 2):
-            _pack_rows(source, done, y + 2 + radius, bits, row_bits, values, row_values, size)
+            _pack_rows(
+                source, done, y + 2 + radius, Strided(own.bits, row_bits), pixel, Strided(own.values, row_values), size
+            )
             done = y + 2 + radius
-            slot = (y - radius + ROWS) % ROWS
+            bits = BitRows(own.bits, row_bits, (y - radius + ROWS) % ROWS)
             here = min(2, height - y)
-            clear(np.int64(target.sums.ctypes.data) + y * sums_row, here * sums_row)
+            clear(address(target.sums) + y * sums_row, here * sums_row)
             if not weights.in_words:
-                pair_rows(bits, row_bits, slot, prepared, y, height, width, radius, pixel, groups)
+                pair_rows(bits, own.prepared, y, size, Taps(radius, pixel, address(weights.bits)), channels // 4)
             for x in range(0, width, SEGMENT):
-                pixels = min(SEGMENT, width - x)
+                segment = Segment(x, min(SEGMENT, width - x), width)
                 for block in range(blocks):
-                    filters = np.int64(weights.bits.ctypes.data) + block // group * group_bytes
-                    upper = _ahead(source, s2, target, y, x, pixels, block, radius, size)
-                    lower = _ahead(source, s2, target, min(y + 1, height - 1), x, pixels, block, radius, size)
+                    taps = Taps(radius, pixel, address(weights.bits) + block // group * group_bytes)
+                    upper = _prefetch(source, s2, target, y, segment, block, radius, size)
+                    lower = _prefetch(source, s2, target, min(y + 1, height - 1), segment, block, radius, size)
                     if weights.in_words:
-                        popcount_pair(bits, row_bits, slot, radius, pixel, filters, counts, x, pixels, upper, lower)
+                        popcount_pair(bits, taps, segment, own.counts, upper, lower)
                     elif block % group == 0:
-                        table = np.int64(weights.table.ctypes.data)
-                        lines = min(group, blocks - block)
+                        table, lines = address(weights.table), min(group, blocks - block)
                         lookup_pair(
-                            table, prepared, radius, groups, filters, counts, x, pixels, width, upper, lower, lines
+                            table, own.prepared, channels // 4, taps, segment, own.counts, upper, lower, lines
                         )
                     for r in range(here):
+                        counts = own.counts + r * SEGMENT * counts_pixel + block % group * BLOCK * COUNT_BYTES
                         if keep:
-                            v1, p1 = values + (y + r) % ROWS * row_values + block * BLOCK_BYTES, channels * 4
+                            kept = own.values + (y + r) % ROWS * row_values + block * BLOCK_BYTES
+                            shortcut = Strided(kept, channels * 4)
                         else:
-                            v1 = np.int64(s1.map.ctypes.data) + s1.first + (y + r) * s1.row + block * s1.block
-                            p1 = s1.pixel
-                        _finish(
-                            counts + r * SEGMENT * counts_pixel + block % group * BLOCK * COUNT_BYTES,
-                            counts_pixel,
-                            x,
-                            pixels,
+                            row = address(s1.map) + s1.first + (y + r) * s1.row + block * s1.block
+                            shortcut = Strided(row, s1.pixel)
+                        _epilogues(
+                            Strided(counts, counts_pixel),
+                            segment,
                             y + r,
                             block,
                             weights,
-                            parameters,
-                            gain,
-                            gain_step,
-                            v1,
-                            p1,
+                            scale,
+                            shortcut,
                             s2,
                             target,
                             size,

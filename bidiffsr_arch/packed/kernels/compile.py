@@ -1,17 +1,21 @@
-"""How kernels are compiled: in parallel, for this CPU, once a machine."""
+"""How kernels are compiled: for Numba's threads, for this CPU, once on a machine."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numba
 import torch
 from numba import njit
 from numba.core import event
 
-OPTIONS = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
+from bidiffsr_arch.errors import InputError
+
+OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
 
 
 def _sources() -> str:
@@ -27,7 +31,7 @@ _SOURCES = _sources()
 
 
 class _Notice(event.Listener):
-    """Says once, on stderr, that a kernel is being compiled; one that is read from disk is not."""
+    """Prints once, on stderr, that kernels are being compiled; those that are read from disk are not."""
 
     def __init__(self) -> None:
         self.kernels: set = set()
@@ -38,7 +42,7 @@ class _Notice(event.Listener):
             print("Compiling 1-bit kernels, once on this machine ...", file=sys.stderr, flush=True)
 
     def on_end(self, happening: event.Event) -> None:
-        """Nothing to say."""
+        """Nothing is printed."""
 
 
 _notice = _Notice()
@@ -53,9 +57,8 @@ def helper(function: Callable) -> Callable:
 def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callable:
     """A function that Python calls: its `prange` loops run on Numba's threads and its machine code is kept on disk.
 
-    It must be no closure: Numba finds a closure's machine code on disk only by chance. Numba throws cached code away
-    when the kernel's own file changes, but not when a helper's does: the digest of all of them is added to what it
-    compares.
+    It must not be a closure, whose machine code Numba does not reliably find on disk. Numba discards cached code when
+    the kernel's own file changes, but not when a helper's does: the digest of all of them is added to what it compares.
     """
     if function is None:
         return partial(kernel, parallel=parallel)
@@ -70,9 +73,35 @@ def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callab
 def as_many_threads_as_torch() -> None:
     """Let kernels run on as many threads as torch's operations.
 
-    Numba's first use of its threads sets OpenMP's number, which is torch's, too, to that of all cores: it is put back.
+    Numba's first use of its threads sets OpenMP's number of threads, which torch shares, to that of all cores: torch's
+    number is restored.
+
+    Raises:
+        InputError: this process was forked from one that has run kernels.
     """
+    _refuse_fork()
     threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    config: Any = numba.config
+    numba.set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+_first_process: int | None = None
+
+
+def _refuse_fork() -> None:
+    """Threads of GNU's OpenMP do not survive a fork: torch would wait for them for ever, and Numba ends the process.
+
+    In a child torch is limited to one thread, which needs no others; Numba asks for them whatever their number.
+    """
+    global _first_process
+    if _first_process is None:
+        _first_process = os.getpid()
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+    pool = sys.modules.get("numba.np.ufunc.omppool")
+    if _first_process != os.getpid() and getattr(pool, "openmp_vendor", None) == "GNU":
+        raise InputError(
+            "expected a packed network to run in a process of its own threads, got one forked from a process that has "
+            "run one; start processes by multiprocessing's spawn or forkserver"
+        )

@@ -1,8 +1,11 @@
-"""What follows the counting of bits: one affine a channel, PReLU, shortcuts, and the sums that the next GroupNorm
+"""What follows the counting of bits: one affine per channel, PReLU, shortcuts, and the sums that the next GroupNorm
 needs.
 """
 
+from typing import NamedTuple
+
 from llvmlite import ir
+from llvmlite.ir import Value
 
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
@@ -25,52 +28,44 @@ VECTORS = BLOCK // LANES
 COUNTS = ir.VectorType(ir.IntType(8 * COUNT_BYTES), LANES)
 
 
-@procedure
-def epilogue(
-    b,
-    pixels,
-    counts,
-    counts_pixel,
-    totals,
-    parameters,
-    row,
-    gain,
-    gain_pixel,
-    s1,
-    s1_pixel,
-    s2,
-    s2_pixel,
-    out,
-    out_pixel,
-    sums,
-    squares,
-):
-    """``out = PReLU(scale * gain * (total - 2 count) + offset) + add + s1 + s2``, sums += out, squares += out^2.
+class Constants(NamedTuple):
+    """Numbers of BLOCK channels: addresses of their totals, and of their parameters (scale, offset, slope, add), of
+    which each row is `row` bytes after the one before.
+    """
 
-    For BLOCK channels of a run of pixels. parameters: rows scale, offset, slope, add, `row` bytes each. gain: one
-    number a pixel. s1, s2: maps to add; where there is none, a vector of zeros with a distance of 0 from pixel to
-    pixel. Integers are below 2^17, so float32 holds them exactly.
+    totals: int
+    parameters: int
+    row: int
+
+
+@procedure
+def epilogue(b, pixels, counts, constants, gain, first, second, out, sums) -> None:
+    """``out = PReLU(scale * gain * (total - 2 count) + offset) + add + first + second``, and the sums of out.
+
+    For BLOCK channels of a run of pixels. counts, gain, first, second, out: `Strided`; gain is one number for each
+    pixel, first and second are shortcuts, vectors of zeros with a distance of 0 where there are none. sums: `Sums`, to
+    which is added. Integers are below 2^17, so float32 holds them exactly.
     """
     for v in range(VECTORS):
         d = v * BYTES
-        total = load(b, offset(b, totals, d), INTS)
+        total = load(b, offset(b, constants.totals, d), INTS)
         scale, shift, slope, add = (
-            load(b, offset(b, offset(b, parameters, d), b.mul(row, int64(i)))) for i in range(4)
+            load(b, offset(b, offset(b, constants.parameters, d), b.mul(constants.row, int64(i)))) for i in range(4)
         )
 
-        def pixel(i, carried, v=v, d=d, total=total, scale=scale, shift=shift, slope=slope, add=add):
-            place = offset(b, offset(b, counts, v * LANES * COUNT_BYTES), b.mul(i, counts_pixel))
+        def pixel(i, carried, v=v, d=d, total=total, scale=scale, shift=shift, slope=slope, add=add) -> list[Value]:
+            place = offset(b, offset(b, counts.start, v * LANES * COUNT_BYTES), b.mul(i, counts.step))
             count = b.zext(load(b, place, COUNTS, COUNT_BYTES), INTS)
             accumulator = b.sitofp(b.sub(total, b.shl(count, constant(1, INTS))), FLOATS)
-            k = spread(b, load(b, offset(b, gain, b.mul(i, gain_pixel)), FLOATS.element))
+            k = spread(b, load(b, offset(b, gain.start, b.mul(i, gain.step)), FLOATS.element))
             value = multiply_add(b, b.fmul(accumulator, k), scale, shift)
             value = b.select(b.fcmp_ordered(">", value, constant(0.0)), value, b.fmul(value, slope))
             value = b.fadd(value, add)
-            value = b.fadd(value, load(b, offset(b, offset(b, s1, d), b.mul(i, s1_pixel))))
-            value = b.fadd(value, load(b, offset(b, offset(b, s2, d), b.mul(i, s2_pixel))))
-            store(b, value, offset(b, offset(b, out, d), b.mul(i, out_pixel)))
+            value = b.fadd(value, load(b, offset(b, offset(b, first.start, d), b.mul(i, first.step))))
+            value = b.fadd(value, load(b, offset(b, offset(b, second.start, d), b.mul(i, second.step))))
+            store(b, value, offset(b, offset(b, out.start, d), b.mul(i, out.step)))
             return [b.fadd(carried[0], value), multiply_add(b, value, value, carried[1])]
 
-        where = offset(b, sums, d), offset(b, squares, d)
+        where = offset(b, sums.values, d), offset(b, sums.squares, d)
         for address, value in zip(where, repeat(b, pixels, [load(b, a) for a in where], pixel), strict=True):
             store(b, value, address)

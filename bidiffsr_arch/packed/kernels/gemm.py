@@ -5,7 +5,13 @@ tile of r rows and v vectors needs r + v loads for r * v multiply-adds. A core l
 multiply-adds a cycle, each four cycles long: r * v must be at least 8, and r + v well below r * v.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+from llvmlite.ir import Value
+
 from bidiffsr_arch.packed.kernels.compile import helper
+from bidiffsr_arch.packed.kernels.places import Strided
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
     FLOATS,
@@ -36,23 +42,31 @@ STEP = 2
 """Rows of B in one turn of the loop."""
 
 
-def gemm_tile(rows: int, blocks: int):
-    """Function for `rows` rows of A and `blocks` blocks of columns."""
+class Terms(NamedTuple):
+    """Products that are summed: how many, and the distances in bytes from an A and from a B to the next one."""
+
+    count: int
+    a: int
+    weights: int
+
+
+def gemm_tile(rows: int, blocks: int) -> Callable:
+    """Function for `rows` rows of A and `blocks` blocks of columns; arguments as of `gemm`."""
 
     @procedure
-    def gemm(b, a, a_row, weights, k, c, c_row, terms, a_step, weights_step):
+    def gemm(b, a, weights, k, c, terms) -> None:
         columns = range(0, BLOCK * 4, BYTES)
         matrix = b.mul(k, int64(4 * BLOCK))
 
-        def term(t, sums):
-            first = offset(b, weights, b.mul(t, weights_step))
+        def term(t, sums) -> list[Value]:
+            first = offset(b, weights, b.mul(t, terms.weights))
             vectors = [
                 offset(b, offset(b, first, b.mul(matrix, int64(block))), d) for block in range(blocks) for d in columns
             ]
-            start = offset(b, a, b.mul(t, a_step))
-            numbers = [offset(b, start, b.mul(a_row, int64(r))) for r in range(rows)]
+            start = offset(b, a.start, b.mul(t, terms.a))
+            numbers = [offset(b, start, b.mul(a.step, int64(r))) for r in range(rows)]
 
-            def steps(i, sums):
+            def steps(i, sums) -> list[Value]:
                 row, column = b.mul(i, int64(4 * BLOCK * STEP)), b.mul(i, int64(4 * STEP))
                 for step in range(STEP):
                     factors = [load(b, offset(b, offset(b, at, row), step * 4 * BLOCK)) for at in vectors]
@@ -66,29 +80,29 @@ def gemm_tile(rows: int, blocks: int):
 
             return repeat(b, b.sdiv(k, int64(STEP)), sums, steps)
 
-        sums = repeat(b, terms, [constant(0.0)] * (rows * blocks * VECTORS), term)
+        sums = repeat(b, terms.count, [constant(0.0)] * (rows * blocks * VECTORS), term)
         for number, value in enumerate(sums):
             r, v = divmod(number, blocks * VECTORS)
-            store(b, value, offset(b, offset(b, c, b.mul(c_row, int64(r))), BYTES * v))
+            store(b, value, offset(b, offset(b, c.start, b.mul(c.step, int64(r))), BYTES * v))
 
     return gemm
 
 
-def gemm_columns(blocks: int):
+def gemm_columns(blocks: int) -> Callable:
     """`gemm` for `blocks` blocks of columns: tiles from the first row to the last."""
     many, few, one = (gemm_tile(rows, blocks) for rows in (MANY, FEW, 1))
 
     @helper
-    def gemm(a, a_row, m, weights, k, c, c_row, terms, a_step, weights_step):
+    def gemm(a, m, weights, k, c, terms) -> None:
         r = 0
         while m - r >= MANY and m - r != 2 * FEW:
-            many(a + r * a_row, a_row, weights, k, c + r * c_row, c_row, terms, a_step, weights_step)
+            many(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms)
             r += MANY
         while m - r >= FEW:
-            few(a + r * a_row, a_row, weights, k, c + r * c_row, c_row, terms, a_step, weights_step)
+            few(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms)
             r += FEW
         while r < m:
-            one(a + r * a_row, a_row, weights, k, c + r * c_row, c_row, terms, a_step, weights_step)
+            one(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms)
             r += 1
 
     return gemm
@@ -99,31 +113,33 @@ _group = _block if GROUP == 1 else gemm_columns(GROUP)
 
 
 @helper
-def gemm(a, a_row, m, weights, k, blocks, c, c_row, terms, a_step, weights_step):
-    """``C = sum over t < terms of A_t B_t``, C (m, blocks * BLOCK), A_t (m, k), B_t as (blocks, k, BLOCK).
+def gemm(a, m, weights, k, blocks, c, terms) -> None:
+    """``C = sum over terms of A B``, C (m, blocks * BLOCK), A (m, k), B as (blocks, k, BLOCK).
 
-    Rows of A and C are `a_row` and `c_row` bytes apart, A_t and B_t start `a_step` and `weights_step` bytes after their
-    predecessors. k: a multiple of `STEP`. blocks: up to `GROUP`.
+    a, c: `Strided`, row by row. weights: address. k: a multiple of `STEP`. blocks: up to `GROUP`. terms: `Terms`.
     """
     if blocks == GROUP:
-        _group(a, a_row, m, weights, k, c, c_row, terms, a_step, weights_step)
+        _group(a, m, weights, k, c, terms)
     else:
-        _block(a, a_row, m, weights, k, c, c_row, terms, a_step, weights_step)
+        _block(a, m, weights, k, c, terms)
 
 
 @procedure
-def finish_run(b, pixels, acc, acc_pixel, add, s, s_pixel, out, out_pixel, sums, squares):
-    """out = acc + add + s, sums += out, squares += out^2 for BLOCK channels of a run of pixels."""
+def finish_run(b, pixels, acc, add, shortcut, out, sums) -> None:
+    """``out = acc + add + shortcut``, and the sums of out, for BLOCK channels of a run of pixels.
+
+    acc, shortcut, out: `Strided`. add: address. sums: `Sums`, to which is added.
+    """
     for v in range(VECTORS):
         d = BYTES * v
         extra = load(b, offset(b, add, d))
 
-        def pixel(i, carried, d=d, extra=extra):
-            value = b.fadd(load(b, offset(b, offset(b, acc, d), b.mul(i, acc_pixel))), extra)
-            value = b.fadd(value, load(b, offset(b, offset(b, s, d), b.mul(i, s_pixel))))
-            store(b, value, offset(b, offset(b, out, d), b.mul(i, out_pixel)))
+        def pixel(i, carried, d=d, extra=extra) -> list[Value]:
+            value = b.fadd(load(b, offset(b, offset(b, acc.start, d), b.mul(i, acc.step))), extra)
+            value = b.fadd(value, load(b, offset(b, offset(b, shortcut.start, d), b.mul(i, shortcut.step))))
+            store(b, value, offset(b, offset(b, out.start, d), b.mul(i, out.step)))
             return [b.fadd(carried[0], value), multiply_add(b, value, value, carried[1])]
 
-        where = offset(b, sums, d), offset(b, squares, d)
+        where = offset(b, sums.values, d), offset(b, sums.squares, d)
         for address, value in zip(where, repeat(b, pixels, [load(b, a) for a in where], pixel), strict=True):
             store(b, value, address)

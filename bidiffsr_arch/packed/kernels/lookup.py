@@ -1,25 +1,29 @@
 """1-bit dot products by table look-up, for CPUs whose vectors have a byte shuffle (AVX2) but count no bits.
 
 The weight nibble of 4 channels indexes a table of 16 counts that the activation nibble selects. A count is at most 4,
-so one byte holds two pixels, of two rows of the picture: `layout.pair_table`. Both pixels of 3 groups add up to at most
-12 a nibble before they must be taken apart:
+so one byte holds two pixels, of two rows of the image: `layout.pair_table`. Both pixels of 3 groups add up to at most
+12 a nibble before they must be taken apart::
 
-    s = sum over 3 groups of shuffle(table[pair], weights)
-                                bytes; low nibble: upper pixel, high nibble: lower pixel, each <= 12
-    low += s & 15               bytes
-    mixed += s >> 4             64-bit lanes: a byte's low nibble is lost, but the next byte's leaks in
-    high = mixed - ((low without its lowest byte) >> 4)
-                                64-bit lanes: takes out, exactly, what leaked
+    s      = sum over 3 groups of shuffle(table[pair], weights)    # bytes; low nibble: upper pixel, high: lower pixel
+    low   += s & 15                                                # bytes
+    mixed += s >> 4                                                # 64-bit lanes
 
-`low` is the sum of the same nibbles that leaked, so the subtraction is exact while no byte overflows: STEPS * 12 <=
-255.
+    high   = mixed - ((low without its lowest byte) >> 4)          # 64-bit lanes
+
+The shift of a 64-bit lane drops the low nibble of its lowest byte, and moves the low nibble of every other byte into
+the high nibble of the byte below. `low` is the sum of those nibbles, so the subtraction takes out exactly what leaked,
+as long as no byte overflows: STEPS * 12 <= 255.
 """
 
+from collections.abc import Callable, Iterator
+
 from llvmlite import ir
+from llvmlite.ir import Value
 from numba.core import cgutils
 
-from bidiffsr_arch.packed.kernels.ahead import fetch_ahead
+from bidiffsr_arch.packed.kernels.bit_rows import bit_row
 from bidiffsr_arch.packed.kernels.compile import helper
+from bidiffsr_arch.packed.kernels.prefetch import prefetch
 from bidiffsr_arch.packed.kernels.vector_ir import (
     FEATURES,
     I8,
@@ -34,7 +38,7 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     spread,
     store,
 )
-from bidiffsr_arch.packed.layout import BLOCK, COUNT_BYTES, OUTSIDE, ROWS, SEGMENT, TABLE_FILTERS, TABLE_STEP
+from bidiffsr_arch.packed.layout import BLOCK, COUNT_BYTES, OUTSIDE, SEGMENT, TABLE_FILTERS, TABLE_STEP
 
 STEPS = 16
 """Steps of 3 groups between two unpackings: 16 * 12 = 192, and their 3 KB of weights stay in the first cache."""
@@ -50,15 +54,13 @@ V8, V16, V64 = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I64,
 HALF_WORD = ir.VectorType(I8, 8)
 
 
-def prepared_row(width: int, groups: int) -> int:
-    """Bytes of a row of table offsets; a word written for the last pixel may reach beyond it."""
+@helper
+def _prepared_row(width, groups) -> int:
+    """Bytes of a row of table offsets; the word written for the last pixel may reach beyond its end."""
     return (width + 2) * groups * 2 + 64
 
 
-prepared_row = helper(prepared_row)
-
-
-def _shuffle(b, table, index):
+def _shuffle(b, table, index) -> Value:
     """Byte i of the result is byte ``index[i] % 16`` of the same half of `table`, 0 where index[i] >= 128.
 
     Without AVX2 there is no such instruction; `backends` then refuses to come here.
@@ -69,12 +71,7 @@ def _shuffle(b, table, index):
     return b.call(cgutils.get_or_insert_function(b.module, function, "llvm.x86.avx2.pshuf.b"), [table, index])
 
 
-def _everywhere(b, number):
-    """A 64-bit number's lowest 16 bits in every lane."""
-    return spread(b, b.trunc(number, I16), V16)
-
-
-def _widened(b, bytes_):
+def _widened(b, bytes_) -> Iterator[Value]:
     """Bytes as 16-bit numbers, in two vectors; within halves, so that filters come out in the order of
     `layout.TABLE_ORDER`'s inverse.
     """
@@ -84,17 +81,17 @@ def _widened(b, bytes_):
         yield b.bitcast(b.shuffle_vector(bytes_, zeros, ir.Constant(ir.VectorType(I32, 32), lanes)), V16)
 
 
-def pair_counter(halves: int):
+def pair_counter(halves: int) -> Callable:
     """Function that counts one pair of pixels with 32 * `halves` filters."""
 
     @procedure
-    def count(b, table, pairs, weights, steps, counts, accumulate):
+    def count(b, table, pairs, weights, steps, counts, accumulate) -> None:
         """Counts over ``3 * steps`` groups, to counts[0] and counts[1], 16 bits (2, SEGMENT, 64).
 
         pairs: uint16 offsets into the table, one a group. weights: 64 bytes a group. steps <= STEPS.
         """
 
-        def step(i, carried):
+        def step(i, carried) -> list[Value]:
             low, mixed = carried[:halves], carried[halves:]
             place = offset(b, pairs, b.mul(i, int64(2 * TABLE_STEP)))
             filters = offset(b, weights, b.mul(i, int64(TABLE_FILTERS * TABLE_STEP)))
@@ -125,10 +122,10 @@ def pair_counter(halves: int):
 
 
 @procedure
-def _pair_word(b, upper, lower, outside, pairs):
+def _pair_word(b, upper, lower, outside, pairs) -> None:
     """Table offsets of 16 pairs of nibbles, from a word of bits of each row, to uint16; outside: added to each."""
 
-    def nibbles(address):
+    def nibbles(address) -> Value:
         bytes_ = load(b, address, HALF_WORD, 1)
         low, high = b.and_(bytes_, constant(15, HALF_WORD)), b.lshr(bytes_, constant(4, HALF_WORD))
         order = [lane for byte in range(8) for lane in (byte, 8 + byte)]
@@ -136,57 +133,58 @@ def _pair_word(b, upper, lower, outside, pairs):
 
     first = b.mul(nibbles(upper), constant(ENTRY, V16))
     second = b.mul(nibbles(lower), constant(17 * ENTRY, V16))
-    store(b, b.add(b.add(first, second), _everywhere(b, outside)), pairs, 2)
+    store(b, b.add(b.add(first, second), spread(b, b.trunc(outside, I16), V16)), pairs, 2)
 
 
 @procedure
-def _outside_pairs(b, pairs):
-    """Table offsets of 4 pairs of nibbles of pixels outside the map."""
+def _outside_pairs(b, pairs) -> None:
+    """Table offsets of 4 pairs of nibbles of pixels outside of the image."""
     store(b, constant(18 * OUTSIDE * ENTRY, ir.VectorType(I16, 4)), pairs, 2)
 
 
 @helper
-def pair_rows(bits, row_bits, slots, prepared, y, height, width, radius, pixel_bytes, groups):
+def pair_rows(bits, prepared, y, size, taps, groups) -> None:
     """For each row of taps, the table offsets of the pixel pairs of rows y and y + 1: uint16 (2 radius + 1, width + 2,
-    groups).
+    groups), to the address `prepared`.
 
-    A pixel's last word may reach into the next pixel, which then is written itself. Rows outside the map have bits 0.
+    bits: `BitRows` that start with row y - radius; rows outside of the image have bits 0. size: height and width. taps:
+    `Taps`. A pixel's last word may reach into the next pixel, which then is written itself.
     """
-    for tap in range(2 * radius + 1):
-        upper, lower = bits + (slots + tap) % ROWS * row_bits, bits + (slots + tap + 1) % ROWS * row_bits
-        row = y - radius + tap
-        outside = 0
+    height, width = size
+    for tap in range(2 * taps.radius + 1):
+        row, outside = y - taps.radius + tap, 0
         if row < 0 or row >= height:
             outside += OUTSIDE * ENTRY
         if row + 1 < 0 or row + 1 >= height:
             outside += 17 * OUTSIDE * ENTRY
-        out = prepared + tap * prepared_row(width, groups)
+        upper, lower = bit_row(bits, tap), bit_row(bits, tap + 1)
+        out = prepared + tap * _prepared_row(width, groups)
         for x in range(1, width + 1):
-            for word in range(0, pixel_bytes, 8):
-                d = x * pixel_bytes + word
+            for word in range(0, taps.pixel, 8):
+                d = x * taps.pixel + word
                 _pair_word(upper + d, lower + d, outside, out + x * groups * 2 + word * 4)
         for group in range(0, groups, 4):
             _outside_pairs(out + group * 2)
             _outside_pairs(out + ((width + 1) * groups + group) * 2)
 
 
-def segment_counter(halves: int):
+def segment_counter(halves: int) -> Callable:
     """`lookup_pair` for 32 * `halves` filters."""
     count = pair_counter(halves)
 
     @helper
-    def lookup(table, prepared, radius, groups, weights, counts, x, pixels, width, upper, lower, lines):
-        taps = 2 * radius + 1
-        steps = (taps * groups + TABLE_STEP - 1) // TABLE_STEP
-        for tap in range(taps):
-            row = prepared + tap * prepared_row(width, groups) + (x + 1 - radius) * groups * 2
+    def lookup(table, prepared, groups, taps, segment, counts, upper, lower, lines) -> None:
+        side = 2 * taps.radius + 1
+        steps = (side * groups + TABLE_STEP - 1) // TABLE_STEP
+        for tap in range(side):
+            row = prepared + tap * _prepared_row(segment.width, groups) + (segment.x + 1 - taps.radius) * groups * 2
             for start in range(0, steps, STEPS):
-                filters = weights + (tap * steps + start) * TABLE_STEP * TABLE_FILTERS
+                filters = taps.weights + (tap * steps + start) * TABLE_STEP * TABLE_FILTERS
                 now = min(STEPS, steps - start)
-                for i in range(pixels):
+                for i in range(segment.pixels):
                     if tap + start == 0:
-                        fetch_ahead(upper, i * lines, lines)
-                        fetch_ahead(lower, i * lines, lines)
+                        prefetch(upper, i * lines, lines)
+                        prefetch(lower, i * lines, lines)
                     place = row + i * groups * 2 + start * TABLE_STEP * 2
                     count(table, place, filters, now, counts + i * PIXEL_BYTES, tap + start)
 
@@ -197,13 +195,14 @@ _all, _half = segment_counter(2), segment_counter(1)
 
 
 @helper
-def lookup_pair(table, prepared, radius, groups, weights, counts, x, pixels, width, upper, lower, lines):
+def lookup_pair(table, prepared, groups, taps, segment, counts, upper, lower, lines) -> None:
     """Counts of a segment of two output rows and 64 filters, 16 bits (2, SEGMENT, 64). Exact while 9 C < 2^16.
 
-    upper, lower: what to ask memory for meanwhile for each row (`Ahead`). lines: blocks of filters that are there, and
-    lines to ask for with each pixel.
+    table, prepared, counts: addresses. groups: of 4 channels. taps: `Taps`. segment: `Segment`. upper, lower: what to
+    prefetch meanwhile for each row (`Prefetch`). lines: blocks of filters that are there, and lines to prefetch with
+    each pixel.
     """
     if 2 * lines * BLOCK <= TABLE_FILTERS:
-        _half(table, prepared, radius, groups, weights, counts, x, pixels, width, upper, lower, lines)
+        _half(table, prepared, groups, taps, segment, counts, upper, lower, lines)
     else:
-        _all(table, prepared, radius, groups, weights, counts, x, pixels, width, upper, lower, lines)
+        _all(table, prepared, groups, taps, segment, counts, upper, lower, lines)

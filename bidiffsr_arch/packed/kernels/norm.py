@@ -5,18 +5,18 @@ from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import kernel
 from bidiffsr_arch.packed.kernels.signs import norm_swish_vector, norm_vector
-from bidiffsr_arch.packed.kernels.vector_ir import BYTES
+from bidiffsr_arch.packed.kernels.vector_ir import BYTES, address
 
 
 @kernel
-def normalise(x, gain, bias, with_swish, out):
-    """out = gain * x + bias a channel, through Swish if asked."""
+def normalise(x, gain, bias, with_swish, out) -> None:
+    """out = gain * x + bias per channel, through Swish if asked."""
     height, width, channels = x.shape
     pixel = channels * 4
     for y in prange(height):
-        source = np.int64(x.ctypes.data) + y * width * pixel
-        result = np.int64(out.ctypes.data) + y * width * pixel
-        g, o = np.int64(gain.ctypes.data), np.int64(bias.ctypes.data)
+        source = address(x) + y * width * pixel
+        result = address(out) + y * width * pixel
+        g, o = address(gain), address(bias)
         for i in range(0, width * pixel, pixel):
             for d in range(0, pixel, BYTES):
                 if with_swish:
@@ -26,7 +26,7 @@ def normalise(x, gain, bias, with_swish, out):
 
 
 @kernel
-def channel_sums(x, sums):
+def channel_sums(x, sums) -> None:
     """sums[y] = for each channel the sums of values and of squares of row y: float32 (H, 2, C)."""
     height, width, channels = x.shape
     for y in prange(height):
@@ -39,8 +39,8 @@ def channel_sums(x, sums):
 
 
 @kernel(parallel=False)
-def group_norm(sums, pixels, groups, eps, weight, bias, gain, shift):
-    """GroupNorm as ``gain * x + shift`` a channel, from sums (parts, 2, padded C) that are added up in float64.
+def group_norm(sums, pixels, groups, eps, weight, bias, gain, shift) -> None:
+    """GroupNorm as ``gain * x + shift`` per channel, from sums (parts, 2, padded C) that are added up in float64.
 
     weight, bias: float32 (C,). gain, shift: float32 (padded C,), written; their padding is left as it is.
     """

@@ -1,17 +1,23 @@
-"""The 1-bit convolution for training: batches of maps in PyTorch's layout in and out.
+"""The 1-bit convolution for training, on batches of maps in PyTorch's layout.
 
-Bits are set side by side along a row of the picture, so that one vector holds a word of neighbouring pixels: reading
-channel by channel and writing channel by channel, as PyTorch's maps lie, are then runs of memory.
+Words of bits lie side by side along a row of the image, so that one vector holds a word of each of 8 neighbouring
+pixels. PyTorch's maps lie channel by channel: reading and writing them are then runs of memory.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.ir import Value
 from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
+from bidiffsr_arch.packed.kernels.places import Strided
 from bidiffsr_arch.packed.kernels.popcount import FAST
 from bidiffsr_arch.packed.kernels.vector_ir import (
     I64,
+    address,
     call,
     constant,
     int64,
@@ -31,22 +37,41 @@ VECTORS = 4 if FAST else 1
 """Vectors of pixels that share a load of weights, where a row is that long: as many as there are registers."""
 
 
-def planes_tile(vectors: int):
+class Planes(NamedTuple):
+    """Words of bits: the address of the first that is read, and the distances to the next row and to the next plane."""
+
+    start: int
+    row: int
+    plane: int
+
+
+class PlaneTaps(NamedTuple):
+    """Weights of FILTERS filters: radius of the taps, words of the channels, address of the weights."""
+
+    radius: int
+    words: int
+    weights: int
+
+
+def planes_tile(vectors: int) -> Callable:
     """Function that counts differing bits of 8 * `vectors` neighbouring pixels with FILTERS filters."""
 
     @procedure
-    def count(b, bits, row_bytes, plane_bytes, radius, words, weights, counts, count_bytes):
+    def count(b, bits, taps, counts) -> None:
         """counts[f][p] = sum over words w, taps (dy, dx) of popcount(bits[w][dy][p + dx] ^ weights[w][dy][dx][f]),
-        uint16. Exact: 64-bit counters."""
-        side = b.add(b.mul(radius, int64(2)), int64(1))
+        uint16. Exact: 64-bit counters.
 
-        def word(w, counters):
-            def row(dy, counters):
-                def tap(dx, counters):
+        bits: `Planes`. taps: `PlaneTaps`. counts: `Strided`, filter by filter.
+        """
+        side = b.add(b.mul(taps.radius, int64(2)), int64(1))
+
+        def word(w, counters) -> list[Value]:
+            def row(dy, counters) -> list[Value]:
+                def tap(dx, counters) -> list[Value]:
                     place = b.add(b.mul(b.add(b.mul(w, side), dy), side), dx)
-                    start = offset(b, weights, b.mul(place, int64(8 * FILTERS)))
+                    start = offset(b, taps.weights, b.mul(place, int64(8 * FILTERS)))
                     filters = [spread(b, load(b, offset(b, start, 8 * f), I64, 8), WORDS) for f in range(FILTERS)]
-                    source = offset(b, bits, b.add(b.mul(w, plane_bytes), b.mul(dy, row_bytes)))
+                    source = offset(b, bits.start, b.add(b.mul(w, bits.plane), b.mul(dy, bits.row)))
                     source = offset(b, source, b.mul(dx, int64(8)))
                     following = []
                     for v in range(vectors):
@@ -60,10 +85,10 @@ def planes_tile(vectors: int):
 
             return repeat(b, side, counters, row)
 
-        totals = repeat(b, words, [constant(0, WORDS)] * (vectors * FILTERS), word)
+        totals = repeat(b, taps.words, [constant(0, WORDS)] * (vectors * FILTERS), word)
         for position, total in enumerate(totals):
             v, f = divmod(position, FILTERS)
-            place = offset(b, offset(b, counts, b.mul(count_bytes, int64(f))), 16 * v)
+            place = offset(b, offset(b, counts.start, b.mul(counts.step, int64(f))), 16 * v)
             store(b, b.trunc(total, COUNTS), place, 2)
 
     return count
@@ -73,23 +98,25 @@ _tile, _vector = planes_tile(VECTORS), planes_tile(1)
 
 
 @helper
-def _count_row(bits, row_bytes, plane_bytes, radius, words, weights, counts, count_bytes, width):
+def _count_row(bits, taps, counts, width) -> None:
+    """Counts of a row of `width` pixels; the arguments are those of `planes_tile`'s function."""
     x = 0
     while x < width:
+        here, to = Planes(bits.start + 8 * x, bits.row, bits.plane), Strided(counts.start + 2 * x, counts.step)
         if width - x > (VECTORS - 1) * 8:
-            _tile(bits + 8 * x, row_bytes, plane_bytes, radius, words, weights, counts + 2 * x, count_bytes)
+            _tile(here, taps, to)
             x += VECTORS * 8
         else:
-            _vector(bits + 8 * x, row_bytes, plane_bytes, radius, words, weights, counts + 2 * x, count_bytes)
+            _vector(here, taps, to)
             x += 8
 
 
 @kernel
-def pack_planes(x, shift, radius, bits):
+def pack_planes(x, shift, radius, bits) -> None:
     """Bit of channel c is set where ``x + shift >= 0``.
 
     x: float32 (B, C, H, W). shift: float32 (B or 1, C). bits: uint64 (B, ceil(C / 64), H + 2 * radius,
-    W + 2 * radius + PLANE_SLACK), written whole; 0 outside of the picture.
+    W + 2 * radius + PLANE_SLACK), written whole; 0 outside of the image.
     """
     batch, channels, height, width = x.shape
     words, rows = bits.shape[1], bits.shape[2]
@@ -109,8 +136,8 @@ def pack_planes(x, shift, radius, bits):
 
 
 @kernel
-def pack_filters(v, weights, sums):
-    """Words of the weights, and what taps count outside of the picture.
+def pack_filters(v, weights, sums) -> None:
+    """Words of the weights, and what taps count outside of the image.
 
     v: float32 (C_out, C_in, taps), +1 where not negative. weights: uint64 (ceil(C_out / FILTERS), ceil(C_in / 64),
     taps, FILTERS), written whole. sums: int32 (C_out, taps + 1), written: each tap's sum of ``-1 * w`` over the
@@ -134,8 +161,8 @@ def pack_filters(v, weights, sums):
 
 
 @kernel
-def count_planes(bits, weights, sums, scale, z):
-    """``z = scale * conv(±1, ±1)``, a tap outside of the picture adding 0.
+def count_planes(bits, weights, sums, scale, z) -> None:
+    """``z = scale * conv(±1, ±1)``, a tap outside of the image adding 0.
 
     bits, weights, sums: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). z: float32 (B, C_out, H, W),
     written.
@@ -143,15 +170,15 @@ def count_planes(bits, weights, sums, scale, z):
     batch, filters, height, width = z.shape
     words, radius = weights.shape[1], (bits.shape[2] - height) // 2
     side = 2 * radius + 1
-    row_bytes, plane_bytes = bits.shape[3] * 8, bits.shape[2] * bits.shape[3] * 8
+    row, plane = bits.shape[3] * 8, bits.shape[2] * bits.shape[3] * 8
     for job in prange(batch * height):
         n, y = job // height, job % height
         differing = np.empty((FILTERS, width + PLANE_SLACK), np.uint16)
-        start = np.int64(bits.ctypes.data) + n * words * plane_bytes + y * row_bytes
-        target, count_bytes = np.int64(differing.ctypes.data), np.int64(differing.shape[1] * 2)
+        source = Planes(address(bits) + n * words * plane + y * row, row, plane)
+        target = Strided(address(differing), differing.shape[1] * 2)
         for block in range(weights.shape[0]):
-            filters_at = np.int64(weights.ctypes.data) + block * words * side * side * FILTERS * 8
-            _count_row(start, row_bytes, plane_bytes, radius, words, filters_at, target, count_bytes, width)
+            taps = PlaneTaps(radius, words, address(weights) + block * words * side * side * FILTERS * 8)
+            _count_row(source, taps, target, width)
             for f in range(min(FILTERS, filters - block * FILTERS)):
                 c = block * FILTERS + f
                 total = sums[c, side * side]
@@ -159,10 +186,10 @@ def count_planes(bits, weights, sums, scale, z):
                     if not 0 <= y + dy - radius < height:
                         for dx in range(side):
                             total -= sums[c, dy * side + dx]
-                row, here, factor = z[n, c, y], differing[f], scale[c]
+                out, here, factor = z[n, c, y], differing[f], scale[c]
                 for x in range(width):
-                    row[x] = factor * np.float32(np.int32(total) - 2 * np.int32(here[x]))
-                for column in range(2 * radius):  # a narrow picture meets some of them twice
+                    out[x] = factor * np.float32(np.int32(total) - 2 * np.int32(here[x]))
+                for column in range(2 * radius):  # a narrow image meets some of them twice
                     x = min(column, width - 1) if column < radius else max(width - 1 - column + radius, 0)
                     beside = 0
                     for dx in range(side):
@@ -170,4 +197,4 @@ def count_planes(bits, weights, sums, scale, z):
                             for dy in range(side):
                                 if 0 <= y + dy - radius < height:
                                     beside += sums[c, dy * side + dx]
-                    row[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))
+                    out[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))

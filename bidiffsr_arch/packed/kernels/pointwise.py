@@ -1,15 +1,16 @@
-"""Full-precision 1x1 convolution of one map, or of two maps that are never joined in memory, and small passes over
-maps.
-"""
+"""Full-precision 1x1 convolution of one map, or of two maps that are never joined in memory."""
 
 import numpy as np
 from numba import prange
 
-from bidiffsr_arch.packed.kernels.ahead import LINE, Ahead, fetch_ahead
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.gemm import GROUP, MANY, finish_run, gemm
-from bidiffsr_arch.packed.kernels.vector_ir import clear
+from bidiffsr_arch.packed.kernels.gemm import GROUP, MANY, Terms, finish_run, gemm
+from bidiffsr_arch.packed.kernels.places import Strided, Sums
+from bidiffsr_arch.packed.kernels.prefetch import LINE, Prefetch, prefetch
+from bidiffsr_arch.packed.kernels.vector_ir import address, clear
 from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
+
+BLOCK_BYTES = 4 * BLOCK
 
 PIXELS = 32 // MANY * MANY
 """Pixels whose products are formed before their epilogue runs."""
@@ -23,35 +24,14 @@ def pointwise_weights(weight: np.ndarray) -> np.ndarray:
 
 
 @helper
-def _products(x1, weights1, x2, weights2, block, some, y, start, pixels, acc):
-    """acc (pixels, filters): of `some` blocks from `block` on, ``x1 W1 + x2 W2`` of pixels (y, start) and following."""
-    width, channels = x1.shape[1], x1.shape[2]
-    blocks, matrix = weights1.shape[0], channels * 4 * BLOCK
-    first, second = np.int64(weights1.ctypes.data), np.int64(weights2.ctypes.data)
-    gemm(
-        np.int64(x1.ctypes.data) + (y * width + start) * channels * 4,
-        channels * 4,
-        pixels,
-        first + block * matrix,
-        channels,
-        some,
-        acc + block * 4 * BLOCK,
-        blocks * 4 * BLOCK,
-        2 if x2.size > 0 else 1,
-        np.int64(x2.ctypes.data) - np.int64(x1.ctypes.data),
-        second - first,
-    )
-
-
-@helper
-def _ahead(x1, x2, target, y, x, line):
-    """What to ask for: the maps at pixel (y, x) and `line` bytes on."""
+def _prefetch(x1, x2, target, y, x, line) -> Prefetch:
+    """What to prefetch: the maps at pixel (y, x) and `line` bytes on."""
     width, two = x1.shape[1], x2.size > 0
-    return Ahead(
-        np.int64(x1.ctypes.data) + (y * width + x) * x1.shape[2] * 4 + line,
-        np.int64(x2.ctypes.data) + two * ((y * width + x) * x2.shape[2] * 4 + line),
+    return Prefetch(
+        address(x1) + (y * width + x) * x1.shape[2] * 4 + line,
+        address(x2) + two * ((y * width + x) * x2.shape[2] * 4 + line),
         two * LINE,
-        np.int64(target.map.ctypes.data) + y * target.row + x * target.pixel + line,
+        address(target.map) + y * target.row + x * target.pixel + line,
     )
 
 
@@ -61,46 +41,48 @@ def chunk_bytes(filters: int) -> int:
 
 
 @helper
-def _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y):
+def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y) -> None:
     """Row y of `pointwise`; acc: address of PIXELS rows of accumulators."""
-    width, blocks = x1.shape[1], weights1.shape[0]
+    width, channels, blocks = x1.shape[1], x1.shape[2], weights1.shape[0]
+    w, matrix = address(weights1), channels * BLOCK_BYTES
+    terms = Terms(2 if x2.size > 0 else 1, address(x2) - address(x1), address(weights2) - w)
     sums_row = 2 * target.sums.shape[2] * 4
-    sums = np.int64(target.sums.ctypes.data) + y * sums_row
+    sums = address(target.sums) + y * sums_row
+    out = address(target.map) + y * target.row
+    s = address(shortcut.map) + shortcut.first + y * shortcut.row
+    step = blocks * BLOCK_BYTES
     clear(sums, sums_row)
     for x in range(0, width, PIXELS):
         pixels = min(PIXELS, width - x)
         for block in range(0, blocks, GROUP):
             some = min(GROUP, blocks - block)
             for part in range(0, pixels, MANY):
-                now, to = min(MANY, pixels - part), acc + part * blocks * 4 * BLOCK
-                fetch_ahead(_ahead(x1, x2, target, y, x + PIXELS, block * PIXELS * LINE), part * some, now * some)
-                _products(x1, weights1, x2, weights2, block, some, y, x + part, now, to)
+                now, to = min(MANY, pixels - part), Strided(acc + part * step + block * BLOCK_BYTES, step)
+                prefetch(_prefetch(x1, x2, target, y, x + PIXELS, block * PIXELS * LINE), part * some, now * some)
+                start = (y * width + x + part) * channels * 4
+                gemm(Strided(address(x1) + start, channels * 4), now, w + block * matrix, channels, some, to, terms)
         for block in range(blocks):
             c = sums + target.channels[block] * 4
             finish_run(
                 pixels,
-                acc + block * 4 * BLOCK,
-                blocks * 4 * BLOCK,
-                np.int64(add.ctypes.data) + block * 4 * BLOCK,
-                np.int64(s.map.ctypes.data) + s.first + y * s.row + x * s.pixel + block * s.block,
-                s.pixel,
-                np.int64(target.map.ctypes.data) + y * target.row + x * target.pixel + target.blocks[block],
-                target.pixel,
-                c,
-                c + target.sums.shape[2] * 4,
+                Strided(acc + block * BLOCK_BYTES, step),
+                address(add) + block * BLOCK_BYTES,
+                Strided(s + x * shortcut.pixel + block * shortcut.block, shortcut.pixel),
+                Strided(out + x * target.pixel + target.blocks[block], target.pixel),
+                Sums(c, c + target.sums.shape[2] * 4),
             )
 
 
 @kernel
-def pointwise(x1, weights1, x2, weights2, add, s, target, scratch):
-    """``x1 W1 + x2 W2 + add + s``. The target may be x1: a run of pixels is read before it is written.
+def pointwise(x1, weights1, x2, weights2, add, shortcut, target, scratch) -> None:
+    """``x1 W1 + x2 W2 + add + shortcut``. The target may be x1: a run of pixels is read before it is written.
 
-    x2: of the shape of x1, or without pixels, for one map only. target: with one row of sums for
-        each row of the map. scratch: uint8 (threads, `chunk_bytes`).
+    x2: of the shape of x1, or without pixels, for one map only. shortcut: `binary_conv.Shortcut`. target:
+    `binary_conv.Target`, with one row of sums for each row of the image. scratch: uint8 (threads, `chunk_bytes`).
     """
     height = len(x1)
     chunks = min(scratch.shape[0], height)
     for chunk in prange(chunks):
-        acc = np.int64(scratch.ctypes.data) + chunk * scratch.shape[1]
+        acc = address(scratch) + chunk * scratch.shape[1]
         for y in range(chunk * height // chunks, (chunk + 1) * height // chunks):
-            _pointwise_row(x1, weights1, x2, weights2, add, s, target, acc, y)
+            _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y)

@@ -1,11 +1,16 @@
-"""1-bit dot products by XOR and popcount, one 64-bit lane an output channel: portable, and the fastest where AVX-512
-counts bits by itself.
+"""1-bit dot products by XOR and popcount, one 64-bit lane for each output channel: portable, and the fastest where
+AVX-512 counts bits.
 """
 
-from llvmlite import ir
+from collections.abc import Callable
+from typing import NamedTuple
 
-from bidiffsr_arch.packed.kernels.ahead import fetch_ahead
+from llvmlite import ir
+from llvmlite.ir import Value
+
+from bidiffsr_arch.packed.kernels.bit_rows import bit_row
 from bidiffsr_arch.packed.kernels.compile import helper
+from bidiffsr_arch.packed.kernels.prefetch import prefetch
 from bidiffsr_arch.packed.kernels.vector_ir import (
     FEATURES,
     I64,
@@ -19,7 +24,7 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     spread,
     store,
 )
-from bidiffsr_arch.packed.layout import BLOCK, COUNT_BYTES, ROWS, SEGMENT
+from bidiffsr_arch.packed.layout import BLOCK, COUNT_BYTES, SEGMENT
 
 FAST = "avx512vpopcntdq" in FEATURES
 """Whether this CPU counts the bits of 512-bit vectors in one instruction."""
@@ -33,38 +38,38 @@ TILE = 8 if FAST else 2
 PIXEL_BYTES = COUNT_BYTES * BLOCK
 
 
-def popcount_tile(pixels: int):
+def popcount_tile(pixels: int) -> Callable:
     """Function that counts differing bits of `pixels` pixels with BLOCK filters."""
 
     @procedure
-    def count(b, row0, row1, row2, rows, words, pixel_bytes, weights, counts):
+    def count(b, bits, pixel_bytes, weights, counts) -> None:
         """counts[p][o] = sum over rows r and words i of popcount(row_r[p][i] ^ weights[r][i][o]), uint16 (pixels,
         BLOCK).
 
-        `words` are those of all taps of a row, which lie side by side, as neighbouring pixels do. Exact: at most 64
-        bits a word, 64-bit counters.
+        bits: `WordRows`; the words of all taps of a row lie side by side, as those of neighbouring pixels do. Exact: at
+        most 64 bits a word, 64-bit counters.
         """
 
-        def row_of_taps(r, counters):
-            row = b.select(
-                b.icmp_signed("==", r, int64(0)), row0, b.select(b.icmp_signed("==", r, int64(1)), row1, row2)
-            )
-            start = offset(b, weights, b.mul(b.mul(r, words), int64(8 * BLOCK)))
+        def row_of_taps(r, counters) -> list[Value]:
+            later = b.select(b.icmp_signed("==", r, int64(1)), bits.second, bits.third)
+            row = b.select(b.icmp_signed("==", r, int64(0)), bits.first, later)
+            start = offset(b, weights, b.mul(b.mul(r, bits.words), int64(8 * BLOCK)))
 
-            def word(i, counters):
+            def word(i, counters) -> list[Value]:
                 position = offset(b, start, b.mul(i, int64(8 * BLOCK)))
                 filters = [load(b, offset(b, position, 64 * h), WORDS, 8) for h in range(HALVES)]
                 following = []
                 for p in range(pixels):
                     place = offset(b, offset(b, row, b.mul(pixel_bytes, int64(p))), b.mul(i, int64(8)))
-                    bits = spread(b, load(b, place, I64, 8), WORDS)
+                    word_bits = spread(b, load(b, place, I64, 8), WORDS)
                     for h in range(HALVES):
-                        following.append(b.add(counters[p * HALVES + h], call(b, "ctpop", b.xor(bits, filters[h]))))
+                        differing = call(b, "ctpop", b.xor(word_bits, filters[h]))
+                        following.append(b.add(counters[p * HALVES + h], differing))
                 return following
 
-            return repeat(b, words, counters, word)
+            return repeat(b, bits.words, counters, word)
 
-        totals = repeat(b, rows, [constant(0, WORDS)] * (pixels * HALVES), row_of_taps)
+        totals = repeat(b, bits.rows, [constant(0, WORDS)] * (pixels * HALVES), row_of_taps)
         for position, total in enumerate(totals):
             store(b, b.trunc(total, COUNTS), offset(b, counts, 8 * COUNT_BYTES * position), COUNT_BYTES)
 
@@ -75,32 +80,51 @@ _tile = popcount_tile(TILE)
 _pixel = popcount_tile(1)
 
 
+class WordRows(NamedTuple):
+    """Addresses of the three rows that the taps of an output row read, of which the first `rows` count; `words` is the
+    number of words that the taps of a row span.
+    """
+
+    first: int
+    second: int
+    third: int
+    rows: int
+    words: int
+
+
 @helper
-def popcount_row(row0, row1, row2, rows, words, pixel_bytes, weights, counts, width, ahead):
-    """Counts of `width` neighbouring pixels, uint16 (width, BLOCK)."""
+def popcount_row(bits, taps, counts, pixels, upcoming) -> None:
+    """Counts of neighbouring pixels, uint16 (pixels, BLOCK), to the address `counts`.
+
+    bits: `WordRows`. taps: `Taps`. upcoming: what to prefetch meanwhile (`Prefetch`).
+    """
     x = 0
-    while x + TILE <= width:
-        d = x * pixel_bytes
-        fetch_ahead(ahead, x, TILE)
-        _tile(row0 + d, row1 + d, row2 + d, rows, words, pixel_bytes, weights, counts + x * PIXEL_BYTES)
+    while x + TILE <= pixels:
+        prefetch(upcoming, x, TILE)
+        _tile(_shifted(bits, x * taps.pixel), taps.pixel, taps.weights, counts + x * PIXEL_BYTES)
         x += TILE
-    while x < width:
-        d = x * pixel_bytes
-        _pixel(row0 + d, row1 + d, row2 + d, rows, words, pixel_bytes, weights, counts + x * PIXEL_BYTES)
+    while x < pixels:
+        _pixel(_shifted(bits, x * taps.pixel), taps.pixel, taps.weights, counts + x * PIXEL_BYTES)
         x += 1
 
 
 @helper
-def popcount_pair(bits, row_bits, slots, radius, pixel_bytes, weights, counts, x, pixels, upper, lower):
-    """Counts of a segment of two output rows, uint16 (2, SEGMENT, BLOCK), from the rows of bits that start at slot
-    `slots`. upper, lower: what to ask memory for meanwhile for each (`Ahead`).
+def _shifted(bits, distance) -> WordRows:
+    """Rows of words that start `distance` bytes further on."""
+    return WordRows(bits.first + distance, bits.second + distance, bits.third + distance, bits.rows, bits.words)
+
+
+@helper
+def popcount_pair(bits, taps, segment, counts, upper, lower) -> None:
+    """Counts of a segment of two output rows, uint16 (2, SEGMENT, BLOCK), to the address `counts`.
+
+    bits: `BitRows` that start with the upper row's first. taps: `Taps`. segment: `Segment`. upper, lower: what to
+    prefetch meanwhile for each row (`Prefetch`).
     """
-    start = bits + (x + 1 - radius) * pixel_bytes
-    rows = 2 * radius + 1
-    words = rows * pixel_bytes // 8
-    r0 = start + slots * row_bits
-    r1 = start + (slots + 1) % ROWS * row_bits
-    r2 = start + (slots + 2) % ROWS * row_bits
-    r3 = start + (slots + 3) % ROWS * row_bits
-    popcount_row(r0, r1, r2, rows, words, pixel_bytes, weights, counts, pixels, upper)
-    popcount_row(r1, r2, r3, rows, words, pixel_bytes, weights, counts + SEGMENT * PIXEL_BYTES, pixels, lower)
+    start = (segment.x + 1 - taps.radius) * taps.pixel
+    rows = 2 * taps.radius + 1
+    words = rows * taps.pixel // 8
+    for y in range(2):
+        above = WordRows(bit_row(bits, y), bit_row(bits, y + 1), bit_row(bits, y + 2), rows, words)
+        upcoming = lower if y else upper
+        popcount_row(_shifted(above, start), taps, counts + y * SEGMENT * PIXEL_BYTES, segment.pixels, upcoming)

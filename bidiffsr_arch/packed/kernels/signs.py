@@ -1,4 +1,6 @@
-"""From feature maps to bits: one row of a picture at a time."""
+"""From feature maps to bits: one row of an image at a time."""
+
+from typing import NamedTuple
 
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.vector_ir import (
@@ -21,13 +23,13 @@ def _bits(b, value, shift, target) -> None:
 
 
 @procedure
-def plain_signs(b, x, shift, bits):
+def plain_signs(b, x, shift, bits) -> None:
     """LANES bits of x + shift."""
     _bits(b, load(b, x), shift, bits)
 
 
 @procedure
-def norm_swish_signs(b, x, gain, bias, shift, value, bits):
+def norm_swish_signs(b, x, gain, bias, shift, value, bits) -> None:
     """value = swish(gain * x + bias), and LANES bits of value + shift."""
     result = swish(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias)))
     store(b, result, value)
@@ -35,13 +37,13 @@ def norm_swish_signs(b, x, gain, bias, shift, value, bits):
 
 
 @procedure
-def norm_swish_vector(b, x, gain, bias, value):
+def norm_swish_vector(b, x, gain, bias, value) -> None:
     """value = swish(gain * x + bias) of LANES channels."""
     store(b, swish(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias))), value)
 
 
 @procedure
-def norm_vector(b, x, gain, bias, value):
+def norm_vector(b, x, gain, bias, value) -> None:
     """value = gain * x + bias of LANES channels."""
     store(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias)), value)
 
@@ -49,21 +51,40 @@ def norm_vector(b, x, gain, bias, value):
 BIT_BYTES = LANES // 8
 
 
-@helper
-def sign_row(x, pixel_bytes, vectors, gain, bias, normalise, shift, values, bits, bits_pixel, width):
-    """Bits (and, where `normalise`, values) of `width` pixels; all arguments are addresses, distances in bytes, or
-    counts.
+class Channels(NamedTuple):
+    """What is done to the channels before their signs are taken: `vectors` of them, and the addresses of gain, bias and
+    shift.
     """
+
+    vectors: int
+    gain: int
+    bias: int
+    shift: int
+
+
+@helper
+def sign_row(x, channels, normalise, values, bits, width) -> None:
+    """Bits (and, where `normalise`, values) of `width` pixels.
+
+    x, bits: `Strided`. values: address of all channels of all pixels, side by side.
+    """
+    vectors = channels.vectors
     if normalise:
         for i in range(width):
             for k in range(vectors):
                 d = k * BYTES
-                value = values + (i * vectors + k) * BYTES
                 norm_swish_signs(
-                    x + i * pixel_bytes + d, gain + d, bias + d, shift + d, value, bits + i * bits_pixel + k * BIT_BYTES
+                    x.start + i * x.step + d,
+                    channels.gain + d,
+                    channels.bias + d,
+                    channels.shift + d,
+                    values + (i * vectors + k) * BYTES,
+                    bits.start + i * bits.step + k * BIT_BYTES,
                 )
     else:
         for i in range(width):
             for k in range(vectors):
                 d = k * BYTES
-                plain_signs(x + i * pixel_bytes + d, shift + d, bits + i * bits_pixel + k * BIT_BYTES)
+                plain_signs(
+                    x.start + i * x.step + d, channels.shift + d, bits.start + i * bits.step + k * BIT_BYTES
+                )

@@ -1,13 +1,14 @@
 """Vectors of float32 in Numba kernels, written in LLVM's vector types: the same source becomes AVX-512, AVX2, SSE or
 NEON.
 
-Kernels pass addresses and strides as int64, in bytes. Functions here are called while a kernel is compiled: `b` is
-LLVM's instruction builder.
+Kernels pass addresses and distances as int64, in bytes, several as one of `places`. Functions here are called while a
+kernel is compiled: `b` is LLVM's instruction builder.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial, update_wrapper
+from typing import Any
 
 import llvmlite.binding
 import numba
@@ -21,9 +22,10 @@ from numba.extending import intrinsic
 
 def _features() -> frozenset[str]:
     """Instruction sets that Numba may use here, LLVM's names."""
-    if numba.config.CPU_FEATURES is not None:
-        return frozenset(name[1:] for name in numba.config.CPU_FEATURES.split(",") if name.startswith("+"))
-    if numba.config.CPU_NAME is not None:
+    config: Any = numba.config
+    if config.CPU_FEATURES is not None:
+        return frozenset(name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+"))
+    if config.CPU_NAME is not None:
         return frozenset()
     return frozenset(name for name, present in llvmlite.binding.get_host_cpu_features().items() if present)
 
@@ -45,18 +47,22 @@ def constant(value: float, vector: ir.VectorType = FLOATS) -> ir.Constant:
 
 
 def int64(value: int) -> ir.Constant:
+    """`value` as an operand."""
     return ir.Constant(I64, value)
 
 
 def offset(b: IRBuilder, address: Value, distance: int | Value) -> Value:
+    """``address + distance``."""
     return b.add(address, int64(distance) if isinstance(distance, int) else distance)
 
 
 def load(b: IRBuilder, address: Value, type_: ir.Type = FLOATS, align: int = 4) -> Value:
+    """A value of `type_` at an address."""
     return b.load(b.inttoptr(address, type_.as_pointer()), align=align)
 
 
 def store(b: IRBuilder, value: Value, address: Value, align: int = 4) -> None:
+    """Write a value to an address."""
     b.store(value, b.inttoptr(address, value.type.as_pointer()), align=align)
 
 
@@ -67,6 +73,7 @@ def spread(b: IRBuilder, scalar: Value, vector: ir.VectorType = FLOATS) -> Value
 
 
 def suffix(vector: ir.VectorType) -> str:
+    """LLVM's name of a vector type in names of intrinsics."""
     element = vector.element
     return f"v{vector.count}" + (f"i{element.width}" if isinstance(element, ir.IntType) else "f32")
 
@@ -115,7 +122,7 @@ def swish(b: IRBuilder, x: Value) -> Value:
 def repeat(
     b: IRBuilder, count: Value, carried: list[Value], body: Callable[[Value, list[Value]], list[Value]]
 ) -> list[Value]:
-    """``for i in range(count): carried = body(i, carried)`` with count >= 1; returns what is carried at the end."""
+    """``for i in range(count): carried = body(i, carried)`` with count >= 1; returns the last `carried`."""
     before = b.block
     loop, after = b.append_basic_block("loop"), b.append_basic_block("after")
     b.branch(loop)
@@ -135,23 +142,55 @@ def repeat(
     return results
 
 
+def _untyped(typing: Callable) -> Callable[..., Any]:
+    """`numba.extending.intrinsic` as a type checker should see its result: called with the kernel's arguments."""
+    return intrinsic(typing)
+
+
 def procedure(emit: Callable | None = None, *, returns: types.Type = types.void) -> Callable:
-    """Decorator: `emit(b, *values)`, which writes instructions, becomes a function of int64 for Numba kernels."""
+    """Decorator: `emit(b, *operands)`, which writes instructions, becomes a function for Numba kernels.
+
+    Its arguments are int64, or named tuples of int64 (`places`), which `emit` gets as named tuples of LLVM values.
+    """
     if emit is None:
         return partial(procedure, returns=returns)
 
-    def typing(context, *arguments):
-        def generate(target, b, signature, values):
-            result = emit(b, *values)
+    def typing(context: Any, *arguments: types.Type) -> tuple[Any, Callable]:
+        def generate(target: Any, b: IRBuilder, signature: Any, values: Any) -> Value:
+            operands = [_operand(target, b, *pair) for pair in zip(signature.args, values, strict=True)]
+            result = emit(b, *operands)
             return target.get_dummy_value() if result is None else result
 
-        return returns(*[types.int64] * len(arguments)), generate
+        integers = [kind if isinstance(kind, types.BaseNamedTuple) else types.int64 for kind in arguments]
+        return returns(*integers), generate
 
-    return intrinsic(update_wrapper(typing, emit, assigned=("__name__", "__doc__"), updated=()))
+    return _untyped(update_wrapper(typing, emit, assigned=("__name__", "__doc__"), updated=()))
+
+
+def _operand(target: Any, b: IRBuilder, kind: Any, value: Value) -> Any:
+    """An argument as `emit` gets it."""
+    is_struct = isinstance(kind, types.BaseNamedTuple)
+    if not is_struct:
+        return value
+    fields = zip(cgutils.unpack_tuple(b, value, len(kind)), kind.types, strict=True)
+    return kind.instance_class(*(target.cast(b, field, field_kind, types.int64) for field, field_kind in fields))
+
+
+def _address(context: Any, array: types.Type) -> tuple[Any, Callable]:
+    """Where the data of an array starts, int64."""
+
+    def generate(target: Any, b: IRBuilder, signature: Any, values: Any) -> Value:
+        (kind,) = signature.args
+        return b.ptrtoint(target.make_array(kind)(target, b, values[0]).data, I64)
+
+    return types.int64(array), generate
+
+
+address = _untyped(_address)
 
 
 @procedure
-def clear(b, address, size):
+def clear(b, address, size) -> None:
     """Zeros. Kernels write by address only: Numba drops an assignment to an array whose later readers go by its
     address.
     """
@@ -159,13 +198,13 @@ def clear(b, address, size):
 
 
 @procedure
-def copy(b, target, source, size):
+def copy(b, target, source, size) -> None:
     """`size` bytes from source to target, which do not overlap."""
     cgutils.raw_memcpy(b, b.inttoptr(target, I8.as_pointer()), b.inttoptr(source, I8.as_pointer()), size, int64(1))
 
 
 def fetch(b: IRBuilder, address: Value, *, write: bool = False) -> None:
-    """Ask for the cache line of an address that is soon read or written; any address will do."""
+    """Prefetch the cache line of an address that is soon read or written; the address need not be valid."""
     pointer = b.inttoptr(address, I8.as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
     function = b.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)

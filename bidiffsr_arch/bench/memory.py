@@ -1,0 +1,54 @@
+"""Peak memory of a network, measured in a process of its own."""
+
+import resource
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bidiffsr_arch.archs import BIDiffSRUNet
+from bidiffsr_arch.networks import build_network
+from bidiffsr_arch.packed import load_packed, pack
+
+
+def peak_bytes(
+    network_g: Mapping[str, Any], packed: Path | None, inputs: tuple[Tensor, ...], backend: str | None
+) -> int:
+    """The most memory that was resident while a network was loaded and ran one step, less what Python and its libraries
+    took before.
+
+    Args:
+        network_g: type and options of a float network.
+        packed: the packed file to load in its place.
+    """
+    arrays = [tensor.numpy() for tensor in inputs]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_peak_here, network_g, packed, arrays, backend, torch.get_num_threads()).result()
+
+
+def _peak_here(
+    network_g: Mapping[str, Any], packed: Path | None, arrays: list, backend: str | None, threads: int
+) -> int:
+    torch.set_num_threads(threads)
+    if packed:  # compiling is not part of the network's memory
+        tiny = BIDiffSRUNet(inner_channel=32, channel_mults=[1, 2], res_blocks=1, image_size=64, fp_res=[64])
+        pack(tiny.eval(), backend)(*torch.rand(2, 1, 3, 64, 64), torch.tensor([1000]))
+    before = _resident()
+    network = load_packed(packed, backend)[0] if packed else build_network(network_g).eval()
+    with torch.inference_mode():
+        network(*map(torch.from_numpy, arrays))
+    return _resident() - before
+
+
+def _resident() -> int:
+    """The most memory that this process has had, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage's figure starts, in a process that another one has started, with that one's peak
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,61 @@
+"""Patches of how pairs of images are found: several folders, and databases whose names differ by a suffix."""
+
+from pathlib import Path
+
+from basicsr.data import data_util
+
+from bidiffsr_arch.compat.patch import contains, replace
+from bidiffsr_arch.errors import InputError
+
+Pairs = list[dict[str, str]]
+META = "meta_info.txt"
+
+
+def several_folders() -> bool:
+    """A data set had one folder of GT and one of LQ: lists of as many folders are read one after another."""
+    inner = data_util.paired_paths_from_folder
+    if contains(inner, "isinstance(input_folder, list)"):
+        return False
+
+    def paired_paths_from_folder(folders: list[str | list[str]], keys: list[str], filename_tmpl: str) -> Pairs:
+        if not any(isinstance(folder, list) for folder in folders):
+            return inner(folders, keys, filename_tmpl)
+        if not all(isinstance(folder, list) for folder in folders) or len(folders[0]) != len(folders[1]):
+            raise InputError(f"expected as many folders of LQ as of GT, got {folders[0]} and {folders[1]}")
+        return [pair for both in zip(*folders, strict=True) for pair in inner(list(both), keys, filename_tmpl)]
+
+    replace(inner, paired_paths_from_folder)
+    return True
+
+
+def suffixed_databases() -> bool:
+    """LQ's names in a database had to be GT's, and other folders were an assertion: a common suffix is allowed."""
+    stock = data_util.paired_paths_from_lmdb
+    if contains(stock, "suffix"):
+        return False
+
+    def paired_paths_from_lmdb(folders: list[str], keys: list[str]) -> Pairs:
+        lq, gt = (_names(folder, key) for folder, key in zip(folders, keys, strict=True))
+        suffix = next((name.removeprefix(gt[0]) for name in lq if _is_suffix(name, gt, lq)), None) if gt else ""
+        if suffix is None:
+            raise InputError(
+                f"expected in {folders[0]} the names of {folders[1]}, all with the same suffix or none; "
+                f"got {', '.join(lq[:3])} for {', '.join(gt[:3])}"
+            )
+        return [{f"{keys[0]}_path": f"{name}{suffix}", f"{keys[1]}_path": name} for name in gt]
+
+    replace(stock, paired_paths_from_lmdb)
+    return True
+
+
+def _names(folder: str, key: str) -> list[str]:
+    meta = Path(folder).expanduser() / META
+    if not folder.endswith(".lmdb") or not meta.is_file():
+        raise InputError(f"expected dataroot_{key} to be a database NAME.lmdb with its {META}, got {folder}")
+    return sorted({line.split(".")[0] for line in meta.read_text(encoding="utf-8").splitlines() if line})
+
+
+def _is_suffix(name: str, gt: list[str], lq: list[str]) -> bool:
+    """Whether what an LQ name has more than the first GT name makes all GT names those of LQ."""
+    more = name.removeprefix(gt[0])
+    return name.startswith(gt[0]) and {f"{one}{more}" for one in gt} == {*lq}

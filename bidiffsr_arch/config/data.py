@@ -1,0 +1,81 @@
+"""Data sets: pairs of images, which are known whole, and those of other packages, of which only name and type are."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from bidiffsr_arch.config.kinds import Colour, Items, Name, Positive, Roots, Template, Text, Workers
+from bidiffsr_arch.config.struct import Struct
+
+PAIRED_DATA_SETS = ("MultiPairedImageDataset", "PairedImageDataset")
+TRAINING_NEEDS = ("gt_size", "use_hflip", "use_rot", "num_worker_per_gpu", "batch_size_per_gpu")
+
+
+class IOBackend(Struct):
+    """Where the files of a data set lie."""
+
+    type: Literal["disk", "lmdb", "memcached"] = Field(description="folders, databases `NAME.lmdb`, or a server")
+    db_paths: Any = Field(None, description="of `lmdb`; set by the data set")
+    client_keys: Any = Field(None, description="of `lmdb`; set by the data set")
+    server_list_cfg: Text | None = Field(None, description="of `memcached`")
+    client_cfg: Text | None = Field(None, description="of `memcached`")
+    sys_path: Text | None = Field(None, description="of `memcached`: where its Python client is")
+
+    def _relations(self) -> Iterator[str]:
+        if self.type == "memcached" and not (self.server_list_cfg and self.client_cfg):
+            yield "expected server_list_cfg and client_cfg in io_backend: of type memcached, found none"
+
+
+class Dataset(Struct, extra="allow"):
+    """Any data set. Those of other packages read further keys."""
+
+    name: Name = Field(description="its name in logs and in `expected:`")
+    type: Text = Field(description="class of the data set, such as `PairedImageDataset`")
+
+
+class PairedDataset(Dataset, extra="forbid"):
+    """Pairs of LQ and GT images: BasicSR's `PairedImageDataset`, the reference's `MultiPairedImageDataset`."""
+
+    task: Text = Field("SR", description="the reference's key, always `SR`")
+    dataroot_gt: Roots = Field(description="folder of GT (HR) images, or a list of folders")
+    dataroot_lq: Roots = Field(description="folder of LQ (LR) images, or a list of as many folders")
+    io_backend: IOBackend = Field(description="where the files lie")
+    meta_info_file: Text | None = Field(None, description="text file with a GT image's name on each line")
+    filename_tmpl: Template = Field("{}", description="name of an LQ image, from that of its GT image")
+    gt_size: Items | None = Field(None, description="training: side of a GT crop in pixels, a multiple of `scale`")
+    use_hflip: bool | None = Field(None, description="training: flip at random")
+    use_rot: bool | None = Field(None, description="training: rotate by multiples of 90 degrees at random")
+    use_shuffle: bool = Field(True, description="the reference's key, without effect: training is always shuffled")
+    num_worker_per_gpu: Workers | None = Field(None, description="training: loader processes for each GPU")
+    batch_size_per_gpu: Items | None = Field(None, description="training: samples for each GPU")
+    dataset_enlarge_ratio: Positive = Field(1, description="training: how often an epoch repeats the data")
+    prefetch_mode: Literal["cpu", "cuda"] | None = Field(None, description="training: prefetch batches")
+    num_prefetch_queue: Items = Field(1, description="batches that `prefetch_mode: cpu` prepares")
+    pin_memory: bool = Field(False, description="page-locked memory, which `prefetch_mode: cuda` needs")
+    persistent_workers: bool = Field(False, description="training: keep loader processes between epochs")
+    color: Literal["y"] | None = Field(None, description="`y`: the luma channel alone")
+    mean: Colour | None = Field(None, description="subtracted from pixels; undone before metrics")
+    std: Colour | None = Field(None, description="divides pixels; undone before metrics")
+    scale: Items | None = Field(None, description="set from the top level")
+    phase: Text | None = Field(None, description="set from the block's name")
+
+    def _relations(self) -> Iterator[str]:
+        gt, lq = self.dataroot_gt, self.dataroot_lq
+        if isinstance(gt, list) or isinstance(lq, list):
+            if not (isinstance(gt, list) and isinstance(lq, list) and len(gt) == len(lq)):
+                yield f"expected as many folders in dataroot_gt as in dataroot_lq of {self.name}, got {gt!r} and {lq!r}"
+            if self.io_backend.type != "disk" or self.meta_info_file:
+                yield f"expected io_backend: disk and no meta_info_file with lists of folders in {self.name}"
+        if (self.mean is None) != (self.std is None):
+            yield f"expected both mean and std in {self.name}, or neither"
+
+
+def _kind(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
+    return "<pairs>" if kind in PAIRED_DATA_SETS else "<other>"
+
+
+AnyDataset = Annotated[
+    Annotated[PairedDataset, Tag("<pairs>")] | Annotated[Dataset, Tag("<other>")], Discriminator(_kind)
+]

@@ -1,0 +1,238 @@
+"""The whole option file: its top level, and what must hold between its blocks."""
+
+import difflib
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bidiffsr_arch.config.data import PAIRED_DATA_SETS, TRAINING_NEEDS, AnyDataset, Dataset, PairedDataset
+from bidiffsr_arch.config.diffusion import Scaled, Trained
+from bidiffsr_arch.config.kinds import Gpus, Name, Open, Seed, Text
+from bidiffsr_arch.config.shipped import place_benchmarks, place_weights
+from bidiffsr_arch.config.struct import Struct, told
+from bidiffsr_arch.config.training import (
+    DistParams,
+    Expected,
+    Kept,
+    Logger,
+    Metric,
+    Objective,
+    Paths,
+    Train,
+    Val,
+    unknown_best,
+)
+from bidiffsr_arch.config.yaml import merged_options, override
+from bidiffsr_arch.errors import InputError
+
+OUR_MODELS = ("BIDiffSRModel", "BicubicModel")
+CHECKED_MODELS = (*OUR_MODELS, "SRModel")
+MODELS_WITHOUT_NETWORK = ("BicubicModel",)
+MISSPELT = 0.8  # difflib ratio from which an unknown top-level key counts as a misspelt known one
+
+
+class Network(Struct, extra="allow"):
+    """A network. Further keys are arguments of its constructor."""
+
+    type: Text = Field(description="class of the network, such as `BIDiffSRUNet` or `SR3UNet`")
+
+
+class AnyFile(Scaled, extra="allow"):
+    """What an option file has whatever its model is: blocks are open, and there may be further keys."""
+
+    name: Text = Field(description="name of the experiment and its folder")
+    model_type: Text = Field(description="`BIDiffSRModel`, `BicubicModel`, or a model of BasicSR or another package")
+    num_gpu: Gpus = Field(description="number of GPUs; `auto`: all; 0: the CPU")
+    plugins: list[Text] | None = Field(None, description="packages to import that register networks or models")
+    datasets: dict[str, Dataset]
+    network_g: Network | None = None
+    beta_schedule: Open | None = None
+    path: Open
+    train: Open | None = None
+    val: Open | None = None
+    logger: Open | None = None
+    dist_params: Open | None = None
+    expected: Open | None = None
+
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
+        if self.network_g is None and self.model_type not in MODELS_WITHOUT_NETWORK:
+            yield "expected the key network_g, found none; see `basicsr options`"
+        if not self.train and not self.val:
+            yield "expected a `train:` or a `val:` block, found neither"
+        if self.scale is None and any(data.type in PAIRED_DATA_SETS for data in self.datasets.values()):
+            yield "expected the key scale (HR size by LR size), found none"
+
+    def training_relations(self) -> Iterator[str]:
+        """What does not hold of a file that is to be trained by."""
+        missing = [f"`{name}:`" for name in ("train", "logger") if not getattr(self, name)]
+        missing += ["`datasets: train:`"] * ("train" not in self.datasets)
+        if missing:
+            yield f"expected {', '.join(missing)} to train by, found none; `basicsr test` needs none"
+
+    def test_relations(self) -> Iterator[str]:
+        """What does not hold of a file that is to be tested by."""
+        if not self.val:
+            yield "expected a `val:` block to test by, found none"
+
+
+class OptionFile(AnyFile):
+    """An option file whose model reads what BasicSR's SRModel reads; there may be further keys."""
+
+    name: Name = Field(description="name of the experiment and its folder")
+    manual_seed: Seed | None = Field(None, description="seed of everything that is drawn; `~`: drawn itself, and saved")
+    find_unused_parameters: bool = Field(False, description="of DistributedDataParallel")
+    paper_row: Any = Field(None, description="table and method of the paper that `basicsr cost` compares with")
+    datasets: dict[str, AnyDataset] = Field(description="`train`, `val`, `val_2`, …; in tests `test_1`, `test_2`, …")
+    path: Paths
+    train: Train | None = None
+    val: Val | None = None
+    logger: Logger | None = None
+    dist_params: DistParams | None = None
+    expected: dict[str, dict[str, Expected]] | None = Field(
+        None, description="numbers that `basicsr test --check` compares with, by data set and metric"
+    )
+
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
+        for phase, data in self.paired().items():
+            if phase == "train" and data.gt_size and self.scale and data.gt_size % self.scale:
+                yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {data.gt_size}"
+        metrics = (self.val and self.val.metrics) or {}
+        yield from unknown_best(self.logger or Kept(), metrics)
+        logger = self.logger
+        if logger and logger.wandb and logger.wandb.project and not logger.use_tb_logger and "debug" not in self.name:
+            yield "expected logger: use_tb_logger to be true with wandb: project, got false: wandb sends its log"
+        yield from self._expected(metrics)
+
+    def _expected(self, metrics: Mapping[str, Metric]) -> Iterator[str]:
+        names = [data.name for data in self.datasets.values()]
+        for name, numbers in (self.expected or {}).items():
+            if name not in names:
+                yield f"`expected: {name}:` is no data set of the file; those are {_listed(names)}"
+            for metric in numbers.keys() - metrics.keys():
+                yield f"`expected: {name}: {metric}:` is no metric of the file; those are {_listed(metrics)}"
+
+    def paired(self) -> dict[str, PairedDataset]:
+        """Data sets of pairs by phase."""
+        return {phase: data for phase, data in self.datasets.items() if isinstance(data, PairedDataset)}
+
+    def training_relations(self) -> Iterator[str]:
+        """What does not hold of a file that is to be trained by."""
+        yield from super().training_relations()
+        yield from self._phases("train", "val")
+        if self.val and self.val.val_freq is None and any(phase.startswith("val") for phase in self.datasets):
+            yield "expected the key val_freq in val:, found none"
+        data = self.paired().get("train")
+        if missing := [key for key in TRAINING_NEEDS if data is not None and getattr(data, key) is None]:
+            yield f"expected the key(s) {', '.join(missing)} in datasets: train:, found none"
+
+    def test_relations(self) -> Iterator[str]:
+        """What does not hold of a file that is to be tested by."""
+        yield from super().test_relations()
+        yield from self._phases("val", "test")
+
+    def _phases(self, *kinds: str) -> Iterator[str]:
+        for phase in self.datasets:
+            if phase.split("_")[0] not in kinds:
+                yield f"expected the data sets to be {' or '.join(kinds)} (or val_2, …), got {phase!r}"
+
+
+class DiffusionOptions(Trained):
+    """What `BIDiffSRModel` itself reads."""
+
+    network_g: Network | None = None
+    train: Objective | None = None
+    timestep_sampling: Literal["sample", "batch"] = Field(
+        "sample", description="each sample of a batch at its own timestep, or all at one (as the reference)"
+    )
+
+    noise_level_sampling: Literal["discrete", "uniform"] = Field(
+        "discrete",
+        description="training with `time_input: noise_level`: the levels of the timesteps, or any between two (SR3)",
+    )
+
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
+        if self.noise_level_sampling == "uniform" and self.time_input != "noise_level":
+            yield f"expected time_input: noise_level with noise_level_sampling: uniform, got {self.time_input}"
+        steps = ((self.network_g and self.network_g.model_extra) or {}).get("total_step")
+        if steps is not None and steps != self.beta_schedule.n_timestep:
+            yield (
+                "expected network_g: total_step and beta_schedule: n_timestep to be equal, "
+                f"got {steps} and {self.beta_schedule.n_timestep}"
+            )
+        if self.train and self.train.perceptual_opt:
+            yield "expected train: pixel_opt alone, got perceptual_opt: the prediction is no image"
+        if self.train and not self.train.pixel_opt:
+            yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
+
+
+class DiffusionFile(DiffusionOptions, OptionFile, extra="forbid"):
+    """An option file for `BIDiffSRModel`, or `BicubicModel`, which reads less."""
+
+    train: Train | None = None
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def load_options(path: str | os.PathLike, overrides: list[str] | None = None) -> OrderedDict:
+    """Options of one run: the file over its bases, then the overrides, then the benchmark folder of the environment.
+
+    Only what every model needs is checked: the top level, and what names data sets and network.
+
+    Args:
+        path: an option file.
+        overrides: entries such as `train:ema_decay=0.999` (BasicSR's --force_yml); values are YAML.
+
+    The environment variable BIDIFFSR_BENCHMARK_ROOT takes the place of a leading `datasets/benchmark` in `dataroot_*`,
+    and the package's own folder that of a leading `bidiffsr_arch/weights` in `pretrain_network_g`.
+
+    Raises:
+        InputError: one line that names the file and what was expected there.
+    """
+    options = merged_options(path)
+    for entry in overrides or []:
+        override(options, entry)
+    _check_top(options, str(path))
+    place_benchmarks(options)
+    place_weights(options)
+    return options
+
+
+def _check_top(options: OrderedDict, path: str) -> None:
+    """What every run needs, before BasicSR meets it with a KeyError."""
+    _, wrong = AnyFile.examine(options)
+    sentences = [sentence for _, sentence in wrong]
+    known = DiffusionFile.names()
+    for key in (key for key in options if key not in known and not key.startswith("network_")):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=MISSPELT)
+        if near:
+            sentences.insert(0, f"unknown key {key!r}; did you mean {near[0]!r}?")
+    if sentences:
+        raise InputError(told(sentences, path))
+
+
+def check_file(options: Mapping[str, Any], path: str, is_train: bool) -> OptionFile | None:
+    """The checked option file; None where its model is another package's, which may read whatever it likes.
+
+    Args:
+        options: what `load_options` gives.
+        path: the file's name, for messages.
+        is_train: whether `basicsr train` will read it; a test does not look at `train:`.
+    Raises:
+        InputError: one line for everything that is wrong.
+    """
+    model = options["model_type"]
+    kind = AnyFile if model not in CHECKED_MODELS else DiffusionFile if model in OUR_MODELS else OptionFile
+    unread = [key for key in options if key.startswith("network_") and key != "network_g"]
+    unread += [] if is_train else ["train"]
+    file = kind.read({key: value for key, value in options.items() if key not in unread}, path)
+    if wrong := list(file.training_relations() if is_train else file.test_relations()):
+        raise InputError(told(wrong, path))
+    return file if isinstance(file, OptionFile) else None

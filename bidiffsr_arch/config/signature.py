@@ -1,0 +1,71 @@
+"""Blocks that are arguments of somebody else's constructor or function, held against its signature."""
+
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from bidiffsr_arch.config.kinds import Text, Whole
+from bidiffsr_arch.config.words import words
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+# What is held against a type hint; any other hint admits anything.
+KINDS = {int: Whole, float: float, bool: bool, str: Text, Sequence[int]: list[Whole]}
+
+
+def wrong_arguments(
+    target: Callable, block: Mapping[str, Any], place: str, *, given: Sequence[str] = (), kinds: Mapping = KINDS,
+    own: Sequence[str] = ("type",), ignores_others: bool = False,
+) -> Iterator[str]:  # fmt: skip
+    """What is wrong with a block that becomes keyword arguments.
+
+    Args:
+        target: a class or function.
+        block: its arguments by name.
+        place: the block's name in messages, such as ``train: pixel_opt``.
+        given: parameters that somebody else passes.
+        kinds: what a parameter of a certain name, or with a certain type hint, may be.
+        own: keys of the block that are no arguments.
+        ignores_others: the target has ``**kwargs`` only to ignore them.
+    """
+    parameters = inspect.signature(target).parameters
+    is_open = any(entry.kind is entry.VAR_KEYWORD for entry in parameters.values()) and not ignores_others
+    takes = {name: entry for name, entry in parameters.items()
+             if name not in given and entry.kind not in (entry.VAR_KEYWORD, entry.VAR_POSITIONAL)}  # fmt: skip
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    known = [*own, *takes]
+    meant = set()
+    for key in block if not is_open else ():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            meant.update(near)
+            yield f"unknown key {key!r} in {place}:; did you mean {near[0]!r}? Known: {', '.join(sorted(known))}"
+    for name in (name for name in takes if name in block):
+        by_type = kinds.get(hints[name]) if name in hints else _kind_of_default(takes[name].default)
+        kind = kinds.get(name, by_type)
+        if kind is not None and (expected := unlike(kind, block[name])):
+            yield f"expected {place}: {name} to be {expected}, got {block[name]!r}"
+    lacking = [name for name, parameter in takes.items()
+               if parameter.default is parameter.empty and name not in block and name not in meant]  # fmt: skip
+    if lacking:
+        near = difflib.get_close_matches(lacking[0], block, n=1)
+        hint = f"; is {near[0]!r} meant for it?" if near else ""
+        yield f"expected the key(s) {', '.join(lacking)} in {place}:, found none{hint}"
+
+
+def _kind_of_default(default: Any) -> Any:
+    """Without a hint the default tells the kind, but an eta_min=0 takes 1e-7 as well."""
+    return {int: float, float: float, bool: bool, str: Text}.get(type(default))
+
+
+def unlike(kind: Any, value: Any) -> str:
+    """What a value had to be that is none of a kind; empty where it is one."""
+    adapter = TypeAdapter(kind, config=STRICT)
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        return words(adapter.json_schema(), {})
+    return ""

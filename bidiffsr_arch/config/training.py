@@ -1,0 +1,226 @@
+"""The blocks `train`, `val`, `logger`, `path`, `dist_params` and `expected` of an option file."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bidiffsr_arch.config.kinds import (
+    Count,
+    FromZero,
+    Index,
+    Items,
+    Iterations,
+    Number,
+    Positive,
+    Share,
+    Steps,
+    Text,
+    Weight,
+    Whole,
+)
+from bidiffsr_arch.config.struct import Struct
+
+
+class Step(Struct):
+    """How a training step is computed; part of ``train``."""
+
+    amp: Literal["bf16", "fp16"] | None = Field(None, description="mixed precision; `fp16` with a loss scaler")
+    compile: bool | None = Field(False, description="compile the network by `torch.compile`")
+    accumulate: Items | None = Field(None, description="compute a batch in N parts, whose gradients are averaged")
+    grad_clip: Positive | None = Field(None, description="largest 2-norm of all gradients together")
+    checkpointing: bool | None = Field(
+        False, description="recompute ResBlocks in the backward pass (activation checkpointing), for less memory"
+    )
+    channels_last: bool | None = Field(False, description="memory layout of images")
+
+
+class Optimizer(Struct, extra="allow"):
+    """An optimizer of torch.optim. Further keys are its arguments."""
+
+    type: Literal["Adam", "AdamW", "Adamax", "SGD", "ASGD", "RMSprop", "Rprop"] = Field(description="its class")
+    lr: Positive = Field(description="learning rate")
+    weight_decay: FromZero = Field(0, description="weight decay")
+    betas: list[Share] = Field([0.9, 0.999], min_length=2, max_length=2, description="of Adam and its kin")
+    eps: Positive = Field(1e-8, description="of Adam and its kin")
+
+
+class Scheduler(Struct, extra="allow"):
+    """A learning-rate scheduler of BasicSR or of another package. Further keys are its arguments."""
+
+    type: Text = Field(description="`MultiStepLR`, `CosineAnnealingRestartLR`, or another package's")
+    milestones: Iterations = Field([], description="iterations after which `gamma` multiplies the rate")
+    gamma: FromZero = Field(0.1, description="of `MultiStepLR`")
+    restarts: Iterations = Field([0], description="of `MultiStepLR`: iterations at which the rate starts anew")
+    periods: Iterations = Field([], description="of `CosineAnnealingRestartLR`: lengths in iterations")
+    restart_weights: list[Number] = Field([1], description="what multiplies the rate from each restart on")
+    eta_min: FromZero = Field(0, description="of `CosineAnnealingRestartLR`: the lowest rate")
+
+    def _relations(self) -> Iterator[str]:
+        name = {"CosineAnnealingRestartLR": "periods", "MultiStepLR": "restarts", "MultiStepRestartLR": "restarts"}
+        parts = getattr(self, name[self.type]) if self.type in name else None
+        if parts is not None and len(parts) != len(self.restart_weights):
+            yield (
+                f"expected train: scheduler: restart_weights to have a number for each of {name[self.type]} "
+                f"{parts}, got {self.restart_weights}"
+            )
+
+
+class TimestepWeights(Struct):
+    """How often timesteps of each kind are drawn in training; only the ratio matters."""
+
+    uniform: FromZero = Field(0, description="weight of any timestep, all alike")
+    sampler: FromZero = Field(0, description="weight of those at which the sampler calls the network, all alike")
+
+    def _relations(self) -> Iterator[str]:
+        if not self.uniform + self.sampler:
+            yield "expected a weight above 0 in train: timestep_weighting, got none"
+
+
+class Distill(Struct):
+    """Few-step sampling learned from a trained network's sampling in many steps; see `training.teacher`."""
+
+    path: Text = Field(description="the trained network, a `.pth` or a packed `.safetensors`")
+    options: Text | None = Field(None, description="its option file, where it does not lie beside a `.pth`")
+    steps: Steps | None = Field(None, description="its sampling steps; what its options say if `~`")
+
+
+class TeacherBlock(Struct):
+    """A better network of the same diffusion, whose predictions are part of the target; see `training.teacher`."""
+
+    path: Text = Field(description="that network, a `.pth` or a packed `.safetensors`")
+    options: Text | None = Field(None, description="its option file, where it does not lie beside a `.pth`")
+    weight: Weight = Field(0.5, description="its share of the target")
+
+
+class Objective(Step):
+    """What a network is trained for, and how a step is computed; part of ``train``."""
+
+    timestep_weighting: TimestepWeights | None = Field(
+        None, description="how often timesteps are drawn, as in `{uniform: 1, sampler: 3}`; `~`: all alike"
+    )
+    distill: Distill | None = Field(None, description="learn a trained network's many sampling steps in few")
+    teacher: TeacherBlock | None = Field(None, description="learn from the predictions of a better network, too")
+    pixel_opt: dict[str, Any] | None = Field(None, description="the loss, such as `{type: L1Loss}`")
+    perceptual_opt: dict[str, Any] | None = Field(None, description="BasicSR's perceptual loss, for models of images")
+
+    def _relations(self) -> Iterator[str]:
+        for name in ("pixel_opt", "perceptual_opt"):
+            if (getattr(self, name) or {}).get("reduction") == "none":
+                yield f"expected train: {name}: reduction: mean or sum, got none: a step needs one number"
+
+
+class Train(Objective):
+    """How a network is trained."""
+
+    optim_g: Optimizer = Field(description="the optimizer")
+    scheduler: Scheduler = Field(description="the schedule of the learning rate")
+    total_iter: Count = Field(description="number of iterations")
+    warmup_iter: Whole = Field(-1, description="iterations in which the rate rises from 0; -1: none")
+    ema_decay: Share = Field(
+        0, description="average of parameters and buffers, for validation and tests, saved as `params_ema`; 0: none"
+    )
+
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
+        schedule, steps = self.scheduler, self.scheduler.type in ("MultiStepLR", "MultiStepRestartLR")
+        if schedule.type == "CosineAnnealingRestartLR" and sum(schedule.periods) < self.total_iter - 1:
+            yield (
+                f"expected train: scheduler: periods to reach total_iter {self.total_iter}, got {schedule.periods}, "
+                f"{sum(schedule.periods)} together"
+            )
+        if self.warmup_iter > self.total_iter:
+            yield (
+                f"expected train: warmup_iter of at most total_iter {self.total_iter}, got {self.warmup_iter}, with "
+                "which the learning rate is never reached"
+            )
+        early = [place for place in schedule.milestones if place < self.warmup_iter] if steps else []
+        if early and schedule.gamma != 1:
+            yield (
+                f"expected train: scheduler: milestones after warmup_iter {self.warmup_iter}, got {early[0]}, which "
+                "the warm-up undoes"
+            )
+
+
+class Metric(Struct, extra="allow"):
+    """A metric of the validation. Further keys are its arguments."""
+
+    type: Text = Field(
+        description="`calculate_psnr`, `calculate_ssim`, `calculate_niqe`, `calculate_lpips`, `calculate_params` (in "
+        "M), `calculate_ops` (in G), or another package's"
+    )
+    better: Literal["higher", "lower"] = Field("higher", description="which values are better")
+    crop_border: Index = Field(0, description="pixels that are cut off each side")
+
+
+class Val(Struct):
+    """Validation and tests."""
+
+    val_freq: Count | None = Field(None, description="training: iterations between validations")
+    save_img: bool = Field(description="write the results as PNG")
+    suffix: Text | None = Field(None, description="of results' names in tests; the option file's name if `~`")
+    pbar: bool = Field(False, description="progress over images and sampling steps")
+    packed: bool = Field(False, description="packed inference: XNOR-popcount in place of float convolutions")
+    metrics: dict[str, Metric] | None = Field(None, description="metrics by the name that logs give them")
+
+
+class Wandb(Struct):
+    """Weights & Biases."""
+
+    project: Text | None = Field(None, description="name of the project; `~`: off")
+    resume_id: Text | None = Field(None, description="of the run that is continued")
+
+
+class Kept(Struct):
+    """Which checkpoints are kept; part of ``logger``."""
+
+    keep_newest: Items | None = Field(None, description="number of newest checkpoints that are kept; `~`: all")
+    keep_best: Text | None = Field(None, description="metric by which the best checkpoint is kept, too")
+
+    def _relations(self) -> Iterator[str]:
+        if self.keep_best is not None and self.keep_newest is None:
+            yield "expected logger: keep_newest beside keep_best, got none: nothing would be deleted"
+
+
+def unknown_best(kept: Kept, metrics: Mapping[str, Any]) -> Iterator[str]:
+    """What does not hold between ``logger: keep_best`` and ``val: metrics``."""
+    if kept.keep_best is not None and kept.keep_best not in metrics:
+        known = ", ".join(metrics) or "none"
+        yield f"expected logger: keep_best to be one of val: metrics ({known}), got {kept.keep_best!r}"
+
+
+class Logger(Kept):
+    """What is logged and saved, and how often."""
+
+    print_freq: Count = Field(description="iterations between lines of the log")
+    save_checkpoint_freq: Count = Field(description="iterations between checkpoints")
+    use_tb_logger: bool = Field(description="write TensorBoard's files")
+    wandb: Wandb | None = Field(None, description="Weights & Biases")
+
+
+class Paths(Struct):
+    """Files that a run reads, and folders that it writes."""
+
+    pretrain_network_g: Text | None = Field(
+        None, description="weights to begin with or to test: `.pth`, or in tests a packed `.safetensors`"
+    )
+    strict_load_g: bool = Field(True, description="refuse weights of which names or shapes differ")
+    param_key_g: Text | None = Field("params", description="network in the checkpoint; our model tests `params_ema`")
+    resume_state: Text | None = Field(None, description="training state to go on from")
+    ignore_resume_networks: Any = Field(None, description="networks that resuming does not load")
+    experiments_root: Text | None = Field(None, description="folder of a training; `experiments/NAME` if `~`")
+    results_root: Text | None = Field(None, description="folder of a test; `results/NAME` if `~`")
+
+
+class DistParams(Struct):
+    """Distributed training by Slurm."""
+
+    backend: Text = Field("nccl", description="`nccl`, or `gloo` on CPUs")
+    port: Items = Field(29500, description="port of the first process")
+
+
+class Expected(Struct):
+    """A number that `basicsr test --check` compares with."""
+
+    value: Number = Field(description="the number")
+    tolerance: FromZero = Field(description="by how much a result may differ")

@@ -1,0 +1,233 @@
+"""A diffusers pipeline: ``pipe(image)`` with schedulers, progress bar, callbacks and files as diffusers has them.
+
+    from bidiffsr_arch.diffusers_pipeline import BIDiffSRPipeline
+
+    pipe = BIDiffSRPipeline.from_weights("net_g.safetensors")
+    large = pipe(image, num_inference_steps=4, generator=torch.Generator().manual_seed(0)).images[0]
+
+It is a thin layer around `Upscaler`, so both give the same images. diffusers finds `BIDiffSRNetwork` again by the name
+of this module.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bidiffsr_arch.compat.imports import torchvision_operators
+from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.diffusion.super_resolution import SuperResolution
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.pretrained import load_pretrained, save_pretrained
+from bidiffsr_arch.upscale import OVERLAP, TILE, Upscaler
+
+torchvision_operators()  # diffusers' models import torchvision
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin, SchedulerMixin  # noqa: E402
+from diffusers.utils import BaseOutput  # noqa: E402
+
+OnStepEnd = Callable[["BIDiffSRPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
+AnyImage = Image.Image | np.ndarray
+FROM_NETWORK = ("prediction_type", "clip_sample", "clip_sample_range")  # a scheduler's arguments that training decides
+
+
+class BIDiffSRNetwork(ModelMixin, ConfigMixin):
+    """A float or packed network as diffusers has models; its folder is in the Hub's layout, see `pretrained`.
+
+    Args:
+        weights: the network, and what it was trained to do; both are in `config`.
+    """
+
+    config_name = "config.json"
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        if weights.is_direct:
+            raise InputError("expected a diffusion network for a diffusers pipeline, got one without diffusion")
+        self.register_to_config(**weights.options)
+        self.weights, self.network = weights, weights.network
+        self.register_buffer("place", torch.zeros(()), persistent=False)  # tells the device of a packed network, too
+
+    def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
+        """The network's own prediction, see `BIDiffSRUNet.forward`."""
+        return self.network(x_t, condition, time)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write config.json, model.safetensors and a model card; options of other models' files do not apply."""
+        save_pretrained(self.network, save_directory, self.weights.options, overwrite=True)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, revision: str | None = None, subfolder: str = "",
+        **options: Any,
+    ) -> "BIDiffSRNetwork":  # fmt: skip
+        """A network from a folder or the Hub; options of other models' files do not apply.
+
+        Raises:
+            InputError: no such folder or repository, or wrong weights.
+        """
+        folder = Path(pretrained_model_name_or_path, subfolder) if subfolder else pretrained_model_name_or_path
+        return cls(load_pretrained(folder, revision))
+
+
+@dataclass
+class SuperResolutionOutput(BaseOutput):
+    """What a pipeline returns.
+
+    Attributes:
+        images: upscaled images, in the kind that was asked for.
+    """
+
+    images: list[Image.Image] | list[np.ndarray] | Tensor
+
+
+class BIDiffSRPipeline(DiffusionPipeline):
+    """Super-resolution by a diffusion network.
+
+    Args:
+        unet: the network.
+        scheduler: any scheduler of diffusers; another one is set as ``pipe.scheduler =
+            UniPCMultistepScheduler.from_config(pipe.scheduler.config)``. What the network predicts and how results are
+            clipped is the network's, not the scheduler's.
+    """
+
+    model_cpu_offload_seq = "unet"
+    unet: BIDiffSRNetwork
+    scheduler: Any
+    _callback_tensor_inputs = ("latents",)
+
+    def __init__(self, unet: BIDiffSRNetwork, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @classmethod
+    def from_weights(
+        cls, weights: str | Path, options: str | Path | None = None, packed: bool | None = None
+    ) -> "BIDiffSRPipeline":
+        """A pipeline from whatever `load_weights` reads, with the scheduler that the weights name.
+
+        Raises:
+            InputError: the weights or their options are wrong.
+        """
+        unet = BIDiffSRNetwork(load_weights(weights, options, packed))
+        return cls(unet, SuperResolution(Trained.part_of(unet.weights.options)).diffusion.sampler())
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: AnyImage | Tensor | list[AnyImage],
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: OnStepEnd | None = None,
+        callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
+        tile: int | None = TILE,
+        overlap: int = OVERLAP,
+    ) -> SuperResolutionOutput | tuple:
+        """Upscale images, one after the other.
+
+        Args:
+            image: what `Upscaler` takes, a list of it, or a float tensor (B, 3, H, W) in [0, 1].
+            num_inference_steps: what the weights say if None.
+            generator: of the noise, one for all images or one for each, on the CPU; seed 0 for each if None.
+            output_type: ``pil``, ``np`` (arrays of the image's type; of a tensor float, (H, W, 3)) or ``pt`` (a tensor
+                (B, C, H, W) in [0, 1]; images of one size).
+            return_dict: `SuperResolutionOutput`, else a tuple.
+            callback_on_step_end: called as ``(pipe, step, timestep, {"latents": x})`` after each step; ``latents`` in
+                what it returns take the place of x.
+            callback_on_step_end_tensor_inputs: ``latents`` or nothing.
+            tile, overlap: as `Upscaler`'s.
+        Raises:
+            InputError: what `Upscaler` refuses, or an unknown output_type.
+        """
+        if output_type not in OUTPUTS:
+            raise InputError(f"expected output_type to be one of {', '.join(OUTPUTS)}, got {output_type!r}")
+        images: list[Any] = [image]
+        if isinstance(image, Tensor | list):
+            images = list(image[:, None]) if isinstance(image, Tensor) else image
+        generators = generator if isinstance(generator, list) else [generator] * len(images)
+        if len(generators) != len(images):
+            raise InputError(f"expected a generator for each of {len(images)} images, got {len(generators)}")
+        upscaler = Upscaler(self.unet.weights, device=str(self.unet.place.device), tile=tile, overlap=overlap)
+        upscaler.steps = num_inference_steps
+        inputs = callback_on_step_end_tensor_inputs if callback_on_step_end else ()
+        assert upscaler.super_resolution is not None  # `BIDiffSRNetwork` takes diffusion networks only
+        _sample_by(self, upscaler.super_resolution.diffusion, callback_on_step_end, inputs)
+        results: list[Any] = []
+        for each, noise in zip(images, generators, strict=True):
+            upscaler.seed = 0 if noise is None else noise
+            results.append(upscaler.sample(each) if isinstance(each, Tensor) else upscaler(each))
+        made = OUTPUTS[output_type](results)
+        self.maybe_free_model_hooks()
+        return SuperResolutionOutput(images=made) if return_dict else (made,)
+
+
+def _sample_by(
+    pipe: BIDiffSRPipeline, diffusion: Any, on_step_end: OnStepEnd | None, inputs: tuple[str, ...]
+) -> None:
+    """Let a diffusion sample by the pipeline's scheduler, and report its steps to the pipeline."""
+    trained = {name: diffusion.training.config[name] for name in FROM_NETWORK}
+    kind = type(pipe.scheduler)
+    diffusion.sampler_clips = "clip_sample" in inspect.signature(kind).parameters
+    default_steps = len(diffusion.sampler().timesteps)
+
+    def sampler(steps: int | None = None, device: torch.device | str = "cpu") -> Any:
+        changes = trained if diffusion.sampler_clips else {"prediction_type": "epsilon"}
+        scheduler = kind.from_config(pipe.scheduler.config, **changes)
+        scheduler.set_timesteps(default_steps if steps is None else steps, device=device)
+        bar, take_step, count = pipe.progress_bar(total=len(scheduler.timesteps)), scheduler.step, iter(range(10**9))
+
+        @wraps(take_step)
+        def step(prediction: Tensor, t: Tensor, x: Tensor, **further: Any) -> Any:
+            result = take_step(prediction, t, x, **further)
+            if on_step_end is not None:
+                given = {"latents": result.prev_sample} if "latents" in inputs else {}
+                changed: Mapping[str, Tensor] = on_step_end(pipe, next(count), t, given) or {}
+                result.prev_sample = changed.get("latents", result.prev_sample)
+            bar.update()
+            if bar.n >= len(scheduler.timesteps):
+                bar.close()
+            return result
+
+        scheduler.step = step
+        return scheduler
+
+    diffusion.sampler = sampler
+
+
+def _as_tensors(results: list[Any]) -> Tensor:
+    tensors = [result if isinstance(result, Tensor) else _as_tensor(np.asarray(result)) for result in results]
+    return torch.cat(tensors)
+
+
+def _as_tensor(pixels: np.ndarray) -> Tensor:
+    planes = pixels if pixels.ndim == 3 else pixels[..., None]
+    return torch.tensor(planes / np.float32(np.iinfo(pixels.dtype).max)).permute(2, 0, 1)[None]
+
+
+def _as_array(result: Any) -> np.ndarray:
+    return result[0].permute(1, 2, 0).cpu().numpy() if isinstance(result, Tensor) else np.asarray(result)
+
+
+def _as_image(result: Any) -> Image.Image:
+    if isinstance(result, Image.Image):
+        return result
+    pixels = _as_array(result)
+    if pixels.dtype == np.uint16 and pixels.ndim == 3:
+        raise InputError('expected output_type="np" for colour of 16 bits, which Pillow does not have, got "pil"')
+    return Image.fromarray((pixels * 255).round().astype(np.uint8) if pixels.dtype.kind == "f" else pixels)
+
+
+OUTPUTS: dict[str, Callable[[list[Any]], Any]] = {
+    "pil": lambda results: [_as_image(result) for result in results],
+    "np": lambda results: [_as_array(result) for result in results],
+    "pt": _as_tensors,
+}

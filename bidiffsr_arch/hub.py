@@ -1,0 +1,150 @@
+"""Folders in the layout of the Hugging Face Hub (config.json, model.safetensors, README.md), and the Hub itself.
+
+Nothing of a repository but these files is downloaded, and nothing of it is run. `huggingface_hub` is imported where the
+Hub is asked; it honours ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE`` and its other variables.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import write_bytes
+
+SCHEME = "hf://"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+ADDRESS = re.compile(r"(?P<name>[^/@\s]+/[^/@\s]+)(@(?P<revision>[^\s]+?))?(/(?P<file>[^/@\s]+\.safetensors))?")
+
+
+def local(source: str | Path, revision: str | None = None) -> Path:
+    """The file or folder that a name stands for; what lies on the Hub is downloaded, or taken from its cache.
+
+    Args:
+        source: a path, or ``hf://OWNER/NAME``, which may be followed by ``@REVISION`` and by ``/FILE.safetensors``.
+        revision: branch, tag or commit, where the address names none.
+    Raises:
+        InputError: not such an address, or it cannot be downloaded.
+    """
+    text = str(source)
+    if not text.startswith(SCHEME):
+        return Path(source).expanduser()
+    address = ADDRESS.fullmatch(text.removeprefix(SCHEME))
+    if address is None:
+        raise InputError(f"expected hf://OWNER/NAME, with @REVISION or /FILE.safetensors behind it, got {text}")
+    return fetch(address["name"], address["revision"] or revision, address["file"])
+
+
+def fetch(name: str, revision: str | None = None, file: str | None = None) -> Path:
+    """Download a repository's config and weights, as far as they are not in the cache.
+
+    Args:
+        name: ``OWNER/NAME``.
+        file: one file, which is returned; else the folder is.
+    Raises:
+        InputError: no such repository, revision or file, or no connection.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        if file:
+            return Path(hf_hub_download(name, file, revision=revision))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+    except Exception as error:  # of huggingface_hub, of the HTTP library below it, or of the disk
+        at = f" at {revision}" if revision else ""
+        raise InputError(f"cannot download {name}{at} from the Hub: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:300] or type(error).__name__
+
+
+def weights_in(folder: Path) -> Path:
+    """The weights in a folder of this layout.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"expected {WEIGHTS} in {folder}, found none; write it with save_pretrained")
+    return folder / WEIGHTS
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The description in a folder's config.json; None without the file.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected JSON in {path}, could not read it: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("network_g"), dict):
+        raise InputError(f"expected `network_g` in {path}, as save_pretrained writes it, found none")
+    return content
+
+
+def write_config(folder: Path, description: Mapping[str, Any]) -> None:
+    """Write config.json and the model card beside the weights."""
+    write_bytes(folder / CONFIG, f"{json.dumps(description, indent=2)}\n".encode())
+    write_bytes(folder / CARD, model_card(description).encode())
+
+
+def upload(folder: Path, name: str, *, private: bool | None, token: str | None, message: str) -> str:
+    """Make a repository if there is none, and upload a folder to it.
+
+    Returns:
+        The commit's address.
+    Raises:
+        InputError: the Hub refuses it, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi(token=token)
+        api.create_repo(name, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message=message))
+    except Exception as error:  # as in `fetch`
+        raise InputError(f"cannot upload to {name} on the Hub: {_line(error)}") from error
+
+
+def model_card(description: Mapping[str, Any]) -> str:
+    """A card of what the description says, and nothing else."""
+    network, about, scale = description["network_g"], description.get("about", {}), description.get("scale")
+    schedule = description.get("beta_schedule") or {}
+    steps = description.get("steps") or schedule.get("num_inference_steps")
+    facts = {
+        "upscales by": scale,
+        "network": network.get("type"),
+        "binarizer": network.get("binarizer"),
+        "trained on": about.get("data"),
+        "author": about.get("author"),
+        "date": about.get("date"),
+        "licence": about.get("license"),
+        "sampler": schedule.get("scheduler_type"),
+        "sampling steps": steps,
+    }
+    head = ["library_name: bidiffsr_arch", "pipeline_tag: image-to-image", "tags: [super-resolution]"]
+    if about.get("license"):
+        head.append(f"license: {json.dumps(about['license'])}")
+    lines = ["---", *head, "---", "", f"# {about.get('title') or 'Super-resolution'}", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None]
+    if results := about.get("results"):
+        lines += ["", "## Results", "", "| | |", "|---|---|"]
+        lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in results.items()]
+    lines += ["", "## Use", "", "```shell", "pip install bidiffsr_arch",
+              "basicsr upscale photo.jpg -o large --weights hf://OWNER/NAME", "```"]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    """A value in a table of Markdown."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {entry}" for name, entry in value.items()).replace("|", "/")
+    return str(value).replace("|", "/").replace("\n", " ")

@@ -1,0 +1,109 @@
+"""The arena in which feature maps are allocated: memory is asked for once, and reused whole or in parts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+
+import numpy as np
+
+from bidiffsr_arch.packed.backends.protocol import Map
+from bidiffsr_arch.packed.layout import aligned, padded
+
+GRAIN = 16
+"""Floats of a cache line; every map starts at one."""
+
+
+class Block:
+    """Memory from the system, and its free gaps: (start, stop) in floats, in order, no two of them adjacent."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = aligned((size,))
+        self.free = [(0, size)]
+
+    @property
+    def address(self) -> int:
+        """Where the memory starts."""
+        return self.memory.ctypes.data
+
+    @property
+    def unused(self) -> bool:
+        """Whether all of it is free."""
+        return self.free == [(0, self.memory.size)]
+
+    def allocate(self, gap: tuple[int, int], size: int) -> np.ndarray:
+        """The first `size` floats of one of the free gaps."""
+        start, stop = gap
+        place = self.free.index(gap)
+        self.free[place : place + 1] = [(start + size, stop)] if start + size < stop else []
+        return self.memory[start : start + size]
+
+    def release(self, start: int, size: int) -> None:
+        """Add ``size`` floats from `start` on to the free gaps."""
+        gaps = sorted([*self.free, (start, start + size)])
+        self.free = gaps[:1]
+        for first, last in gaps[1:]:
+            if first == self.free[-1][1]:
+                self.free[-1] = (self.free[-1][0], last)
+            else:
+                self.free.append((first, last))
+
+
+class Arena:
+    """Memory for the maps of images of one size, kept from step to step: returning large maps to the system and asking
+    for them anew costs more time than some layers.
+
+    A new map holds whatever was there before; its padding channels hold zeros.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[Block] = []
+        self._size = (0, 0)
+
+    def begin(self, size: tuple[int, int]) -> None:
+        """Prepare for an image of `size`: all memory becomes free, and memory for another size is returned."""
+        if size != self._size:
+            self._blocks.clear()
+            self._size = size
+        for block in self._blocks:
+            block.free = [(0, block.memory.size)]
+
+    def allocate(self, shape: tuple[int, int, int]) -> Map:
+        """A map of (H, W, C), (H, W, padded C), in the smallest gap that holds it."""
+        height, width, channels = shape
+        out = self._allocate((height, width, padded(channels)))
+        # A kernel multiplies padding channels by 0, which leaves NaN and infinity of an earlier image as NaN.
+        out[..., channels:] = 0
+        return out
+
+    def release(self, array: Map) -> None:
+        """Make the memory of a map of this arena free."""
+        address, size = array.ctypes.data, -(-array.size // GRAIN) * GRAIN
+        for block in self._blocks:
+            start = (address - block.address) // array.itemsize
+            if 0 <= start < block.memory.size:
+                block.release(start, size)
+                return
+        raise ValueError("expected a map of this arena, got another array")
+
+    @contextmanager
+    def maps(self, *shapes: tuple[int, int, int]) -> Iterator[list[Map]]:
+        """Maps for the length of a with-block, see `allocate`."""
+        arrays = [self.allocate(shape) for shape in shapes]
+        yield arrays
+        for array in arrays:
+            self.release(array)
+
+    def _allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        size = -(-prod(shape) // GRAIN) * GRAIN
+        fitting = [
+            (stop - start, i, (start, stop))
+            for i, block in enumerate(self._blocks)
+            for start, stop in block.free
+            if stop - start >= size
+        ]
+        if not fitting:
+            # From the next image on, the large block serves small maps, too.
+            self._blocks = [*(block for block in self._blocks if not block.unused), Block(size)]
+            fitting = [(size, len(self._blocks) - 1, (0, size))]
+        _, i, gap = min(fitting)
+        return self._blocks[i].allocate(gap, size)[: prod(shape)].reshape(shape)

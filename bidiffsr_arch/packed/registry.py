@@ -1,0 +1,70 @@
+"""Which class packs which architecture: ``@packs(BIDiffSRUNet)`` above a subclass of `PackedNetwork`."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.packed.network import PackedNetwork
+from bidiffsr_arch.packed.state import packed_state
+
+Packer = TypeVar("Packer", bound=type[PackedNetwork])
+
+_PACKERS: dict[type[nn.Module], type[PackedNetwork]] = {}
+
+
+def packs(architecture: type[nn.Module]) -> Callable[[Packer], Packer]:
+    """Register the decorated class as what packs an architecture; files name it by ``architecture.__name__``."""
+
+    def register(packer: Packer) -> Packer:
+        _PACKERS[architecture] = packer
+        return packer
+
+    return register
+
+
+def packed_architectures() -> dict[str, type[nn.Module]]:
+    """The architectures that can be packed, by name."""
+    return {architecture.__name__: architecture for architecture in _PACKERS}
+
+
+def architecture_named(name: Any) -> type[nn.Module]:
+    """The architecture of an option file's ``network_g: type``.
+
+    Raises:
+        InputError: there is none of this name that can be packed; the known names are listed.
+    """
+    return choose("network_g: type", name, packed_architectures())
+
+
+def packer_of(network: nn.Module) -> type[PackedNetwork]:
+    """The class that packs a network.
+
+    Raises:
+        InputError: there is none, or the network is of a subclass that computes something else.
+    """
+    kind = type(network)
+    architecture = next((base for base in kind.__mro__ if base in _PACKERS), None)
+    if architecture is None:
+        known = ", ".join(packed_architectures())
+        raise InputError(f"expected a network to pack that is one of {known}, got {kind.__name__}")
+    if kind.forward is not architecture.forward:
+        raise InputError(
+            f"expected {kind.__name__} to compute what {architecture.__name__} does, but it overrides forward; "
+            f"register a packer with @packs({kind.__name__})"
+        )
+    return _PACKERS[architecture]
+
+
+def pack(network: nn.Module, backend: str | None = None) -> PackedNetwork:
+    """Pack a trained network (or its EMA) for inference; the network itself stays as it is.
+
+    Args:
+        network: of an architecture that has a packer, or one wrapped for distributed training.
+        backend: as `PackedNetwork`.
+    Raises:
+        InputError: another kind of network, or a layer that cannot be packed.
+    """
+    network = getattr(network, "module", network)
+    return packer_of(network)(network, packed_state(network), backend)

@@ -1,0 +1,82 @@
+"""Packages that register networks, models, losses and data sets with BasicSR when they are imported.
+
+They are found by the entry-point group ``basicsr.plugins``, or named by ``--plugin`` and an option file's ``plugins:``.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from bidiffsr_arch.errors import InputError
+
+GROUP = "basicsr.plugins"
+
+_failed: dict[str, str] | None = None
+
+
+def load_plugins() -> None:
+    """Import every package that lists itself in the entry-point group; a further call does nothing.
+
+    A plugin that cannot be imported is named in one line on stderr, and the others are imported.
+    """
+    global _failed
+    if _failed is not None:
+        return
+    _failed = {}
+    for plugin in entry_points(group=GROUP):
+        try:
+            plugin.load()
+        except Exception as error:
+            package = f" of package {plugin.dist.name}" if plugin.dist else ""
+            _failed[f"{plugin.name!r}{package}"] = reason = _line(error)
+            print(f"basicsr: plugin {plugin.name!r}{package} is left out: {reason}", file=sys.stderr)
+
+
+def failed_plugins() -> dict[str, str]:
+    """Plugins that could not be imported, each with the reason."""
+    return dict(_failed or {})
+
+
+def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+    """``--plugin MODULE``, for commands that read option files."""
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE",
+        help="import a package that registers networks or models, as in --plugin hat; may be given several times",
+    )  # fmt: skip
+
+
+def import_plugins(arguments: Iterable[str], options: Mapping[str, Any]) -> None:
+    """Import the modules that a user names, as ``hat`` or ``my_networks.archs``.
+
+    Args:
+        arguments: those of ``--plugin``, which are looked for in the current folder, too.
+        options: an option file's; those of its ``plugins`` have to be installed, as files come from elsewhere.
+    Raises:
+        InputError: a module cannot be imported; it is named.
+    """
+    named, listed = list(arguments), options.get("plugins") or ()
+    if isinstance(listed, str) or not all(isinstance(module, str) for module in listed):
+        raise InputError(f"expected plugins: to be a list of modules, as in [hat], got {listed!r}")
+    for module in listed:
+        _import(module)
+    if named and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for good, as loader workers import the module again
+    for module in named:
+        _import(module)
+
+
+def _import(module: str) -> None:
+    try:
+        import_module(module)
+    except Exception as error:  # another package's import may raise anything
+        raise InputError(
+            f"plugin {module} cannot be imported: {_line(error)}; install it, or correct its name"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

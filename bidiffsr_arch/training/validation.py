@@ -1,0 +1,108 @@
+"""An SRModel whose validation runs in all processes and supports cost metrics and LPIPS without weights."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, cast
+
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, default_collate
+
+from bidiffsr_arch.metrics.cost import measured_network
+from bidiffsr_arch.metrics.lpips import WeightsMissing, load_lpips
+from bidiffsr_arch.training.leaving import leave_if_asked
+
+
+class ValidatedSRModel(SRModel):
+    """BasicSR's SRModel with a better validation; subclasses implement `super_resolve`.
+
+    - Sampling, which takes most of the time, is distributed over the processes. The first process gathers the results
+      and continues as BasicSR does in a single process, with the same metrics, images and log.
+    - ``calculate_params`` and ``calculate_ops`` get the network, since BasicSR passes only images to metrics.
+    - An LPIPS metric without weights is logged as n/a, with a line that says what to do; the other metrics continue.
+    """
+
+    takes_pixels = True
+    """Its images are in [0, 1] whatever a data set's ``mean`` and ``std`` are, see `compat.validation`."""
+    gathered: Tensor | None = None
+    """The result of the current image if another process computed it."""
+
+    def super_resolve(self) -> Tensor:
+        """The result (B, 3, H, W) in [0, 1] for the images of `feed_data`."""
+        raise NotImplementedError
+
+    def test(self) -> None:
+        """As in BasicSR: set self.output, (B, 3, H, W) in [0, 1]."""
+        self.output = self.super_resolve() if self.gathered is None else self.gathered.to(self.device)
+
+    def nondist_validation(
+        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
+    ) -> None:
+        """As in BasicSR."""
+        self._drop_metrics_without_weights()
+        network = self.get_bare_model(self.net_g) if hasattr(self, "net_g") else None
+        with measured_network(network) if network is not None else nullcontext():
+            super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
+
+    def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
+        """As in BasicSR, but in all processes."""
+        batches = DistributedBatches(self, dataloader)
+        if self.opt["rank"] == 0:
+            self.nondist_validation(cast(DataLoader, batches), current_iter, tb_logger, save_img)
+        else:
+            for _ in batches:
+                pass
+
+    def _drop_metrics_without_weights(self) -> None:
+        metrics = self.opt["val"].get("metrics") or {}
+        for name, options in list(metrics.items()):
+            if options.get("type") != "calculate_lpips":
+                continue
+            try:
+                load_lpips(options.get("net", "alex"), options.get("weights"))
+            except WeightsMissing as missing:
+                del metrics[name]
+                get_root_logger().warning(f"# {name}: n/a ({missing})")
+        if not metrics:
+            self.opt["val"]["metrics"] = None
+
+
+class DistributedBatches:
+    """A validation loader with which every process super-resolves one image per round.
+
+    In the first process it yields the data set's images in order and sets the model's `gathered` to each result; in the
+    others it yields nothing. Between rounds it checks for signals.
+    """
+
+    def __init__(self, model: ValidatedSRModel, dataloader: DataLoader) -> None:
+        self.model = model
+        self.dataset: Any = dataloader.dataset
+        self.rank, self.processes = model.opt["rank"], model.opt["world_size"]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for first in range(0, len(self), self.processes):
+            if self.model.is_train:
+                leave_if_asked(self.model)
+            results = self._results(first + self.rank)
+            for index, result in zip(range(first, len(self)), results, strict=False):  # the last round may be short
+                self.model.gathered = result
+                yield self._batch(index)
+            self.model.gathered = None
+
+    def _batch(self, index: int) -> dict[str, Any]:
+        return default_collate([self.dataset[index]])
+
+    def _results(self, index: int) -> list[Tensor | None]:
+        """The results of this round in the first process, an empty list in the others."""
+        mine = None
+        if index < len(self):
+            self.model.feed_data(self._batch(index))
+            self.model.test()
+            mine = self.model.output.cpu()
+        results: list[Tensor | None] | None = [None] * self.processes if self.rank == 0 else None
+        distributed.gather_object(mine, results)
+        return results or []

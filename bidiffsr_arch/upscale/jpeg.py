@@ -1,0 +1,100 @@
+"""JPEG (ISO/IEC 10918-1) by segments: the decoder gets a file without metadata, which is passed on as raw bytes."""
+
+import io
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bidiffsr_arch.upscale.metadata import EXIF_PREFIX, warn
+
+SIGNATURE = b"\xff\xd8\xff"
+Segment = tuple[int, bytes]
+
+APP0, APP1, APP2, APP13, APP14, APP15, COM, SOS, EOI = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE, 0xDA, 0xD9
+FOR_DECODING = (APP0, APP14)  # JFIF and Adobe declare the colour space of the samples
+METADATA = {*range(APP0, APP15 + 1), COM} - set(FOR_DECODING)
+XMP, EXTENDED_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+PROFILE, PHOTOSHOP, PREVIEWS = b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"MPF\0"
+LONGEST = 65533  # bytes in a segment
+
+
+def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Segment]]:
+    """Split a file into a file without metadata, and its metadata.
+
+    Args:
+        whole: keep the pixels; if false, only what precedes them, which is enough to identify the image.
+    """
+    bare, segments, place = [bytes(data[:2])], [], 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker in (SOS, EOI):
+            break
+        if marker == 0xFF:  # padding
+            place += 1
+            continue
+        stop = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker in METADATA:
+            segments.append((marker, bytes(data[place + 4 : stop])))
+        else:
+            bare.append(data[place:stop])
+        place = stop
+    bare.append(data[place:] if whole else data[place : place + 1024])
+    return b"".join(bare), segments
+
+
+def metadata_of(segments: list[Segment]) -> dict[str, Any]:
+    """Metadata in the form of `Photo`; under ``JPEG``, unchanged, the segments that only JPEG has.
+
+    Those are comments, Photoshop's blocks with IPTC, and extended XMP.
+    """
+    metadata: dict[str, Any] = {}
+    own, profile, dropped = [], [], []
+    for marker, data in segments:
+        if marker == APP1 and data.startswith(EXIF_PREFIX):
+            metadata.setdefault("exif", data)
+        elif marker == APP1 and data.startswith(XMP):
+            metadata.setdefault("xmp", data.removeprefix(XMP))
+        elif marker == APP2 and data.startswith(PROFILE):
+            profile.append(data.removeprefix(PROFILE))
+        elif marker == COM or data.startswith((EXTENDED_XMP, PHOTOSHOP)):
+            own.append((marker, data))
+        elif marker == APP2 and data.startswith(PREVIEWS):
+            dropped.append("previews or a gain map behind the image")
+        else:
+            dropped.append(f"APP{marker - APP0} segments")
+    if profile:
+        _join_profile(profile, metadata)
+    if dropped:
+        warn(f"{', '.join(sorted(set(dropped)))} may not apply to the result and were dropped")
+    return metadata | ({"JPEG": own} if own else {})
+
+
+def _join_profile(parts: list[bytes], metadata: dict[str, Any]) -> None:
+    """Join a profile's segments, which contain their number and the total number."""
+    numbered = {part[0]: part[2:] for part in parts if len(part) > 2 and part[1] == len(parts)}
+    if sorted(numbered) == list(range(1, len(parts) + 1)):
+        metadata["icc_profile"] = b"".join(numbered[number] for number in sorted(numbered))
+    else:
+        warn("its ICC profile is incomplete and was dropped")
+
+
+def encode(pixels: np.ndarray, metadata: dict[str, Any], options: Mapping[str, Any]) -> bytes:
+    """Encode a JPEG; metadata that does not fit into a segment is dropped with a warning."""
+    kept = {name: value for name, value in metadata.items() if name in ("icc_profile", "dpi")}
+    kept["extra"] = b"".join(_segment(marker, data) for marker, data in metadata.get("JPEG", ()))
+    for name, prefix in (("exif", EXIF_PREFIX), ("xmp", XMP)):
+        data = metadata.get(name, b"").removeprefix(prefix)
+        if len(prefix + data) > LONGEST:
+            warn(f"its {name.upper()} is too long for a JPEG and was dropped")
+        elif data:
+            kept["extra"] = _segment(APP1, prefix + data) + kept["extra"]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **options, **kept)
+    return buffer.getvalue()
+
+
+def _segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data

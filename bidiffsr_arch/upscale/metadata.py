@@ -1,0 +1,140 @@
+"""Image metadata: passed on unchanged if it still applies, updated if it states sizes or colours, else dropped.
+
+Nothing here raises: unreadable metadata is passed on or dropped with a warning, since pixels matter more.
+"""
+
+import io
+import math
+import re
+import struct
+import warnings
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image, ImageCms
+
+EXIF_PREFIX = b"Exif\0\0"
+EXIF_IFD, COLOUR_SPACE = 0x8769, 0xA001
+WIDTHS, HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
+SHORT, LONG = 3, 4
+SRGB = 1  # EXIF's ColorSpace
+# Channels of an image -> colour space of its profile (ICC.1:2022, table 19).
+PROFILE_SPACES = {(): "GRAY", (2,): "GRAY", (3,): "RGB", (4,): "RGB"}
+XMP_WIDTH = re.compile(rb"((?:tiff:ImageWidth|exif:PixelXDimension)(?:\s*=\s*[\"']|>)\s*)\d+")
+XMP_HEIGHT = re.compile(rb"((?:tiff:ImageLength|exif:PixelYDimension)(?:\s*=\s*[\"']|>)\s*)\d+")
+
+
+class MetadataWarning(UserWarning):
+    """Part of an image's metadata could not be kept."""
+
+
+def warn(message: str) -> None:
+    """Warn that metadata was dropped or could not be read."""
+    warnings.warn(message, MetadataWarning, stacklevel=3)
+
+
+def resized(metadata: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """Metadata for the image resized to height x width pixels."""
+    changed = dict(metadata)
+    if "exif" in metadata:
+        sizes = dict.fromkeys(WIDTHS, width) | dict.fromkeys(HEIGHTS, height)
+        changed["exif"] = with_values(metadata["exif"], sizes)
+    if "xmp" in metadata:
+        xmp = XMP_WIDTH.sub(rb"\g<1>%d" % width, metadata["xmp"])
+        changed["xmp"] = XMP_HEIGHT.sub(rb"\g<1>%d" % height, xmp)
+    return changed
+
+
+def with_values(exif: bytes, values: dict[int, int]) -> bytes:
+    """EXIF with new integers for some tags; missing tags are not added.
+
+    It is edited in place. Rewriting it would lose what Pillow does not understand, such as makers' notes, whose offsets
+    count from the beginning of the data.
+    """
+    start = len(EXIF_PREFIX) if exif.startswith(EXIF_PREFIX) else 0
+    body = bytearray(exif[start:])
+    try:
+        order = {b"II": "<", b"MM": ">"}[bytes(body[:2])]
+        (first,) = struct.unpack_from(f"{order}I", body, 4)
+        details = [value for tag, _, value in _entries(body, order, first) if tag == EXIF_IFD]
+        for offset in (first, *details):
+            for tag, place, _ in _entries(body, order, offset):
+                if tag in values:
+                    struct.pack_into(f"{order}HII", body, place, LONG, 1, values[tag])
+    except (KeyError, struct.error):
+        warn("its EXIF cannot be read and is passed on unchanged")
+        return exif
+    return exif[:start] + bytes(body)
+
+
+def _entries(body: bytearray, order: str, offset: int) -> Iterator[tuple[int, int, int]]:
+    """The single integers of an EXIF directory: tag, position of its type, and value."""
+    (count,) = struct.unpack_from(f"{order}H", body, offset)
+    for place in range(offset + 2, offset + 2 + 12 * count, 12):
+        tag, kind, number = struct.unpack_from(f"{order}HHI", body, place)
+        if number == 1 and kind in (SHORT, LONG):
+            (value,) = struct.unpack_from(f"{order}{'H' if kind == SHORT else 'I'}", body, place + 8)
+            yield tag, place + 2, value
+
+
+def orientation_exif(orientation: int) -> bytes:
+    """EXIF with an orientation, 1 to 8, and nothing else."""
+    return b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, SHORT, 1, orientation, 0)
+
+
+def orientation_of(exif: bytes) -> int:
+    """The orientation in EXIF, 1 to 8; 1 (upright) if there is none."""
+    body = exif.removeprefix(EXIF_PREFIX)
+    try:
+        order = {b"II": "<", b"MM": ">"}[body[:2]]
+        (first,) = struct.unpack_from(f"{order}I", body, 4)
+        found = [value for tag, _, value in _entries(bytearray(body), order, first) if tag == 0x0112]
+    except (KeyError, struct.error):
+        return 1
+    return found[0] if found and 1 <= found[0] <= 8 else 1
+
+
+def resolution(value: Any) -> tuple[float, float] | None:
+    """Dots per inch if `value` is a pair of positive numbers, else None."""
+    try:
+        across, down = (float(dots) for dots in value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if 0 < across < math.inf and 0 < down < math.inf else None
+
+
+def check_profile(metadata: dict[str, Any], pixels: np.ndarray) -> None:
+    """Warn if the ICC profile is broken or of another colour space; viewers ignore it before and after."""
+    if "icc_profile" not in metadata:
+        return
+    space, expected = profile_space(metadata["icc_profile"]), PROFILE_SPACES[pixels.shape[2:]]
+    if space != expected:
+        found = f"is for {space}" if space else "cannot be read"
+        warn(f"its ICC profile {found}, expected {expected}; it is passed on unchanged")
+
+
+def profile_space(profile: bytes) -> str | None:
+    """The colour space of an ICC profile, such as ``RGB`` or ``CMYK``; None if it cannot be read."""
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
+    except Exception:  # LittleCMS may raise anything on malformed bytes
+        return None
+
+
+def to_srgb(image: Image.Image, metadata: dict[str, Any]) -> Image.Image:
+    """Convert a CMYK or Lab image of Pillow to sRGB; its profile and EXIF's colour space are removed from metadata."""
+    profile = metadata.pop("icc_profile", None)
+    if "exif" in metadata:
+        metadata["exif"] = with_values(metadata["exif"], {COLOUR_SPACE: SRGB})
+    if image.mode != "CMYK" or profile is None:
+        return image.convert("RGB")
+    try:
+        if profile_space(profile) != "CMYK":
+            raise ValueError("not a CMYK profile")
+        inks, screen = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, inks, screen, outputMode="RGB")
+        return cast(Image.Image, converted)  # None only in place
+    except Exception:  # likewise
+        warn("its ICC profile is not for CMYK; it was converted to RGB without the profile")
+        return image.convert("RGB")

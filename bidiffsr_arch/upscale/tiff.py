@@ -1,0 +1,169 @@
+"""TIFF (revision 6.0): read by Pillow, or by tifffile or OpenCV what Pillow cannot read, such as 16-bit colour."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.upscale.alpha import unpremultiplied
+from bidiffsr_arch.upscale.metadata import orientation_exif, orientation_of, resolution, warn
+
+ORIENTATION, PROFILE, XMP = 274, 34675, 700
+# Tags about the content, not about how pixels are stored: texts (document name, description, maker, model, page,
+# software, date, artist, computer, copyright) and bytes (IPTC, Photoshop's blocks).
+TEXTS, BYTES = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432), (33723, 34377)
+# Tags about how pixels are stored, including resolution and page numbers: results have their own.
+STORAGE = {*range(254, 267), *range(273, 285), 290, 291, 292, 293, 296, 297, *range(317, 348), *range(512, 533), 559}
+ASCII, BYTE, UNDEFINED = 2, 1, 7  # types of values
+UNSIGNED, ASSOCIATED = (1, 4), 1  # sample formats; extra samples
+KINDS = ("MINISBLACK", "MINISWHITE", "RGB")
+
+
+def check(path: Path, bits: int, sample_format: int) -> None:
+    """Raise InputError unless samples are unsigned integers of at most 16 bits."""
+    if bits > 16 or sample_format not in UNSIGNED:
+        kind = {2: "signed", 3: "float"}.get(sample_format, "unsigned")
+        raise InputError(f"expected unsigned samples of 8 or 16 bits, got {path} with {bits} bits, {kind}; convert it")
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Height and width from the header, for files that Pillow cannot read.
+
+    Raises:
+        Exception: the file cannot be read; an InputError, or any error of a decoder.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = _page(path, file)
+        return page.imagelength, page.imagewidth
+
+
+def decode(path: Path) -> np.ndarray:
+    """Pixels of 8 or 16 bits, as stored.
+
+    Raises:
+        Exception: the file is damaged, or only Pillow reads its kind; an InputError, or any error of a decoder.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = _page(path, file)
+        try:
+            pixels = page.asarray()
+        except (ValueError, NotImplementedError) as error:  # a compression for which tifffile needs another package
+            if "imagecodecs" not in str(error):
+                raise
+            pixels = _decode_by_opencv(path, page)
+        else:
+            if page.axes.startswith("S"):  # planar: one plane after the other
+                pixels = np.moveaxis(pixels, 0, -1)
+        bits, channels, extra = page.bitspersample, pixels.shape[2:], page.extrasamples
+    if channels > (4,):
+        raise InputError(f"expected at most 4 channels, got {path} with {channels[0]}; convert it")
+    if 8 < bits < 16:  # OpenCV shifts them to the left, which leaves white below 65535
+        pixels = np.rint(pixels * (65535 / ((2**bits - 1) << (16 - bits)))).astype(np.uint16)
+    if page.photometric.name == "MINISWHITE":
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    return unpremultiplied(pixels) if channels in ((2,), (4,)) and ASSOCIATED in extra else pixels
+
+
+def _page(path: Path, file: Any) -> Any:
+    page = file.pages[0]
+    if len(file.pages) > 1:
+        raise InputError(f"expected a still image, got {path}, which holds {len(file.pages)}; split it")
+    check(path, page.bitspersample, page.sampleformat)
+    if page.photometric.name not in KINDS:
+        raise InputError(f"expected gray or RGB, got {path}, a {page.photometric.name}; convert it")
+    return page
+
+
+def _decode_by_opencv(path: Path, page: Any) -> np.ndarray:
+    if page.tags.get(ORIENTATION) and page.tags[ORIENTATION].value != 1:
+        raise InputError(f"expected deflate or no compression for a rotated image, got {path}; convert it")
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"expected a whole image, got {path}, which cannot be decoded")
+    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+
+
+def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
+    """Metadata in the form of `Photo`; under ``TIFF`` the tags that only TIFF has: (number, type, count, value).
+
+    Args:
+        upright: whether the orientation has been applied to the pixels.
+    """
+    import tifffile
+
+    metadata: dict[str, Any] = {}
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            tags = {tag.code: tag.value for tag in page.tags}
+            names = {tag.code: tag.name for tag in page.tags}
+            dots = resolution(page.get_resolution("INCH")) if tags.get(296, 2) != 1 and 282 in tags else None
+    except Exception:  # tags of wrong types may raise anything
+        warn("its tags cannot be read and were dropped")
+        return metadata
+    if dots:
+        metadata["dpi"] = dots
+    for name, tag in (("icc_profile", PROFILE), ("xmp", XMP)):
+        if isinstance(value := tags.get(tag), bytes) and value:
+            metadata[name] = value
+        elif value:
+            warn(f"its {name} has a wrong type and was dropped")
+    if tags.get(ORIENTATION, 1) in range(2, 9) and not upright:
+        metadata["exif"] = orientation_exif(int(tags[ORIENTATION]))
+    texts = {tag: f"{tags[tag]}\0".encode() for tag in TEXTS if isinstance(tags.get(tag), str)}
+    own = [(tag, ASCII, len(text), text, True) for tag, text in texts.items()]
+    own += [(tag, UNDEFINED, len(tags[tag]), tags[tag], True) for tag in BYTES if isinstance(tags.get(tag), bytes)]
+    lost = set(tags) - STORAGE - {PROFILE, XMP} - {tag for tag, *_ in own}
+    if lost:
+        warn(f"its TIFF tags {', '.join(names[tag] for tag in sorted(lost))} were dropped")
+    return metadata | ({"TIFF": own} if own else {})
+
+
+def encode(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
+    """Encode a TIFF with 8 or 16 bits, losslessly compressed."""
+    import tifffile
+
+    is_colour, has_alpha = pixels.shape[2:] in ((3,), (4,)), pixels.shape[2:] in ((2,), (4,))
+    tags = list(metadata.get("TIFF", ()))
+    if (orientation := orientation_of(metadata.get("exif", b""))) != 1:
+        tags.append((ORIENTATION, "H", 1, orientation, True))
+    if "xmp" in metadata:
+        tags.append((XMP, BYTE, len(metadata["xmp"]), metadata["xmp"], True))
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        pixels,
+        photometric="rgb" if is_colour else "minisblack",
+        planarconfig="contig" if pixels.ndim == 3 else None,
+        extrasamples=["unassalpha"] if has_alpha else None,
+        compression="zlib",
+        predictor=True,
+        iccprofile=metadata.get("icc_profile"),
+        resolution=metadata.get("dpi", (1, 1)),
+        resolutionunit="INCH" if "dpi" in metadata else "NONE",
+        software=False,
+        extratags=tags,
+        metadata=None,
+    )
+    return buffer.getvalue()
+
+
+def is_deep(image: Image.Image, path: Path) -> bool:
+    """Whether an opened TIFF has samples of more than 8 bits.
+
+    Raises:
+        InputError: of more than 16 bits, or signed or float ones.
+    """
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
+    bits = max(image.tag_v2.get(258, (1,)))
+    check(path, bits, next(iter(image.tag_v2.get(339, (1,)))))
+    return bits > 8

@@ -1,0 +1,185 @@
+"""Documentation that is checked: snippets run, commands, options, files and links exist, and nothing is left undone."""
+
+import argparse
+import re
+import runpy
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from bidiffsr_arch import __version__
+from bidiffsr_arch.cli import COMMANDS, build_parser
+
+PROJECT = Path(__file__).parents[1]
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
+SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]*)?\)")
+OUR_COMMAND = re.compile(r"(?:^|\s)(?:\.venv/bin/)?(?:basicsr|-m bidiffsr_arch(?:\.cli)?)\s+(?P<rest>.*)")
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def fences(language: str) -> list[Any]:
+    """Fenced blocks of all pages, each under the name of its page and line."""
+    return [
+        pytest.param(match[2], id=f"{page.name}:{text_of(page)[: match.start()].count(chr(10)) + 2}")
+        for page in PAGES
+        for match in FENCE.finditer(text_of(page))
+        if match[1] == language
+    ]
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    """Command lines in shell blocks and in indented blocks, continuation lines joined: (page, line)."""
+    for page in PAGES:
+        text = text_of(page)
+        prose = FENCE.sub("", text)
+        blocks = [match[2] for match in FENCE.finditer(text) if match[1] in ("bash", "sh")]
+        for block in [*blocks, *INDENTED.findall(prose)]:
+            for line in block.replace("\\\n", " ").splitlines():
+                yield page.name, line.split(" # ")[0].strip()
+
+
+OURS = [(page, match["rest"]) for page, line in command_lines() if (match := OUR_COMMAND.search(line))]
+SPANS = [
+    (page.name, match["rest"])
+    for page in PAGES
+    for span in SPAN.findall(FENCE.sub("", text_of(page)))
+    if span.startswith("basicsr ") and (match := OUR_COMMAND.search(span))
+]
+
+
+def parser_of(words: list[str]) -> tuple[argparse.ArgumentParser, list[str]]:
+    """The parser of the deepest subcommand that words name, and the words after it."""
+    parser = build_parser(words[0])
+    while True:
+        subcommands = next((a for a in parser._actions if isinstance(a, argparse._SubParsersAction)), None)
+        if subcommands is None or not words or words[0] not in subcommands.choices:
+            return parser, words
+        parser, words = subcommands.choices[words[0]], words[1:]
+
+
+@pytest.mark.parametrize(("page", "line"), OURS)
+def test_command_lines_are_accepted(page, line):
+    """Whole command lines parse, required arguments included; nothing is run."""
+    words = shlex.split(line)
+    if words[0].startswith("-"):  # --help, --version
+        return
+    assert words[0] in COMMANDS, f"{page}: {line}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "error", lambda self, message: pytest.fail(f"{page}: {line}: {message}"))
+        build_parser(words[0]).parse_args(words)
+
+
+@pytest.mark.parametrize(("page", "span"), SPANS)
+def test_mentioned_commands_and_options_exist(page, span):
+    words = span.split()
+    if words[0].isupper() or words[0].startswith("-"):
+        return
+    assert words[0] in COMMANDS, f"{page}: {span}"
+    parser, rest = parser_of(words)
+    unknown = [word for word in rest if word.startswith("-") and word not in parser._option_string_actions]
+    assert not unknown, f"{page}: `basicsr {span}`"
+
+
+def test_make_targets_scripts_extras_and_option_files_exist():
+    makefile, project = text_of(PROJECT / "Makefile"), text_of(PROJECT / "pyproject.toml")
+    missing = []
+    for page, line in command_lines():
+        words = line.split()
+        found = {
+            "target": [word for word in words[1:] if words[0] == "make" and re.fullmatch(r"[a-z-]+", word)],
+            "file": [w for w in words if w.startswith(("benchmarks/", "options/")) and w.endswith((".py", ".yml"))],
+            "extra": re.findall(r"\[([a-z,]+)\]", line) if "pip install" in line else [],
+        }
+        missing += [(page, word) for word in found["target"] if not re.search(rf"^{word}:", makefile, re.MULTILINE)]
+        missing += [(page, word) for word in found["file"] if not (PROJECT / word).is_file()]
+        extras = [extra for group in found["extra"] for extra in group.split(",")]
+        missing += [(page, extra) for extra in extras if not re.search(rf"^{extra} = \[", project, re.MULTILINE)]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    broken = [link for link in LINK.findall(text_of(page)) if "://" not in link and not (page.parent / link).exists()]
+    assert not broken
+
+
+@pytest.mark.parametrize("code", fences("python"))
+def test_python_snippets_run(code, run_options, tiny_network, workplace, monkeypatch):
+    """In a folder with photo.jpg and an option file, with the tensors that snippets speak of."""
+    Image.fromarray(np.zeros((12, 12, 3), np.uint8)).save("photo.jpg")
+    run_options["train"]["total_iter"] = 1
+    run_options["val"]["metrics"] = None
+    Path("options.yml").write_text(yaml.safe_dump(run_options))
+    monkeypatch.setattr(sys, "argv", ["train.py", "-opt", "options.yml"])
+    Path("snippet.py").write_text(code)
+    names = dict(
+        network=tiny_network,
+        x_t=torch.rand(1, 3, 32, 32),
+        condition=torch.rand(1, 3, 32, 32),
+        time=torch.zeros(1),
+        pixels=np.zeros((12, 12, 3), np.uint8),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        runpy.run_path("snippet.py", names)
+
+
+def test_every_page_is_in_the_index():
+    index = text_of(PROJECT / "docs" / "index.md")
+    pages = {page.name for page in (PROJECT / "docs").glob("*.md")} - {"index.md"}
+    assert not {name for name in pages if f"({name})" not in index}
+
+
+def test_citation_names_the_version_and_the_changelog_what_is_unreleased():
+    citation = yaml.safe_load(text_of(PROJECT / "CITATION.cff"))
+    assert citation["version"] == __version__
+    assert [author["family-names"] for author in citation["preferred-citation"]["authors"]] == re.findall(
+        r"(?:by|,|and) \w+ (\w+)(?=,| and|\n)", re.search(r"The method is by (.*?)\*", text_of(PAGES[0]), re.DOTALL)[0]
+    )
+    assert "\n## [Unreleased]\n" in text_of(PROJECT / "CHANGELOG.md")
+
+
+def test_badges_need_the_projects_own_address():
+    tomllib = pytest.importorskip("tomllib")
+    urls = tomllib.loads(text_of(PROJECT / "pyproject.toml"))["project"].get("urls", {})
+    badges = re.findall(r"!\[[^\]]*\]\(https?://[^)]*\)", text_of(PROJECT / "README.md"))
+    assert urls or not badges
+
+
+def test_forms_workflows_and_hooks_are_yaml():
+    files = [*(PROJECT / ".github").rglob("*.yml"), PROJECT / ".pre-commit-config.yaml"]
+    contents = {file.name: yaml.safe_load(text_of(file)) for file in files}
+    assert len(files) >= 5 and all(isinstance(content, dict) for content in contents.values())
+    hooks = [hook for repo in contents[".pre-commit-config.yaml"]["repos"] for hook in repo["hooks"]]
+    assert all(hook["language"] == "system" for hook in hooks)
+    forms = [content for content in contents.values() if "body" in content]
+    assert all({"name", "description", "body"} <= form.keys() for form in forms) and len(forms) >= 2
+
+
+PACKAGES = [".".join(file.parent.relative_to(PROJECT).parts) for file in PROJECT.glob("bidiffsr_arch/**/__init__.py")]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_packages_say_what_lives_there(name):
+    package = import_module(name)
+    assert package.__doc__ and package.__doc__.strip()
+    assert isinstance(package.__all__, list) and package.__all__
+    modules = {entry for entry in package.__all__ if not hasattr(package, entry)}  # not imported yet
+    assert all(find_spec(f"{name}.{module}") for module in modules)

@@ -1,0 +1,123 @@
+"""The one writer of files: whole or not at all, for several processes, names and disks of every kind."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.files import UNFINISHED, decode, digest, read_picture, whole_file, write_bytes
+from bidiffsr_arch.training.checkpoint_file import remove_abandoned, save_checkpoint
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    """Each has a temporary file of its own, and the last rename wins."""
+    path = tmp_path / "file"
+    with whole_file(path) as first:
+        first.write(b"first")
+        with whole_file(path) as second:
+            second.write(b"second")
+        assert path.read_bytes() == b"second" and len(list(tmp_path.iterdir())) == 2
+    assert path.read_bytes() == b"first" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_many_writers_leave_one_whole_file(tmp_path):
+    contents = [bytes([number]) * 100_000 for number in range(8)]
+    threads = [threading.Thread(target=write_bytes, args=(tmp_path / "file", content)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "file").read_bytes() in contents and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "." + "b" * 254])
+def test_the_longest_names_can_be_written(tmp_path, name):
+    write_bytes(tmp_path / name, b"content")
+    assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, moment, error):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def fail(*args: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, moment, fail)
+        with pytest.raises(type(error)):
+            write_bytes(path, b"new")
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path):
+    (tmp_path / "any").touch()
+    write_bytes(tmp_path / "file", b"")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EACCES, "set path: experiments_root to a folder that can be written"),
+        (errno.EROFS, "set path: experiments_root to a folder that can be written"),
+        (errno.EIO, "set path: experiments_root to a folder that can be written"),
+    ],
+)
+def test_room_is_asked_for_where_there_is_none(tmp_path, monkeypatch, number, advice):
+    def fail(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    line = rf"net\.pth cannot be written \({os.strerror(number)}\); .*: {advice}, and go on"
+    with pytest.raises(InputError, match=line):
+        save_checkpoint({"a": torch.zeros(3)}, tmp_path / "net.pth")
+
+
+def test_what_is_no_error_of_the_disk_is_not_told_as_one(tmp_path):
+    class Unsavable:
+        def __reduce__(self):
+            raise RuntimeError("cannot be pickled")
+
+    with pytest.raises(RuntimeError, match="cannot be pickled"):
+        save_checkpoint({"a": Unsavable()}, tmp_path / "net.pth")
+    assert os.listdir(tmp_path) == []
+
+
+def test_abandoned_files_are_removed_and_those_of_a_running_process_are_not(tmp_path):
+    old, new = (tmp_path / f"{UNFINISHED}{name}" for name in ("old", "new"))
+    for file in (old, new, tmp_path / "net.pth"):
+        file.write_bytes(b"half")
+        os.utime(file, (0, 0))
+    os.utime(new)
+    remove_abandoned(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {new.name, "net.pth"}
+
+
+def test_digest_is_sha256(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_images_are_read_whole_or_refused_by_name(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    content = cv2.imencode(".png", image)[1].tobytes()
+    assert np.array_equal(decode(content, "a.png"), image)
+    (tmp_path / "a.png").write_bytes(content)
+    assert np.array_equal(read_picture(tmp_path / "a.png"), image)
+    for damaged in (content[:-20], b"", b"text"):
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"a\.png cannot be decoded: \d+ bytes"):
+            read_picture(tmp_path / "a.png")
+    with pytest.raises(InputError, match="found no such file"):
+        read_picture(Path("nowhere.png"))

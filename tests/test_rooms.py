@@ -1,0 +1,118 @@
+"""Rooms import one way: each only what stands to its right, so that a part can be read, and used, without the rest."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import bidiffsr_arch
+
+PACKAGE = Path(bidiffsr_arch.__file__).parent
+# From left to right; rooms of one entry do not import each other. docs/architecture.md says what lives in each.
+ORDER = [
+    "cli",
+    "bench plots diffusers_pipeline spandrel",
+    "upscale training",
+    "pretrained",
+    "compat",
+    "networks",
+    "packed",
+    "diffusion metrics weights",
+    "data",
+    "archs",
+    "binary",
+    "description",
+    "config",
+    "hub plugins threads",
+    "files",
+    "errors",
+]
+RANKS = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms.split()}
+# What the package's own import runs, before any room.
+START = {"__init__", "__main__", "import_hooks", "moved", "registration"}
+# Who imports BasicSR when it is imported, and who does so within functions, where BasicSR is known to be wanted.
+NEED_BASICSR = {"training", "compat", "data/paired_dataset.py"}
+ASK_FOR_BASICSR = NEED_BASICSR | {"cli", "networks", "registration"}
+
+
+def imports(file: Path, at_import: bool = False) -> Iterator[str]:
+    """The modules that a file imports, in full, function by function or only those of its own import.
+
+    Imports for a type checker alone are left out.
+    """
+    todo: list[ast.AST] = [ast.parse(file.read_text())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            todo += node.orelse
+            continue
+        if at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        todo += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{file} has a relative import"
+            inner = PACKAGE.parent.joinpath(*node.module.split("."))
+            for alias in node.names:
+                is_module = (inner / alias.name).is_dir() or (inner / f"{alias.name}.py").is_file()
+                yield f"{node.module}.{alias.name}" if is_module else node.module
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module of this package."""
+    package, _, rest = module.partition(".")
+    return rest.partition(".")[0] or "__init__" if package == PACKAGE.name else None
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_rooms_import_what_stands_to_their_right(file):
+    place = file.relative_to(PACKAGE)
+    room = place.parts[0].removesuffix(".py")
+    if room in START:
+        return
+    assert room in RANKS, f"{room} has no place in the order of rooms"
+    for module in imports(file):
+        other = room_of(module)
+        if other is None or other == room or other in START:
+            continue
+        assert RANKS[room] < RANKS[other], f"{place} imports {module}: {other} does not stand to the right of {room}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_only_training_and_its_neighbours_need_basicsr(file):
+    place = str(file.relative_to(PACKAGE))
+    room = place.partition("/")[0].removesuffix(".py")
+    for at_import, allowed in ((True, NEED_BASICSR), (False, ASK_FOR_BASICSR)):
+        asks = any(module.partition(".")[0] == "basicsr" for module in imports(file, at_import))
+        assert not asks or {room, place} & allowed, f"{place} imports BasicSR"
+
+
+def test_modules_import_each_other_without_cycles():
+    names = {file: ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in FILES}
+    modules = {name.removesuffix(".__init__"): file for file, name in names.items()}
+    graph = {
+        name: {module for module in imports(file, at_import=True) if module in modules and not name.startswith(module)}
+        for name, file in modules.items()
+    }
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import a.b", ["a.b"]),
+        ("from bidiffsr_arch import files, __version__", ["bidiffsr_arch.files", "bidiffsr_arch"]),
+        ("def f():\n    from a import b", []),
+        ("if TYPE_CHECKING:\n    import a\nelse:\n    import c", ["c"]),
+        ("class A:\n    import b", ["b"]),
+    ],
+)
+def test_imports_are_found(tmp_path, code, expected):
+    (tmp_path / "module.py").write_text(code)
+    assert list(imports(tmp_path / "module.py", at_import=True)) == expected

@@ -1,0 +1,127 @@
+"""Learning from another network: few-step distillation, and predictions as part of the target."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bidiffsr_arch.cli import main
+from bidiffsr_arch.config.yaml import dump_options
+from bidiffsr_arch.diffusion.images import upsample
+from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import load_weights
+from bidiffsr_arch.training import BIDiffSRModel
+
+
+def build(options: dict[str, Any], **train: Any) -> BIDiffSRModel:
+    torch.manual_seed(options["manual_seed"])
+    return BIDiffSRModel(deepcopy(options | {"train": options["train"] | train}))
+
+
+def batch(seed: int = 0) -> dict[str, torch.Tensor]:
+    """Two images whose LR is always the same; HR depends on the seed."""
+    low = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    return dict(lq=low, gt=torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed)))
+
+
+def losses(model: BIDiffSRModel, first: int, last: int, seed: int = 0) -> list[float]:
+    found = []
+    for iteration in range(first, last + 1):
+        model.feed_data(batch(seed))
+        model.optimize_parameters(iteration)
+        found.append(model.log_dict["l_pix"])
+    return found
+
+
+@pytest.fixture
+def teacher(options: dict[str, Any], tmp_path: Path) -> Path:
+    """Weights of a network that differs from the student's beginning, with their option file beside them."""
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    options["beta_schedule"]["prediction_type"] = "sample"
+    trained = build(options | {"manual_seed": 11})
+    losses(trained, 1, 3)
+    trained.opt["path"]["models"] = trained.opt["path"]["training_states"] = str(folder)
+    trained.save(epoch=0, current_iter=3)
+    plain = {key: value for key, value in options.items() if key not in ("is_train", "dist", "rank", "world_size")}
+    (folder / "net_g_3.yml").write_text(dump_options(plain | {"datasets": {}, "path": {}}))
+    return folder / "net_g_3.pth"
+
+
+@pytest.fixture(params=["float", "packed"])
+def teachers_file(teacher: Path, request: pytest.FixtureRequest) -> Path:
+    if request.param == "float":
+        return teacher
+    packed = teacher.with_suffix(".safetensors")
+    assert main(["pack", str(teacher), "-opt", str(teacher.with_suffix(".yml")), "-o", str(packed)]) in (None, 0)
+    return packed
+
+
+def test_the_student_learns_the_teachers_image_of_the_same_noise(options, teachers_file):
+    model = build(options, distill=dict(path=str(teachers_file), steps=3))
+    model.feed_data(batch())
+    _, noise = model._draw(model.gt, 1)
+    weights = load_weights(teachers_file)
+    x = noise
+    sampler = model.diffusion.sampler(3)  # DDIM, whose last step returns x0
+    condition = upsample(batch()["lq"], 2)
+    with torch.no_grad():
+        for t in sampler.timesteps:
+            x = sampler.step(weights.network(x, condition, t.expand(2)), t, x).prev_sample
+    torch.testing.assert_close(model.distillation.result(condition, noise), x.clamp(0, 1), rtol=0, atol=1e-5)
+
+
+def test_distillation_needs_no_ground_truth(options, teacher):
+    """The images of HR do not matter, and one fixed batch is learned."""
+    distill = dict(path=str(teacher), steps=2)
+    model = build(options, distill=distill, timestep_weighting=dict(sampler=1))
+    found = losses(model, 1, 4)
+    assert found == losses(build(options, distill=distill, timestep_weighting=dict(sampler=1)), 1, 4, seed=1)
+    assert found != losses(build(options, timestep_weighting=dict(sampler=1)), 1, 4)
+    for _ in range(30):
+        losses(model, 1, 1)
+    assert losses(model, 1, 1)[0] < 0.5 * found[0]
+
+
+def test_a_teacher_that_is_the_student_leaves_nothing_to_learn(options, teacher):
+    options["path"]["pretrain_network_g"] = str(teacher)
+    options["path"]["param_key_g"] = "params_ema"
+    only = build(options, teacher=dict(path=str(teacher), weight=1))
+    half = build(options, teacher=dict(path=str(teacher)))
+    truth = build(options)
+    (none,), (some,), (all_of_it,) = (losses(model, 1, 1) for model in (only, half, truth))
+    assert none < 1e-7  # L1 of a difference that is rounding
+    assert some == pytest.approx(all_of_it / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["distill", "teacher"])
+def test_a_resumed_training_goes_on_with_the_same_losses(options, teacher, tmp_path, name):
+    train = {name: dict(path=str(teacher))}
+    whole = losses(build(options, **train), 1, 4)
+    first = build(options, **train)
+    losses(first, 1, 2)
+    first.save(epoch=0, current_iter=2)
+    options["path"]["pretrain_network_g"] = str(tmp_path / "net_g_2.pth")
+    second = build(options, **train)
+    second.resume_training(torch.load(tmp_path / "2.state"))
+    assert losses(second, 3, 4) == whole[2:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "train", "message"),
+    [
+        ({"scale": 4}, {"distill": {}}, "a teacher of x4 in train: distill, got .* of x2"),
+        ({"scale": 4}, {"teacher": {}}, "a teacher of x4 in train: teacher, got .* of x2"),
+        ({"data_range": [-1, 1]}, {"teacher": {}}, r"data_range: \[-1.0, 1.0\], as the student, got \[0, 1\]"),
+        ({}, {"teacher": {"weight": 1.5}}, "weight to be a number above 0 and at most 1, got 1.5"),
+        ({}, {"distill": {"steps": 101}}, "1 to 100 steps, at most as many as in training, got 101"),
+        ({}, {"distill": {"path": None}}, "train: distill: path to be a text, got None"),
+        ({}, {"distill": {"path": "nowhere.pth"}}, "expected weights at nowhere.pth"),
+    ],
+)
+def test_teachers_that_do_not_fit_are_refused(options, teacher, changes, train, message):
+    train = {name: {"path": str(teacher)} | block for name, block in train.items()}
+    with pytest.raises(InputError, match=message):
+        build(options | changes, **train)
