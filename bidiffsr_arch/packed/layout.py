@@ -153,8 +153,8 @@ OUTSIDE = 16
 
 
 def nibble_groups(channels: int) -> int:
-    """Groups of 4 channels that hold `channels` and that a row of bits has (whole words)."""
-    return padded(channels, WORD) // 4
+    """Groups of 4 channels of a map of `channels`."""
+    return padded(channels) // 4
 
 
 def weight_nibbles(positive: np.ndarray) -> np.ndarray:

@@ -35,15 +35,15 @@ def test_words_by_hand():
 
 
 def test_nibbles_by_hand():
-    # 9 filters, 6 channels, 1x1: nibble 0 holds channels 0-3, nibble 1 channels 4 and 5, the other 14 of a word
-    # nothing.
+    # 9 filters, 6 channels, 1x1: nibble 0 holds channels 0-3, nibble 1 channels 4 and 5, the other 2 of 16
+    # channels nothing.
     positive = np.zeros((9, 1, 6), bool)
     positive[8, 0, [0, 3]] = True  # 1 + 8
     positive[8, 0, 5] = True  # 2
     nibbles = layout.weight_nibbles(positive)
-    assert nibbles.shape == (1, 1, 18, 64)  # 16 groups, padded to a multiple of 3
+    assert nibbles.shape == (1, 1, 6, 64)  # 4 groups, padded to a multiple of 3
     place = list(layout.TABLE_ORDER).index(8)
-    np.testing.assert_array_equal(nibbles[0, 0, :, place], [9, 2] + [0x80] * 16)
+    np.testing.assert_array_equal(nibbles[0, 0, :, place], [9, 2] + [0x80] * 4)
 
 
 def test_pair_table():

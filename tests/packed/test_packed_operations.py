@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from probes import accumulators, signs_of
 
 from bidiffsr_arch.packed.backends import GroupNorm
-from bidiffsr_arch.packed.layout import aligned, pack_bits, pad_last, padded
+from bidiffsr_arch.packed.layout import aligned, aligned_copy, pack_bits, pad_last, padded
 
 FEW = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SIZE = st.integers(1, 9)
@@ -134,6 +134,29 @@ def test_conv3x3(backend, height, width, channels, filters, normed, seed):
     # Winograd's F(4x4, 3x3) loses about four bits against the definition
     np.testing.assert_allclose(out[..., :filters], expected, atol=5e-5)
     np.testing.assert_allclose(sums.sum(0)[:, :filters], twins.sums(expected), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("width", [65, 131, 259])
+def test_conv3x3_in_long_rows(backend, width):
+    """Winograd's algorithm works on strips of up to 128 columns; edges between strips are no borders."""
+    rng = np.random.default_rng(width)
+    x, weight = a_map(rng, 9, width, 40), normal(rng, 16, 40, 3, 3) / np.sqrt(9 * 40).astype(np.float32)
+    out = aligned((9, width, 16))
+    sums = backend.conv3x3(x, backend.conv3x3_weight(weight), aligned((16,)), out)
+    expected = twins.conv3x3(x[..., :40], weight)
+    np.testing.assert_allclose(out, expected, atol=5e-5)
+    np.testing.assert_allclose(sums.sum(0), twins.sums(expected), rtol=1e-4, atol=1e-2)
+
+
+def test_swish_of_all_sizes(backend):
+    """The error is relative, as a sign may depend on the smallest number; from 87 on, x stays or vanishes."""
+    x = np.r_[np.linspace(-80, 80, 4077), 0, -0.0, 1e-30, -1e-30, 300, -300, np.inf, np.nan].astype(np.float32)
+    x = np.pad(x, (0, -len(x) % 32)).reshape(2, -1, 16)
+    out = aligned(x.shape)
+    backend.normalise(aligned_copy(x), (np.ones(16, np.float32), aligned((16,))), out, swish=True)
+    large = np.abs(x) > 80
+    np.testing.assert_allclose(out[~large], twins.swish(x[~large].astype(np.float64)), rtol=4e-6)
+    np.testing.assert_allclose(out[large], np.where(x[large] > 0, x[large], 0), atol=1e-30)
 
 
 @FEW

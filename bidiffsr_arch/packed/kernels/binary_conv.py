@@ -106,7 +106,7 @@ def scratch_from(start: int, width: int, channels: int, normalise: bool) -> Scra
     values = start + (ROWS * (width + 2) * pixel + 63) // 64 * 64
     counts = values + (ROWS * width * channels * 4 if normalise else 0)
     prepared = counts + 2 * SEGMENT * TABLE_FILTERS * COUNT_BYTES
-    end = prepared + 3 * ((width + 2) * pixel * 4 + 64)
+    end = prepared + 3 * ((width + 2) * channels // 2 + 64)
     return Scratch(start, values, counts, prepared, (end + 63) // 64 * 64)
 
 
@@ -226,7 +226,7 @@ def binary_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
             here = min(2, height - y)
             clear(address(target.sums) + y * sums_row, here * sums_row)
             if not weights.in_words:
-                pair_rows(bits, own.prepared, y, size, Taps(radius, pixel, address(weights.bits)))
+                pair_rows(bits, own.prepared, y, size, Taps(radius, pixel, address(weights.bits)), channels // 4)
             for x in range(0, width, SEGMENT):
                 segment = Segment(x, min(SEGMENT, width - x), width)
                 for block in range(blocks):
@@ -237,7 +237,9 @@ def binary_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
                         popcount_pair(bits, taps, segment, own.counts, upper, lower)
                     elif block % group == 0:
                         table, lines = address(weights.table), min(group, blocks - block)
-                        lookup_pair(table, own.prepared, taps, segment, own.counts, upper, lower, lines)
+                        lookup_pair(
+                            table, own.prepared, channels // 4, taps, segment, own.counts, upper, lower, lines
+                        )
                     for r in range(here):
                         counts = own.counts + r * SEGMENT * counts_pixel + block % group * BLOCK * COUNT_BYTES
                         if keep:

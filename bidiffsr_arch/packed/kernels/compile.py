@@ -51,7 +51,7 @@ event.register("numba:compile", _notice)
 
 def helper(function: Callable) -> Callable:
     """A function that kernels call."""
-    return njit(inline="never", **OPTIONS)(function)
+    return njit(inline="never", no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function)
 
 
 def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callable:
@@ -62,7 +62,7 @@ def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callab
     """
     if function is None:
         return partial(kernel, parallel=parallel)
-    dispatcher = njit(parallel=parallel, cache=True, **OPTIONS)(function)
+    dispatcher = njit(parallel=parallel, cache=True, no_cfunc_wrapper=True, **OPTIONS)(function)
     index = getattr(dispatcher._cache, "_cache_file", None)
     if index is not None:
         index._source_stamp = (index._source_stamp, _SOURCES)

@@ -1,16 +1,20 @@
-"""Small dense products, the arithmetic of full-precision convolutions: C[m][BLOCK] (+)= A[m][k] B[k][BLOCK] in
-registers.
+"""Small dense products, the arithmetic of full-precision convolutions: C[m][n] = A[m][k] B[k][n], or a sum of such.
+
+A tile of C stays in registers while k runs. Each step of k loads one row of B and one number of every row of A, so a
+tile of r rows and v vectors needs r + v loads for r * v multiply-adds. A core loads two vectors and does two
+multiply-adds a cycle, each four cycles long: r * v must be at least 8, and r + v well below r * v.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from llvmlite import ir
 from llvmlite.ir import Value
 
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.places import Strided
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
+    FLOATS,
     LANES,
     WIDE,
     constant,
@@ -25,62 +29,99 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
 )
 from bidiffsr_arch.packed.layout import BLOCK
 
-ROWS = 8 if WIDE else 6
-"""Rows of A at a time: with BLOCK columns, their accumulators fill most vector registers and hide the latency of a
-multiply-add.
+GROUP = 2 if WIDE else 1
+"""Blocks of columns in a tile: two vectors in both instruction sets."""
+
+MANY, FEW = (12, 8) if WIDE else (6, 4)
+"""Rows of a tile. AVX2 has 16 registers: 6 x 2 sums, 2 vectors of B and 1 number of A take 15; AVX-512 has 32, and
+12 x 2 + 3 take 27. `FEW` serves what is left of a multiple of 4.
 """
 
 VECTORS = BLOCK // LANES
-STEP = 4
+STEP = 2
+"""Rows of B in one turn of the loop."""
 
 
-def gemm_rows(rows: int) -> Callable:
-    """Function for `rows` rows of A and C (`Strided`). k is a multiple of `STEP`; B lies as (k, BLOCK)."""
+class Terms(NamedTuple):
+    """Products that are summed: how many, and the distances in bytes from an A and from a B to the next one."""
+
+    count: int
+    a: int
+    weights: int
+
+
+def gemm_tile(rows: int, blocks: int) -> Callable:
+    """Function for `rows` rows of A and `blocks` blocks of columns; arguments as of `gemm`."""
 
     @procedure
-    def gemm(b, a, weights, k, c, accumulate) -> None:
-        places = [
-            offset(b, offset(b, c.start, b.mul(c.step, int64(r))), BYTES * v)
-            for r in range(rows)
-            for v in range(VECTORS)
-        ]
-        more = b.icmp_signed("!=", accumulate, int64(0))
-        zero = constant(0.0)
-        first = [b.select(more, load(b, place), zero) for place in places]
+    def gemm(b, a, weights, k, c, terms) -> None:
+        columns = range(0, BLOCK * 4, BYTES)
+        matrix = b.mul(k, int64(4 * BLOCK))
 
-        def steps(i, sums) -> list[Value]:
-            column = b.mul(i, int64(4 * STEP))
-            row = offset(b, weights, b.mul(i, int64(4 * BLOCK * STEP)))
-            for step in range(STEP):
-                factors = [load(b, offset(b, row, step * 4 * BLOCK + v * BYTES)) for v in range(VECTORS)]
-                following = []
-                for r in range(rows):
-                    place = offset(b, offset(b, offset(b, a.start, b.mul(a.step, int64(r))), column), 4 * step)
-                    value = spread(b, load(b, place, ir.FloatType()))
-                    following += [multiply_add(b, value, factors[v], sums[r * VECTORS + v]) for v in range(VECTORS)]
-                sums = following
-            return sums
+        def term(t, sums) -> list[Value]:
+            first = offset(b, weights, b.mul(t, terms.weights))
+            vectors = [
+                offset(b, offset(b, first, b.mul(matrix, int64(block))), d) for block in range(blocks) for d in columns
+            ]
+            start = offset(b, a.start, b.mul(t, terms.a))
+            numbers = [offset(b, start, b.mul(a.step, int64(r))) for r in range(rows)]
 
-        for place, value in zip(places, repeat(b, b.sdiv(k, int64(STEP)), first, steps), strict=True):
-            store(b, value, place)
+            def steps(i, sums) -> list[Value]:
+                row, column = b.mul(i, int64(4 * BLOCK * STEP)), b.mul(i, int64(4 * STEP))
+                for step in range(STEP):
+                    factors = [load(b, offset(b, offset(b, at, row), step * 4 * BLOCK)) for at in vectors]
+                    following = []
+                    for r in range(rows):
+                        number = load(b, offset(b, offset(b, numbers[r], column), 4 * step), FLOATS.element)
+                        value, here = spread(b, number), sums[r * len(factors) : (r + 1) * len(factors)]
+                        following += [multiply_add(b, value, f, total) for f, total in zip(factors, here, strict=True)]
+                    sums = following
+                return sums
+
+            return repeat(b, b.sdiv(k, int64(STEP)), sums, steps)
+
+        sums = repeat(b, terms.count, [constant(0.0)] * (rows * blocks * VECTORS), term)
+        for number, value in enumerate(sums):
+            r, v = divmod(number, blocks * VECTORS)
+            store(b, value, offset(b, offset(b, c.start, b.mul(c.step, int64(r))), BYTES * v))
 
     return gemm
 
 
-_rows = gemm_rows(ROWS)
-_row = gemm_rows(1)
+def gemm_columns(blocks: int) -> Callable:
+    """`gemm` for `blocks` blocks of columns: tiles from the first row to the last."""
+    many, few, one = (gemm_tile(rows, blocks) for rows in (MANY, FEW, 1))
+
+    @helper
+    def gemm(a, m, weights, k, c, terms) -> None:
+        r = 0
+        while m - r >= MANY and m - r != 2 * FEW:
+            many(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms)
+            r += MANY
+        while m - r >= FEW:
+            few(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms)
+            r += FEW
+        while r < m:
+            one(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms)
+            r += 1
+
+    return gemm
+
+
+_block = gemm_columns(1)
+_group = _block if GROUP == 1 else gemm_columns(GROUP)
 
 
 @helper
-def gemm(a, m, weights, k, c, accumulate) -> None:
-    """C (m, BLOCK) = A (m, k) B (k, BLOCK), plus what C held if `accumulate`; rows of A and C are `Strided`."""
-    r = 0
-    while r + ROWS <= m:
-        _rows(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), accumulate)
-        r += ROWS
-    while r < m:
-        _row(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), accumulate)
-        r += 1
+def gemm(a, m, weights, k, blocks, c, terms) -> None:
+    """``C = sum over terms of A B``, C (m, blocks * BLOCK), A (m, k), B as (blocks, k, BLOCK).
+
+    a, c: `Strided`, row by row. weights: address. k: a multiple of `STEP`. blocks: up to `GROUP`. terms: `Terms`.
+    """
+    if blocks == GROUP:
+        _group(a, m, weights, k, c, terms)
+    else:
+        _block(a, m, weights, k, c, terms)
 
 
 @procedure

@@ -12,17 +12,17 @@ from bidiffsr_arch.packed.kernels.vector_ir import BYTES, address
 def normalise(x, gain, bias, with_swish, out) -> None:
     """out = gain * x + bias per channel, through Swish if asked."""
     height, width, channels = x.shape
-    vectors = channels * 4 // BYTES
+    pixel = channels * 4
     for y in prange(height):
-        source = address(x) + y * width * channels * 4
-        result = address(out) + y * width * channels * 4
+        source = address(x) + y * width * pixel
+        result = address(out) + y * width * pixel
         g, o = address(gain), address(bias)
-        for i in range(width * vectors):
-            d = i % vectors * BYTES
-            if with_swish:
-                norm_swish_vector(source + i * BYTES, g + d, o + d, result + i * BYTES)
-            else:
-                norm_vector(source + i * BYTES, g + d, o + d, result + i * BYTES)
+        for i in range(0, width * pixel, pixel):
+            for d in range(0, pixel, BYTES):
+                if with_swish:
+                    norm_swish_vector(source + i + d, g + d, o + d, result + i + d)
+                else:
+                    norm_vector(source + i + d, g + d, o + d, result + i + d)
 
 
 @kernel

@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.gemm import ROWS, finish_run, gemm
+from bidiffsr_arch.packed.kernels.gemm import GROUP, MANY, Terms, finish_run, gemm
 from bidiffsr_arch.packed.kernels.places import Strided, Sums
 from bidiffsr_arch.packed.kernels.prefetch import LINE, Prefetch, prefetch
 from bidiffsr_arch.packed.kernels.vector_ir import address, clear
@@ -12,8 +12,8 @@ from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
 
 BLOCK_BYTES = 4 * BLOCK
 
-PIXELS = 32 // ROWS * ROWS
-"""Pixels whose products are formed together."""
+PIXELS = 32 // MANY * MANY
+"""Pixels whose products are formed before their epilogue runs."""
 
 
 def pointwise_weights(weight: np.ndarray) -> np.ndarray:
@@ -21,14 +21,6 @@ def pointwise_weights(weight: np.ndarray) -> np.ndarray:
     full = np.zeros((padded(weight.shape[1]), padded(weight.shape[0])), np.float32)
     full[: weight.shape[1], : weight.shape[0]] = weight.T
     return aligned_copy(full.reshape(len(full), -1, BLOCK).transpose(1, 0, 2))
-
-
-@helper
-def _products(x, weights, block, y, start, pixels, acc, accumulate) -> None:
-    """acc (pixels, BLOCK) (+)= x[y, start:start + pixels] times a block of the weights. acc: `Strided`."""
-    width, channels = x.shape[1], x.shape[2]
-    row = Strided(address(x) + (y * width + start) * channels * 4, channels * 4)
-    gemm(row, pixels, address(weights) + block * channels * BLOCK_BYTES, channels, acc, accumulate)
 
 
 @helper
@@ -51,7 +43,9 @@ def chunk_bytes(filters: int) -> int:
 @helper
 def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y) -> None:
     """Row y of `pointwise`; acc: address of PIXELS rows of accumulators."""
-    width, blocks = x1.shape[1], weights1.shape[0]
+    width, channels, blocks = x1.shape[1], x1.shape[2], weights1.shape[0]
+    w, matrix = address(weights1), channels * BLOCK_BYTES
+    terms = Terms(2 if x2.size > 0 else 1, address(x2) - address(x1), address(weights2) - w)
     sums_row = 2 * target.sums.shape[2] * 4
     sums = address(target.sums) + y * sums_row
     out = address(target.map) + y * target.row
@@ -60,13 +54,13 @@ def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y) ->
     clear(sums, sums_row)
     for x in range(0, width, PIXELS):
         pixels = min(PIXELS, width - x)
-        for block in range(blocks):
-            for part in range(0, pixels, ROWS):
-                some, to = min(ROWS, pixels - part), Strided(acc + part * step + block * BLOCK_BYTES, step)
-                prefetch(_prefetch(x1, x2, target, y, x + PIXELS, block * PIXELS * LINE), part, some)
-                _products(x1, weights1, block, y, x + part, some, to, 0)
-                if x2.size > 0:
-                    _products(x2, weights2, block, y, x + part, some, to, 1)
+        for block in range(0, blocks, GROUP):
+            some = min(GROUP, blocks - block)
+            for part in range(0, pixels, MANY):
+                now, to = min(MANY, pixels - part), Strided(acc + part * step + block * BLOCK_BYTES, step)
+                prefetch(_prefetch(x1, x2, target, y, x + PIXELS, block * PIXELS * LINE), part * some, now * some)
+                start = (y * width + x + part) * channels * 4
+                gemm(Strided(address(x1) + start, channels * 4), now, w + block * matrix, channels, some, to, terms)
         for block in range(blocks):
             c = sums + target.channels[block] * 4
             finish_run(
@@ -81,11 +75,10 @@ def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y) ->
 
 @kernel
 def pointwise(x1, weights1, x2, weights2, add, shortcut, target, scratch) -> None:
-    """``x1 W1 + x2 W2 + add + shortcut``; x2 may have no pixels, for one map only. The target may be x1: a run of
-    pixels is read before it is written.
+    """``x1 W1 + x2 W2 + add + shortcut``. The target may be x1: a run of pixels is read before it is written.
 
-    shortcut: `binary_conv.Shortcut`. target: `binary_conv.Target`, with one row of sums for each row of the image.
-    scratch: uint8 (threads, `chunk_bytes`).
+    x2: of the shape of x1, or without pixels, for one map only. shortcut: `binary_conv.Shortcut`. target:
+    `binary_conv.Target`, with one row of sums for each row of the image. scratch: uint8 (threads, `chunk_bytes`).
     """
     height = len(x1)
     chunks = min(scratch.shape[0], height)

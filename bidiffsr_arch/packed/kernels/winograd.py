@@ -12,13 +12,14 @@ from llvmlite.ir import Value
 from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.gemm import ROWS, finish_run, gemm
+from bidiffsr_arch.packed.kernels.gemm import GROUP, Terms, finish_run, gemm
 from bidiffsr_arch.packed.kernels.places import Grid, Strided, Sums
 from bidiffsr_arch.packed.kernels.prefetch import LINE, Prefetch, prefetch
 from bidiffsr_arch.packed.kernels.signs import norm_swish_vector
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
     LANES,
+    WIDE,
     address,
     clear,
     constant,
@@ -34,8 +35,11 @@ from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
 
 BLOCK_BYTES = 4 * BLOCK
 
-TILES = 32 // ROWS * ROWS
-"""Tiles whose 36 products are formed together."""
+TILES = 32 if WIDE else 16
+"""Tiles whose 36 products are formed together, the width of a strip. More of them share a load of the weights, which at
+128 channels come from the third cache; fewer leave a strip's rows, inputs and products in the second one: 0.4 MB at 64
+channels with 16 tiles. AVX-512 takes half the cycles for a product, and so wants weights half as often.
+"""
 
 POINTS = 36
 ROW_PAD = 64
@@ -130,17 +134,16 @@ def _output_tile(b, points, add, shortcut, out, sums) -> None:
 
 
 @helper
-def _normalised_row(x, channels, gain, bias, line, width) -> None:
-    """line = swish(gain * x + bias) of a row of `width` pixels; all are addresses and counts."""
-    vectors = channels // LANES
-    for i in range(width * vectors):
-        d = i % vectors * BYTES
-        norm_swish_vector(x + i * BYTES, gain + d, bias + d, line + i * BYTES)
+def _normalised_row(x, pixel, gain, bias, line, width) -> None:
+    """line = swish(gain * x + bias) of a row of `width` pixels of `pixel` bytes."""
+    for i in range(0, width * pixel, pixel):
+        for d in range(0, pixel, BYTES):
+            norm_swish_vector(x + i + d, gain + d, bias + d, line + i + d)
 
 
 class Scratch(NamedTuple):
-    """A thread's scratch memory: addresses of its six input rows, of its transformed inputs, of its products, and of
-    one tile's results; `end` is the first byte after it.
+    """A thread's scratch memory: addresses of a strip's six input rows, of its transformed inputs, of its products, and
+    of one tile's results; `end` is the first byte after it.
     """
 
     rows: int
@@ -152,7 +155,7 @@ class Scratch(NamedTuple):
 
 def scratch_from(start: int, width: int, channels: int, filters: int) -> Scratch:
     """A thread's scratch memory from an address on, a multiple of 64."""
-    columns = (width + 3) // 4 * 4 + 2
+    columns = 4 * min(TILES, (width + 3) // 4) + 2
     inputs = start + 6 * columns * channels * 4
     products = inputs + POINTS * (TILES * channels * 4 + ROW_PAD)
     tile = products + POINTS * (TILES * filters * 4 + ROW_PAD)
@@ -220,7 +223,7 @@ def _prefetch_part(x, s, target, ty, tx, tiles, point, part, parts) -> None:
     height, width, channels = x.shape
     row, number, count = point % 4, point // 4 * parts + part, POINTS // 4 * parts
     lines = min(4 * tiles, width - 4 * tx) * channels * 4 // LINE
-    first, last = lines * number // count, lines * (number + 1) // count
+    first, last = lines * number // count, lines * (number + GROUP) // count
     y, coming = min(4 * ty + row, height - 1), min(4 * ty + 5 + row, height - 1)
     has_shortcut = s.pixel > 0
     prefetch(
@@ -236,23 +239,47 @@ def _prefetch_part(x, s, target, ty, tx, tiles, point, part, parts) -> None:
 
 
 @helper
-def _input_rows(x, normalise, gain, bias, ty, kept, rows) -> None:
-    """The six input rows of a row of tiles, without the first `kept`, which are there already; zeros outside.
+def _input_rows(x, normalise, gain, bias, ty, kept, tx, tiles, rows) -> None:
+    """The six rows of x under row `ty` of tiles, columns under tiles tx to tx + tiles - 1, each row one pixel wider on
+    both sides; zeros outside of the image. The first `kept` are moved there, from the last rows of the tiles above.
 
-    rows: `Strided`, of the first row's first column, which lies outside of the image.
+    rows: `Strided`.
     """
     height, width, channels = x.shape
     pixel = channels * 4
+    left, right = max(4 * tx - 1, 0), min(4 * (tx + tiles) + 1, width)
+    before, inside, after = left - (4 * tx - 1), right - left, 4 * (tx + tiles) + 1 - right
+    copy(rows.start, rows.start + 4 * rows.step, kept * rows.step)
     for r in range(kept, 6):
-        y = 4 * ty - 1 + r
-        inner = rows.start + r * rows.step + pixel
-        source = address(x) + y * width * pixel
+        y, start = 4 * ty - 1 + r, rows.start + r * rows.step
         if y < 0 or y >= height:
-            clear(inner, width * pixel)
-        elif normalise:
-            _normalised_row(source, channels, address(gain), address(bias), inner, width)
+            clear(start, rows.step)
+            continue
+        inner, source = start + before * pixel, address(x) + (y * width + left) * pixel
+        clear(start, before * pixel)
+        if normalise:
+            _normalised_row(source, pixel, address(gain), address(bias), inner, inside)
         else:
-            copy(inner, source, width * pixel)
+            copy(inner, source, inside * pixel)
+        clear(inner + inside * pixel, after * pixel)
+
+
+@helper
+def _products(x, weights, shortcut, target, ty, tx, tiles, inputs, products) -> None:
+    """The 36 products of a strip's row of tiles. inputs, products: `Strided`, matrix by matrix."""
+    channels, blocks = x.shape[2], weights.shape[1]
+    for p in range(POINTS):
+        for block in range(0, blocks, GROUP):
+            _prefetch_part(x, shortcut, target, ty, tx, tiles, p, block, blocks)
+            gemm(
+                Strided(inputs.start + p * inputs.step, channels * 4),
+                tiles,
+                address(weights) + (p * blocks + block) * channels * BLOCK_BYTES,
+                channels,
+                min(GROUP, blocks - block),
+                Strided(products.start + p * products.step + block * BLOCK_BYTES, blocks * BLOCK_BYTES),
+                Terms(1, 0, 0),
+            )
 
 
 @kernel
@@ -264,40 +291,28 @@ def winograd(x, normalise, gain, bias, weights, add, shortcut, target, scratch) 
     Error: about 2e-5 for maps and results of order 1, against 3e-6 of the definition in float32.
     """
     height, width, channels = x.shape
-    blocks, filters = weights.shape[1], weights.shape[1] * BLOCK
+    filters, pixel = weights.shape[1] * BLOCK, channels * 4
     tile_rows, tiles_across = (height + 3) // 4, (width + 3) // 4
-    line, pixel = (tiles_across * 4 + 2) * channels * 4, channels * 4
-    in_point, out_point = TILES * pixel + ROW_PAD, TILES * filters * 4 + ROW_PAD
+    strips = (tiles_across + TILES - 1) // TILES
     sums_row = 2 * target.sums.shape[2] * 4
     chunks = min(scratch.shape[0], tile_rows)
     for chunk in prange(chunks):
         own = _scratch_from(address(scratch) + chunk * scratch.shape[1], width, channels, filters)
-        clear(own.rows, own.inputs - own.rows)
+        inputs = Strided(own.inputs, TILES * pixel + ROW_PAD)
+        products = Strided(own.products, TILES * filters * 4 + ROW_PAD)
         first, last = chunk * tile_rows // chunks, (chunk + 1) * tile_rows // chunks
-        for ty in range(first, last):
-            kept = 0
-            if ty > first:
-                copy(own.rows, own.rows + 4 * line, 2 * line)
-                kept = 2
-            _input_rows(x, normalise, gain, bias, ty, kept, Strided(own.rows, line))
-            clear(address(target.sums) + ty * sums_row, sums_row)
-            for tx in range(0, tiles_across, TILES):
-                tiles = min(TILES, tiles_across - tx)
+        clear(address(target.sums) + first * sums_row, (last - first) * sums_row)
+        for strip in range(strips):
+            tx, end = strip * tiles_across // strips, (strip + 1) * tiles_across // strips
+            tiles = end - tx
+            rows = Strided(own.rows, (4 * tiles + 2) * pixel)
+            for ty in range(first, last):
+                _input_rows(x, normalise, gain, bias, ty, 2 if ty > first else 0, tx, tiles, rows)
                 for t in range(tiles):
                     for d in range(0, pixel, BYTES):
-                        grid = Grid(own.rows + (tx + t) * 4 * pixel + d, line, pixel)
-                        _input_tile(grid, Strided(own.inputs + t * pixel + d, in_point))
-                for p in range(POINTS):
-                    for block in range(blocks):
-                        _prefetch_part(x, shortcut, target, ty, tx, tiles, p, block, blocks)
-                        gemm(
-                            Strided(own.inputs + p * in_point, pixel),
-                            tiles,
-                            address(weights) + (p * blocks + block) * channels * BLOCK_BYTES,
-                            channels,
-                            Strided(own.products + p * out_point + block * BLOCK_BYTES, filters * 4),
-                            0,
-                        )
+                        grid = Grid(own.rows + t * 4 * pixel + d, rows.step, pixel)
+                        _input_tile(grid, Strided(own.inputs + t * pixel + d, inputs.step))
+                _products(x, weights, shortcut, target, ty, tx, tiles, inputs, products)
                 for t in range(tiles):
-                    points = Strided(own.products + t * filters * 4, out_point)
+                    points = Strided(own.products + t * filters * 4, products.step)
                     _store_tile(points, add, shortcut, target, own.tile, ty, tx + t, (height, width))
