@@ -14,7 +14,7 @@ from basicsr.utils import dist_util
 from basicsr.utils.registry import Registry
 from child import run_code
 
-from bidiffsr_arch import compat
+from bidiffsr_arch import compat, description
 from bidiffsr_arch.compat import imports
 from bidiffsr_arch.errors import InputError
 
@@ -191,7 +191,8 @@ def model(tmp_path) -> BaseModel:
     """A model whose folder for networks is a file, so that nothing can be written there."""
     (tmp_path / "models").write_text("")
     paths = {"models": str(tmp_path / "models"), "training_states": str(tmp_path / "states")}
-    return BaseModel({"num_gpu": 0, "dist": False, "is_train": True, "path": paths})
+    run = {"num_gpu": 0, "dist": False, "rank": 0, "world_size": 1, "is_train": True}
+    return BaseModel({**run, "path": paths})
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_training(model, monkeypatch):
@@ -207,7 +208,8 @@ def test_networks_and_states_are_saved_as_basicsr_does(model, tmp_path):
     network = torch.nn.Linear(2, 1)
     model.save_network([network, network], "net_g", -1, param_key=["params", "params_ema"])
     content = torch.load(tmp_path / "models" / "net_g_latest.pth", weights_only=True)
-    assert list(content) == ["params", "params_ema"] and torch.equal(content["params"]["weight"], network.weight)
+    assert list(content)[:2] == ["params", "params_ema"] and torch.equal(content["params"]["weight"], network.weight)
+    assert set(content) <= {"params", "params_ema", description.KEY}
     model.save_training_state(3, -1)
     assert not (tmp_path / "states").exists(), "the latest network has no state of its own"
     model.optimizers.append(torch.optim.Adam(network.parameters()))
