@@ -131,7 +131,7 @@ def test_rows_follow_a_network_that_is_converted(batch_options):
     model.group_parameters.used = {1}
     bank = next(iter(model.group_parameters.rows))
     bank.grad = torch.ones_like(bank)
-    model.group_parameters.hand_gradients()
+    model.group_parameters.split_gradients()
     model.optimizer_g.step()
     name = next(name for name, value in banks_of(model.net_g).items() if value is bank)
     assert torch.equal(bank[0], before[name][0]) and not torch.equal(bank[1], before[name][1])
