@@ -2,8 +2,8 @@
 
 A parallel loop ends when its last thread finishes. Meanwhile GNU's OpenMP lets the other threads spin for milliseconds.
 If another program occupies the core of the last thread, they keep spinning instead of yielding their cores, and small
-layers take hundreds of times as long. torch and Numba are therefore loaded with a shorter spin, chosen by the
-measurements in benchmarks/shared_cores.md. OpenMP reads its environment once, when it is loaded.
+layers take hundreds of times as long. torch and Numba are therefore loaded with a shorter spin; `python
+benchmarks/shared_cores.py` measures what it costs and gains. OpenMP reads its environment once, when it is loaded.
 """
 
 import os
