@@ -16,6 +16,9 @@ from numba.core import event
 from bidiffsr_arch.errors import InputError
 
 OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
+# Wrappers that nobody calls are not compiled; Numba's type hints lack these options.
+FROM_PYTHON: dict[str, Any] = {"no_cfunc_wrapper": True}
+FROM_KERNELS: dict[str, Any] = {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
 
 
 def _sources() -> str:
@@ -51,7 +54,7 @@ event.register("numba:compile", _notice)
 
 def helper(function: Callable) -> Callable:
     """A function that kernels call."""
-    return njit(inline="never", no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function)
+    return njit(inline="never", **OPTIONS, **FROM_KERNELS)(function)
 
 
 def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callable:
@@ -62,7 +65,7 @@ def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callab
     """
     if function is None:
         return partial(kernel, parallel=parallel)
-    dispatcher = njit(parallel=parallel, cache=True, no_cfunc_wrapper=True, **OPTIONS)(function)
+    dispatcher = njit(parallel=parallel, cache=True, **OPTIONS, **FROM_PYTHON)(function)
     index = getattr(dispatcher._cache, "_cache_file", None)
     if index is not None:
         index._source_stamp = (index._source_stamp, _SOURCES)

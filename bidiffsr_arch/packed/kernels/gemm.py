@@ -45,7 +45,7 @@ STEP = 2
 class Terms(NamedTuple):
     """Products that are summed: how many, and the distances in bytes from an A and from a B to the next one."""
 
-    count: int
+    number: int
     a: int
     weights: int
 
@@ -80,7 +80,7 @@ def gemm_tile(rows: int, blocks: int) -> Callable:
 
             return repeat(b, b.sdiv(k, int64(STEP)), sums, steps)
 
-        sums = repeat(b, terms.count, [constant(0.0)] * (rows * blocks * VECTORS), term)
+        sums = repeat(b, terms.number, [constant(0.0)] * (rows * blocks * VECTORS), term)
         for number, value in enumerate(sums):
             r, v = divmod(number, blocks * VECTORS)
             store(b, value, offset(b, offset(b, c.start, b.mul(c.step, int64(r))), BYTES * v))
