@@ -172,7 +172,7 @@ def spin() -> None:
 
 @contextmanager
 def busy(context: multiprocessing.context.SpawnContext, processes: int) -> Iterator[None]:
-    """Other programs that want the cores meanwhile."""
+    """Other programs that keep the cores busy during a measurement."""
     others = [context.Process(target=spin, daemon=True) for _ in range(processes)]
     for other in others:
         other.start()

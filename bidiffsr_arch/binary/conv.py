@@ -162,7 +162,7 @@ def set_progress(network: nn.Module, progress: float) -> None:
 
 @contextmanager
 def cached_weights(network: nn.Module) -> Iterator[None]:
-    """Binarize every weight once for all calls of the network inside the context, in which weights must not change."""
+    """Cache binarized weights: each is computed once within the context, in which weights must not change."""
     layers = [module for module in network.modules() if isinstance(module, BinaryWeightConv2d)]
     try:
         for layer in layers:

@@ -83,7 +83,7 @@ def absent_datasets(options: OrderedDict) -> dict[str, str]:
 
 @contextmanager
 def observed_results() -> Iterator[dict[str, dict[str, float]]]:
-    """The metrics of every validation that BasicSR runs meanwhile: {data set: {metric: value}}."""
+    """The metrics of every validation that BasicSR runs within the context: {data set: {metric: value}}."""
     from basicsr.models.base_model import BaseModel
 
     results: dict[str, dict[str, float]] = {}

@@ -4,7 +4,7 @@ Everything is written below the current directory, in experiments/<name>/, unles
 `path: experiments_root` says otherwise. Started by torchrun, all processes train together.
 
 SIGTERM and Ctrl-C save a state before leaving (exit status 143 and 130); with --auto_resume training goes on as if it
-had never been stopped. Options that have changed meanwhile are printed and used; a changed network is refused, and with
+had never been stopped. Options that have changed since are printed and used; a changed network is refused, and with
 --strict-resume any change. --dry-run finds out beforehand what would stop it by itself.
 """
 

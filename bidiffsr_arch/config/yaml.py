@@ -46,7 +46,7 @@ class OptionLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands here a second time; keep one", key_node.start_mark
+                    None, None, f"the key {key!r} is defined twice; keep one", key_node.start_mark
                 )
             seen.add(key)
         self.flatten_mapping(node)  # `<<: *anchor`: the anchor's keys come first, the mapping's own win

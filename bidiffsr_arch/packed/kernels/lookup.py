@@ -199,7 +199,7 @@ def lookup_pair(table, prepared, groups, taps, segment, counts, upper, lower, li
     """Counts of a segment of two output rows and 64 filters, 16 bits (2, SEGMENT, 64). Exact while 9 C < 2^16.
 
     table, prepared, counts: addresses. groups: of 4 channels. taps: `Taps`. segment: `Segment`. upper, lower: what to
-    prefetch meanwhile for each row (`Prefetch`). lines: blocks of filters that are there, and lines to prefetch with
+    prefetch for each row (`Prefetch`). lines: blocks of filters that are there, and lines to prefetch with
     each pixel.
     """
     if 2 * lines * BLOCK <= TABLE_FILTERS:

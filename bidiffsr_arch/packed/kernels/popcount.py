@@ -96,7 +96,7 @@ class WordRows(NamedTuple):
 def popcount_row(bits, taps, counts, pixels, upcoming) -> None:
     """Counts of neighbouring pixels, uint16 (pixels, BLOCK), to the address `counts`.
 
-    bits: `WordRows`. taps: `Taps`. upcoming: what to prefetch meanwhile (`Prefetch`).
+    bits: `WordRows`. taps: `Taps`. upcoming: what to prefetch during the loop (`Prefetch`).
     """
     x = 0
     while x + TILE <= pixels:
@@ -113,7 +113,7 @@ def popcount_pair(bits, taps, segment, counts, upper, lower) -> None:
     """Counts of a segment of two output rows, uint16 (2, SEGMENT, BLOCK), to the address `counts`.
 
     bits: `BitRows` that start with the upper row's first. taps: `Taps`. segment: `Segment`. upper, lower: what to
-    prefetch meanwhile for each row (`Prefetch`).
+    prefetch during the loop for each row (`Prefetch`).
     """
     start = bits.start + (segment.x + 1 - taps.radius) * taps.pixel
     rows = 2 * taps.radius + 1
