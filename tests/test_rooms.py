@@ -15,7 +15,7 @@ ORDER = [
     "cli",
     "bench plots diffusers_pipeline spandrel",
     "upscale training",
-    "pretrained",
+    "export pretrained",
     "compat",
     "networks",
     "packed",
