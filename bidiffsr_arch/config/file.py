@@ -164,8 +164,11 @@ class DiffusionOptions(Trained):
                 "expected network_g: total_step and beta_schedule: n_timestep to be equal, "
                 f"got {steps} and {self.beta_schedule.n_timestep}"
             )
-        if self.train and self.train.perceptual_opt:
-            yield "expected train: pixel_opt alone, got perceptual_opt: the prediction is no image"
+        if self.train and self.train.perceptual_opt and self.beta_schedule.prediction_type == "epsilon":
+            yield (
+                "expected beta_schedule: prediction_type sample or v_prediction with train: perceptual_opt, got "
+                "epsilon: the image that a predicted noise implies is itself noise at most timesteps"
+            )
         if self.train and not self.train.pixel_opt:
             yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
 

@@ -102,7 +102,9 @@ class Objective(Step):
     distill: Distill | None = Field(None, description="learn a trained network's many sampling steps in few")
     teacher: TeacherBlock | None = Field(None, description="learn from the predictions of a better network, too")
     pixel_opt: dict[str, Any] | None = Field(None, description="the loss, such as `{type: L1Loss}`")
-    perceptual_opt: dict[str, Any] | None = Field(None, description="BasicSR's perceptual loss, for models of images")
+    perceptual_opt: dict[str, Any] | None = Field(
+        None, description="a loss of images in addition: `{type: LPIPSLoss}`, or BasicSR's `PerceptualLoss`"
+    )
 
     def _relations(self) -> Iterator[str]:
         for name in ("pixel_opt", "perceptual_opt"):

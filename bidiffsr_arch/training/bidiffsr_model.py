@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
 from bidiffsr_arch.config.file import DiffusionOptions
-from bidiffsr_arch.config.training import Objective, Step
+from bidiffsr_arch.config.training import Objective as ObjectiveOptions
+from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
+from bidiffsr_arch.training.objective import Objective
 from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
 from bidiffsr_arch.training.teacher import Distillation, Teacher
@@ -167,9 +169,10 @@ class BIDiffSRModel(ValidatedSRModel):
         if self.teacher is not None:
             target = self.teacher.blend(target, *inputs)
         self.group_parameters.begin(time)
-        loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target, self.group_parameters)
+        objective = Objective(self.cri_pix, self.cri_perceptual, self.super_resolution)
+        terms = self.stepping.step(self.net_g, self.optimizer_g, objective, inputs, target, self.group_parameters)
 
-        self.log_dict = self.reduce_loss_dict(OrderedDict(l_pix=loss))
+        self.log_dict = self.reduce_loss_dict(OrderedDict(terms))
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
 
@@ -238,5 +241,5 @@ def _checked(opt: dict[str, Any]) -> DiffusionOptions:
     """Those of BasicSR's options that the model itself reads; a test does not look at ``train``."""
     own = {key: value for key, value in opt.items() if key != "train"}
     if opt["is_train"]:
-        own["train"] = {key: value for key, value in opt["train"].items() if key in Objective.names()}
+        own["train"] = {key: value for key, value in opt["train"].items() if key in ObjectiveOptions.names()}
     return DiffusionOptions.part_of(own)
