@@ -100,6 +100,9 @@ class OptionFile(AnyFile):
         for phase, data in self.paired().items():
             if phase == "train" and data.gt_size and self.scale and data.gt_size % self.scale:
                 yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {data.gt_size}"
+        binarize = ((self.network_g and self.network_g.model_extra) or {}).get("binarize")
+        if self.val and self.val.packed and binarize == "activations":
+            yield "expected val: packed: false with network_g: binarize: activations, whose weights are real, got true"
         metrics = (self.val and self.val.metrics) or {}
         yield from unknown_best(self.logger or Kept(), metrics)
         logger = self.logger

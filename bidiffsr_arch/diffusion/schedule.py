@@ -176,7 +176,8 @@ class Diffusion:
             InputError: a number of steps that the scheduler cannot do, or a result that is not finite.
         """
         sampler = self.sampler(steps, noise.device)
-        extra = {"generator": generators} if "generator" in arguments(sampler.step) else {}
+        given = {"generator": generators, "eta": self.schedule.eta}
+        extra = {name: value for name, value in given.items() if name in arguments(sampler.step)}
         x = noise * sampler.init_noise_sigma
         for t in progress(sampler.timesteps):
             time = t.expand(len(x))
