@@ -341,6 +341,7 @@ def test_training_begins_with_a_network_of_fewer_timestep_groups(options, tmp_pa
     options["network_g"]["dynamic_group"] = 4
     options["path"]["pretrain_network_g"] = str(tmp_path / "net_g_latest.pth")
     monkeypatch.setattr(get_root_logger(), "propagate", True)
+    caplog.set_level("INFO", logger=get_root_logger().name)
     second = build(options)
     time = torch.tensor([0, 24, 25, 49, 50, 74, 75, 99])
     x, condition = torch.rand(2, 8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
