@@ -327,6 +327,9 @@ def test_a_test_takes_the_set_of_a_packed_file_that_its_options_name(options, ti
         options["path"] = dict(pretrain_network_g=str(file)) | ({"param_key_g": key} if key else {})
         model = build(options, is_train=False)
         assert torch.equal(model.packed.state[name], network.state_dict()[name])
+    options["path"]["param_key_g"] = "perceptul"
+    with pytest.raises(InputError, match="to be one of fidelity, perceptual, got 'perceptul'"):
+        build(options, is_train=False)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])

@@ -141,7 +141,7 @@ class Description(Trained):
     sets: dict[str, dict[str, Any]] = Field({}, description="descriptions of further sets of parameters, by quality")
 
     def __init__(self, network_g: dict[str, Any] | None = None, **further: Any) -> None:
-        super().__init__(**({} if network_g is None else {"network_g": network_g}), **further)
+        super().__init__(**(further if network_g is None else {"network_g": network_g, **further}))
 
     @property
     def options(self) -> dict[str, Any]:

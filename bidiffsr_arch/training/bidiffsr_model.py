@@ -11,14 +11,13 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary import repeat_groups, set_progress
-from bidiffsr_arch.config.diffusion import QUALITIES
 from bidiffsr_arch.config.file import DiffusionOptions
 from bidiffsr_arch.config.training import Objective as ObjectiveOptions
 from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
+from bidiffsr_arch.networks import CONTAINERS, is_packed, read_parameters, set_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
 from bidiffsr_arch.training.loss_schedule import LossSchedule
@@ -80,7 +79,7 @@ class BIDiffSRModel(ValidatedSRModel):
             InputError: the file does not load, or is of another network; the first difference is named.
         """
         if is_packed(load_path):
-            self._load_packed(load_path, param_key if param_key in QUALITIES else None)
+            self._load_packed(load_path, None if param_key in CONTAINERS else param_key)
             return
         parameters, found = read_parameters(load_path, param_key)
         net = self.get_bare_model(net)
