@@ -66,6 +66,7 @@ def training(batch: int, size: int, **network: object) -> Step:
 
     from bidiffsr_arch import BIDiffSRUNet
     from bidiffsr_arch.config import training as options
+    from bidiffsr_arch.training.objective import Objective
     from bidiffsr_arch.training.stepping import Stepping
 
     torch.manual_seed(0)
@@ -73,7 +74,8 @@ def training(batch: int, size: int, **network: object) -> Step:
     stepping.prepare(unet, torch.device("cpu"))
     optimizer = torch.optim.Adam(unet.parameters())
     images, t = [torch.randn(batch, 3, size, size) for _ in range(2)], torch.randint(2000, (batch,))
-    return lambda: stepping.step(unet, optimizer, torch.nn.functional.l1_loss, [*images, t], images[0])
+    objective = Objective(torch.nn.functional.l1_loss)
+    return lambda: stepping.step(unet, optimizer, objective, [*images, t], images[0])
 
 
 def demo() -> Step:
