@@ -1,9 +1,9 @@
 """Upscale images on a page in the browser.
 
 Visitors drop images, select a network, steps and seed, compare before and after, and download what `basicsr upscale`
-would write. The page offers the small networks that come with the package, and those of --weights; a visitor cannot name
-files. It is served to this machine alone, unless --host says otherwise. Nothing is loaded from elsewhere or reported, and
-images and results are deleted after an hour.
+would write. The page offers the small networks that come with the package, and those of --weights; a visitor cannot
+name files. It is served to this machine alone, unless --host says otherwise. Nothing is loaded from elsewhere or
+reported, and images and results are deleted after an hour.
 
 Needs Gradio: pip install 'bidiffsr_arch[web]'.
 """

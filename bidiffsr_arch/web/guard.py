@@ -150,7 +150,7 @@ def _with_headers(send: Send, request: Request) -> Send:
             headers.update(HEADERS)
             if request.scope["path"] == "/" and COOKIE not in request.cookies:
                 value = secrets.token_urlsafe(32)
-                headers.append("Set-Cookie", f"{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict")
+                headers.append("Set-Cookie", f"{COOKIE}={value}; Path=/; HttpOnly; SameSite=Lax")
         await send(message)
 
     return add

@@ -16,12 +16,13 @@ from bidiffsr_arch.web.work import Cancelled, Result, upscale_images
 
 TITLE = "BI-DiffSR"
 HEAD = (
-    "# BI-DiffSR\nSuper-resolution by a diffusion network with 1-bit weights. Images and results stay on the machine that "
-    "serves this page, and are deleted after an hour."
+    "# BI-DiffSR\nSuper-resolution by a diffusion network with 1-bit weights. Images and results stay on the machine "
+    "that serves this page, and are deleted after an hour."
 )
+HINT = "Before: bicubic interpolation. Turn the wheel over the image to zoom, drag to move."
 CSS = """
 .gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
-#slider img { image-rendering: auto; }
+#hint { margin-top: -0.5rem; font-size: 0.85rem; opacity: 0.75; }
 """
 
 
@@ -66,9 +67,9 @@ class Page:
                         cancel = gr.Button("Cancel", elem_id="cancel")
                         start = gr.Button("Upscale", variant="primary", elem_id="upscale")
                 with gr.Column(scale=5, min_width=480):
-                    slider = gr.ImageSlider(label="Bicubic | result (turn the wheel to zoom, drag to move)", height=560,
-                                            max_height=560, interactive=False, buttons=["fullscreen"],
-                                            elem_id="slider")  # fmt: skip
+                    slider = gr.ImageSlider(label="Before | after", height=560, max_height=560, interactive=False,
+                                            buttons=["fullscreen"], elem_id="slider")  # fmt: skip
+                    gr.Markdown(HINT, elem_id="hint")
                     shown = gr.Dropdown([], label="Shown", visible=False, filterable=False, elem_id="shown")
                     messages = gr.Textbox(label="Messages", visible=False, interactive=False, elem_id="messages")
                     downloads = gr.File(label="Results in full depth", file_count="multiple", interactive=False,
@@ -116,7 +117,8 @@ class Page:
         except Cancelled:
             yield self._shown(results, [*messages, "cancelled"])
         finally:
-            self.running.pop(_tab(request), None)
+            if self.running.get(_tab(request)) is cancelled:  # else the tab has asked again
+                del self.running[_tab(request)]
 
     def _steps(self, weights: str, steps: int | None) -> int | None:
         """None where the visitor left the steps as the weights have them: networks without diffusion take no others."""
@@ -149,8 +151,7 @@ class Page:
 
     def cancel(self, request: gr.Request) -> gr.Textbox:
         """End the tab's computation after the current tile."""
-        if event := self.running.get(_tab(request)):
-            event.set()
+        self.leave(request)
         return gr.Textbox("cancelled", visible=True, lines=1)
 
     def leave(self, request: gr.Request) -> None:

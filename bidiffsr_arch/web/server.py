@@ -68,7 +68,7 @@ def application(models: Models, limits: Limits, visitors: Visitors, host: str): 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     app.add_middleware(Guard, visitors=visitors, limits=limits)
     if is_loopback(host):  # else another site's name could be pointed at this server
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost", "127.0.0.1"])
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, address(host), "localhost", "127.0.0.1"])
     return gradio.mount_gradio_app(
         app, page.blocks, "/", theme=theme(), css=CSS, max_file_size=int(limits.upload_megabytes * MEGA),
         show_error=False, footer_links=[], run_history=False, ssr_mode=False, enable_monitoring=False, pwa=False,
@@ -94,7 +94,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"expected --host and --port to be free on this machine, got {host}:{port} ({reason})") from error
+        raise InputError(f"expected a free --host and --port, got {address(host)}:{port} ({reason})") from error
 
 
 def is_loopback(host: str) -> bool:

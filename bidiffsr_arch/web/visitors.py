@@ -13,8 +13,8 @@ COOKIE = "bidiffsr_visitor"
 class Visitors:
     """Folders of visitors below one root.
 
-    A visitor is who sends the same cookie. The folder's name is a digest of the cookie's value, so the page may know the
-    folder, but nobody gets the value from it.
+    A visitor is whoever sends the same cookie. The folder's name is a digest of the cookie's value: the page may know
+    the folder, but nobody gets the value from it.
 
     Args:
         root: the folder of all of them, which holds nothing else that lasts.

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 from bidiffsr_arch.errors import InputError, raise_all
 from bidiffsr_arch.upscale import Upscaler
@@ -16,6 +16,8 @@ from bidiffsr_arch.upscale.metadata import MetadataWarning
 from bidiffsr_arch.upscale.plan import Job, plan
 from bidiffsr_arch.web import Limits
 from bidiffsr_arch.web.preview import write_previews
+
+COMPUTING = Lock()  # a packed network has scratch memory for one call at a time
 
 
 class Cancelled(Exception):
@@ -74,12 +76,7 @@ def upscale_images(
             _check(cancelled, deadline, limits)
 
         _check(cancelled, deadline, limits)
-        try:
-            yield _upscale(upscaler, job, on_tile)
-        except (Cancelled, OutOfTime):
-            raise
-        except Exception as error:  # decoders, devices and disks may raise anything
-            yield _without_folders(naming(job.source, error), job.source)
+        yield _upscale(upscaler, job, on_tile)
 
 
 class OutOfTime(InputError):
@@ -90,7 +87,7 @@ def _check(cancelled: Event, deadline: float, limits: Limits) -> None:
     if cancelled.is_set():
         raise Cancelled
     if time.monotonic() > deadline:
-        raise OutOfTime(f"expected a request of at most {limits.seconds:g} s, stopped there; send less or smaller images")
+        raise OutOfTime(f"expected a request of at most {limits.seconds:g} s, stopped there; send smaller images")
 
 
 def _plan(image: Path, folder: Path, scale: int, limits: Limits) -> Job | InputError:
@@ -104,18 +101,23 @@ def _plan(image: Path, folder: Path, scale: int, limits: Limits) -> Job | InputE
         if megapixels > limits.megapixels:
             raise InputError(
                 f"{image.name}: expected a result of at most {limits.megapixels:g} megapixels, got "
-                f"{job.width * scale}x{job.height * scale} ({megapixels:.1f}); choose a smaller image or scale"
+                f"{job.width * scale}x{job.height * scale} ({megapixels:.3g}); choose a smaller image or scale"
             )
         return job
     except InputError as error:
         return _without_folders(error, image)
 
 
-def _upscale(upscaler: Upscaler, job: Job, on_tile: Callable[[], None]) -> Result:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", MetadataWarning)
-        upscale_one(upscaler, job, on_tile)
-        previews = write_previews(job.source, job.target, job.target.parent / "previews")
+def _upscale(upscaler: Upscaler, job: Job, on_tile: Callable[[], None]) -> Result | InputError:
+    try:
+        with COMPUTING, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", MetadataWarning)
+            upscale_one(upscaler, job, on_tile)
+            previews = write_previews(job.source, job.target, job.target.parent / "previews")
+    except (Cancelled, OutOfTime):
+        raise
+    except Exception as error:  # decoders, devices and disks may raise anything
+        return _without_folders(naming(job.source, error), job.source)
     notes = dict.fromkeys(str(entry.message) for entry in caught if entry.category is MetadataWarning)
     return Result(job.target, *previews, tuple(f"{job.source.name}: {note}" for note in notes))
 
