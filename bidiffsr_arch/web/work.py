@@ -54,7 +54,7 @@ def upscale_images(
     Args:
         folder: of the visitor; results go into new subfolders, so that equal names do not meet.
         cancelled: may be set by another thread; the computation ends after the current tile.
-        report: called before each image and after each tile with tiles done, all tiles, and the image's name.
+        report: called after each tile with the number of tiles so far, that of all tiles, and the image's name.
     Raises:
         InputError: no images, more images than the limit, or more time than the limit.
         Cancelled: `cancelled` was set.
