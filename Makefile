@@ -12,16 +12,24 @@ SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_in
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3.14 python3 python; do \
 	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 
+EXTRAS ?= fast,plot,test
+
 # The stamp's name holds the checksum of what was installed, so a changed pin has no stamp and the set-up starts afresh.
 READY := $(VENV)/ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
 
-.PHONY: demo test lint bench-check venv clean
+.PHONY: demo test test-web lint bench-check venv clean
 
 demo: $(READY)
 	$(BIN)/basicsr demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+# What is heavy has an environment of its own. The browser is Debian's: apt-get install chromium.
+test-web:
+	$(MAKE) venv VENV=.venv-web EXTRAS=fast,test,web
+	.venv-web/bin/python -m pip install $(PIP_OPTIONS) playwright
+	OMP_NUM_THREADS=1 .venv-web/bin/python -m pytest tests/test_web.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -42,8 +50,8 @@ $(READY):
 	"$(PYTHON)" -m venv --clear $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(BIN)/python -m bidiffsr_arch.compat.install $(PIP_OPTIONS)
-	$(PIP) --no-build-isolation --editable '.[fast,plot,test]'
+	$(PIP) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-web build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
