@@ -6,6 +6,7 @@ testing. If the checkpoint has an averaged network (`params_ema`), that one is p
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: checkpoint and option file do not match, or the output exists.
     """
-    output = Path(args.output).expanduser()
+    output = Path(os.path.expanduser(args.output))
     if output.suffix != ".safetensors":
         raise InputError(f"expected an output that ends in .safetensors, got {args.output}")
     if output.exists() and not args.overwrite:
