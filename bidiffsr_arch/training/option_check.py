@@ -126,7 +126,7 @@ def _wrong_training(options: Mapping[str, Any], path: str) -> Iterator[str]:
     from basicsr.utils.registry import LOSS_REGISTRY
     from torch import optim
 
-    from bidiffsr_arch.compat.optimization import find_scheduler
+    from bidiffsr_arch.compat.optimization import find_scheduler, rehearse
 
     train = options["train"]
     for name in ("pixel_opt", "perceptual_opt"):
@@ -138,10 +138,15 @@ def _wrong_training(options: Mapping[str, Any], path: str) -> Iterator[str]:
             loss = registered(LOSS_REGISTRY, block["type"], f"{path}: {place}: type")
             yield from wrong_arguments(loss, block, place, ignores_others=loss.__module__.startswith(IGNORING))
     optimizer = getattr(optim, train["optim_g"]["type"])
-    yield from wrong_arguments(optimizer, train["optim_g"], "train: optim_g", given=("params",))
+    wrong = list(wrong_arguments(optimizer, train["optim_g"], "train: optim_g", given=("params",)))
     try:
         scheduler = find_scheduler(train["scheduler"]["type"])
     except InputError as error:
-        yield f"train: scheduler: type: {error}"
+        wrong.append(f"train: scheduler: type: {error}")
     else:
-        yield from wrong_arguments(scheduler, train["scheduler"], "train: scheduler", given=("optimizer",))
+        wrong += wrong_arguments(scheduler, train["scheduler"], "train: scheduler", given=("optimizer",))
+    yield from wrong
+    if not wrong and (failure := rehearse(train)):
+        place, error = failure
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        yield f"expected train: {place} to work for total_iter {train['total_iter']}, got {train[place]} ({reason})"
