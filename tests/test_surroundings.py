@@ -112,6 +112,10 @@ TRAINING = {
     "an unknown optimizer": (put("train: optim_g: type", "Adan"), "optim_g: type to be one of Adam, AdamW"),
     "an argument of another optimizer": (put("train: optim_g", dict(type="SGD", lr=1, betas=[0, 0])),
                                          "unknown key 'betas'"),
+    "too few steps for a sampler": (
+        lambda options: options["beta_schedule"].update(scheduler_type="PNDM", num_inference_steps=2),
+        "PNDM can do .* the least is 4"),
+    "an argument that a sampler cannot use": (put("beta_schedule: steps_offset", "a"), "that DDIM can sample by"),
     "lists of unequal length": (put("datasets: train: dataroot_gt", ["data/HR"]), "as many folders"),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.metadata import MetadataWarning, orientation_exif, orientation_of, resized, with_values
-from bidiffsr_arch.upscale.photo import Photo, read_photo, write_photo
+from bidiffsr_arch.upscale.photo import Photo, photo_size, read_photo, write_photo
 
 PIXELS = np.kron(np.random.default_rng(0).integers(0, 256, (4, 3, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
 MUTATIONS = {"JPEG": 270, "PNG": 270, "WEBP": 270, "TIFF": 60, "AVIF": 60}  # the last two are slow to write
@@ -540,6 +540,13 @@ def test_libraries_do_not_talk_of_broken_tags(tmp_path, caplog, orientation, dty
     caplog.clear()
     large(tmp_path / "a.tif")
     assert not caplog.records
+
+
+def test_large_images_are_read_without_a_warning(tmp_path):
+    Image.new("1", (12000, 9000)).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert photo_size(tmp_path / "a.png") == (9000, 12000)
 
 
 def test_an_image_beyond_memory_is_named_for_what_it_is(tmp_path):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from bidiffsr_arch import archs
-from bidiffsr_arch.config.file import OptionFile, check_file
+from bidiffsr_arch.config.file import DiffusionFile, OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
 from bidiffsr_arch.config.struct import told
 from bidiffsr_arch.errors import InputError
@@ -48,7 +48,7 @@ def check_options(options: dict[str, Any], path: str, is_train: bool) -> OptionF
     file = check_file(options, path, is_train)
     if file is None:
         return None
-    wrong = [*_wrong_metrics(options, path), *_wrong_network(options, path)]
+    wrong = [*_wrong_metrics(options, path), *_wrong_network(options, path), *_wrong_sampling(file)]
     wrong += _wrong_training(options, path) if is_train else []
     if not wrong:
         make_possible(options, is_train)
@@ -105,6 +105,17 @@ def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) 
     else:
         if shape[1] != channels:
             yield f"expected network_g: out_channel to be {channels}, as images have channels, got {shape[1]}"
+
+
+def _wrong_sampling(file: OptionFile) -> Iterator[str]:
+    """What the sampler of `BIDiffSRModel` would fail on at the first validation."""
+    from bidiffsr_arch.diffusion.schedule import Diffusion
+
+    if isinstance(file, DiffusionFile) and file.model_type == "BIDiffSRModel" and set(file.datasets) - {"train"}:
+        try:
+            Diffusion(file.beta_schedule, file.time_input).rehearse()
+        except InputError as error:
+            yield str(error)
 
 
 def _wrong_metrics(options: Mapping[str, Any], path: str) -> Iterator[str]:

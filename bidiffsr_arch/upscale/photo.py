@@ -2,8 +2,9 @@
 
 import io
 import mmap
-from collections.abc import Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,6 +103,15 @@ def _is_tiff(path: Path) -> bool:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
+@contextmanager
+def _large_images() -> Iterator[None]:
+    """Without Pillow's warning that an image is large; far larger ones are errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+@_large_images()
 def photo_size(path: Path) -> tuple[int, int]:
     """Height and width of an image in pixels, from its header.
 
@@ -119,6 +129,7 @@ def photo_size(path: Path) -> tuple[int, int]:
         return _whole(path, lambda: tiff.size(path), error)
 
 
+@_large_images()
 def read_photo(path: Path) -> Photo:
     """Read a PNG, JPEG, WebP, TIFF, BMP or AVIF; the format is recognised by the content, not by the name.
 
