@@ -31,6 +31,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from scores import lpips_or_nan
 from small_runs import markdown
 from tqdm import tqdm
 
@@ -38,7 +39,6 @@ from bidiffsr_arch.bench.machine import machine
 from bidiffsr_arch.config.diffusion import FIRST
 from bidiffsr_arch.data.strip import strip
 from bidiffsr_arch.files import read_picture, write_bytes, write_picture
-from bidiffsr_arch.metrics.lpips import calculate_lpips
 from bidiffsr_arch.networks import is_packed
 from bidiffsr_arch.packed import load_sets
 from bidiffsr_arch.packed.backends import choose_backend
@@ -159,7 +159,7 @@ def measure(methods: list[Method], pairs: list[tuple[np.ndarray, np.ndarray]], s
 def row(method: Method, results: list[np.ndarray], seconds: float, highs: list[np.ndarray], scale: int) -> list[str]:
     rules = dict(crop_border=scale, test_y_channel=True)
     scores = [
-        (calculate_psnr(result, high, **rules), calculate_ssim(result, high, **rules), calculate_lpips(result, high))
+        (calculate_psnr(result, high, **rules), calculate_ssim(result, high, **rules), lpips_or_nan(result, high))
         for result, high in zip(results, highs, strict=True)
     ]
     psnr, ssim, lpips = np.mean(scores, axis=0)

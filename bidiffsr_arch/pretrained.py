@@ -1,5 +1,6 @@
 """Save networks to folders in the Hub's layout, load them, and upload them to the Hub."""
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ def load_pretrained(
         InputError: neither a folder nor to be had from the Hub, or the weights or their options are wrong.
     """
     text = str(name_or_folder)
-    is_address = text.startswith(hub.SCHEME) or not Path(text).expanduser().exists()
+    is_address = text.startswith(hub.SCHEME) or not Path(os.path.expanduser(text)).exists()
     address = text if text.startswith(hub.SCHEME) or not is_address else hub.SCHEME + text
     return load_weights(hub.local(address, revision), packed=packed, quality=quality)
 
@@ -63,7 +64,7 @@ def save_pretrained(
     Raises:
         InputError: options that are missing, or a folder that holds such files and is not to be overwritten.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     taken = [name for name in (hub.CONFIG, hub.WEIGHTS, hub.CARD) if (folder / name).exists()]
     if taken and not overwrite:
         raise InputError(f"expected a folder without {taken[0]}, got {folder}; choose another one or overwrite=True")

@@ -115,6 +115,32 @@ def test_a_sampling_that_diverges_is_refused(value):
         diffusion.sample(lambda x, t: torch.full_like(x, value), torch.randn(1, 3, 4, 4), steps=2)
 
 
+OPTIONS = {  # that diffusers' constructors take, and whose values some of its schedulers cannot use
+    "timestep_spacing": ["trailing", "linspace", "nope"], "steps_offset": [5, -1, "a"], "solver_order": [1, 3],
+    "use_karras_sigmas": [True], "use_exponential_sigmas": [True], "use_beta_sigmas": [True], "use_lu_lambdas": [True],
+    "use_flow_sigmas": [True], "algorithm_type": ["sde-dpmsolver++", "dpmsolver"], "tau_func": ["x"],
+    "final_sigmas_type": ["sigma_min"], "rescale_betas_zero_snr": [True], "thresholding": [True],
+    "variance_type": ["fixed_large", "learned", "x"], "solver_type": ["bh1", "heun", "x"], "skip_prk_steps": [True],
+    "timestep_type": ["continuous"], "trained_betas": [[0.1] * 20, "x"], "interpolation_type": ["log_linear", "x"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_options_of_samplers_work_or_are_refused_in_one_line(name):
+    """Before training, too, which would fail at its first validation."""
+    for key, values in OPTIONS.items():
+        for value in values:
+            options = {"scheduler_type": name, "n_timestep": 20, "num_inference_steps": 7, key: value}
+            try:
+                diffusion = Diffusion(BetaSchedule.read(options))
+                diffusion.rehearse()
+            except InputError as error:
+                assert "\n" not in str(error)
+            else:
+                noise = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+                assert diffusion.sample(lambda x, t: torch.zeros_like(x), noise, [torch.Generator()]).isfinite().all()
+
+
 def test_what_diffusers_has_besides_is_no_sampler():
     for name in ("DDIMInverse", "LCM", "TCD", "UnCLIP", "FlowMatchEulerDiscrete", "CogVideoXDDIM", ""):
         with pytest.raises(InputError, match="scheduler_type to be one of DDIM, "):

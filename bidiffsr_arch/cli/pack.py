@@ -14,6 +14,7 @@ packed files:
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: checkpoint and option file do not match, sets do not go together, or the output exists.
     """
-    output = Path(args.output).expanduser()
+    output = Path(os.path.expanduser(args.output))
     if output.suffix != ".safetensors":
         raise InputError(f"expected an output that ends in .safetensors, got {args.output}")
     if output.exists() and not args.overwrite:

@@ -52,7 +52,9 @@ class Scheduler(Struct, extra="allow"):
     milestones: Iterations = Field([], description="iterations after which `gamma` multiplies the rate")
     gamma: FromZero = Field(0.1, description="of `MultiStepLR`")
     restarts: Iterations = Field([0], description="of `MultiStepLR`: iterations at which the rate starts anew")
-    periods: Iterations = Field([], description="of `CosineAnnealingRestartLR`: lengths in iterations")
+    periods: list[Count] = Field(
+        [], strict=False, description="of `CosineAnnealingRestartLR`: lengths in iterations"
+    )
     restart_weights: list[Number] = Field([1], description="what multiplies the rate from each restart on")
     eta_min: FromZero = Field(0, description="of `CosineAnnealingRestartLR`: the lowest rate")
 

@@ -150,6 +150,8 @@ class Diffusion:
             sampler.set_timesteps(steps, device=device)
         except (ValueError, IndexError, AssertionError):  # diffusers' ways to fail at too few or too many
             return None
+        except TypeError as error:
+            raise self._refused(error) from error
         first, last = sampler.timesteps.max(), sampler.timesteps.min()
         return sampler if 0 <= last <= first <= self.total_step - 1 and (last < first or steps == 1) else None
 
@@ -175,6 +177,34 @@ class Diffusion:
         Raises:
             InputError: a number of steps that the scheduler cannot do, or a result that is not finite.
         """
+        x, count = self._denoised(predict, noise, generators, steps, progress)
+        if not x.isfinite().all():
+            raise InputError(
+                f"expected finite numbers from {self.schedule.scheduler_type} with {count} timesteps, got infinite "
+                "ones or NaN: the sampling diverged; take another number of steps or another sampler"
+            )
+        return x
+
+    def rehearse(self, steps: int | None = None) -> None:
+        """Sample a tiny image with a network that predicts 0, to find options that sampling would fail on.
+
+        Raises:
+            InputError: a number of steps that the scheduler cannot do, or an argument of the scheduler that it does not
+                take.
+        """
+        noise = torch.zeros(1, 1, 4, 4)
+        self._denoised(lambda x, time: torch.zeros_like(x), noise, [torch.Generator()], steps, iter)
+
+    @torch.no_grad()
+    def _denoised(
+        self,
+        predict: Predict,
+        noise: Tensor,
+        generators: list[torch.Generator] | None,
+        steps: int | None,
+        progress: Callable[[Any], Any],
+    ) -> tuple[Tensor, int]:
+        """The result of sampling, and the number of its timesteps."""
         sampler = self.sampler(steps, noise.device)
         given = {"generator": generators, "eta": self.schedule.eta}
         extra = {name: value for name, value in given.items() if name in arguments(sampler.step)}
@@ -185,13 +215,19 @@ class Diffusion:
             prediction = predict(x_t, self.network_time(time))
             if not self.sampler_clips:
                 prediction = self.clipped_noise(prediction, x_t, time)
-            x = sampler.step(prediction, t, x, **extra).prev_sample
-        if not x.isfinite().all():
-            raise InputError(
-                f"expected finite numbers from {self.schedule.scheduler_type} with {len(sampler.timesteps)} timesteps, "
-                "got infinite ones or NaN: the sampling diverged; take another number of steps or another sampler"
-            )
-        return x
+            try:
+                x = sampler.step(prediction, t, x, **extra).prev_sample
+            except (TypeError, ValueError, IndexError, AssertionError) as error:  # of options, once it knows them
+                raise self._refused(error) from error
+        return x, len(sampler.timesteps)
+
+    def _refused(self, error: Exception) -> InputError:
+        """The error for arguments of the scheduler on which it fails only when it samples."""
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        further = self.schedule.model_extra or "its defaults"
+        return InputError(
+            f"expected a beta_schedule that {self.schedule.scheduler_type} can sample by, got {further} ({reason})"
+        )
 
     def implied_x0(self, prediction: Tensor, x_t: Tensor, network_time: Tensor) -> Tensor:
         """The x0 that a prediction stands for, (B, C, H, W); `network_time` (B,) is what the network was given."""
