@@ -31,6 +31,7 @@ from bidiffsr_arch.web.preview import write_previews
 from bidiffsr_arch.web.visitors import Visitors
 from bidiffsr_arch.web.work import Cancelled, Result, upscale_images
 
+pytestmark = pytest.mark.web
 OPTIONS = dict(scale=2, diffuse="residual", beta_schedule=dict(n_timestep=100, num_inference_steps=3))
 
 
