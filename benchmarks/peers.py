@@ -39,8 +39,7 @@ from bidiffsr_arch.bench.machine import machine
 from bidiffsr_arch.config.diffusion import FIRST
 from bidiffsr_arch.data.strip import strip
 from bidiffsr_arch.files import read_picture, write_bytes, write_picture
-from bidiffsr_arch.networks import is_packed
-from bidiffsr_arch.packed import load_sets
+from bidiffsr_arch.networks import qualities
 from bidiffsr_arch.packed.backends import choose_backend
 from bidiffsr_arch.upscale.upscaler import Upscaler
 from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
@@ -76,8 +75,8 @@ def timed(function: Callable[[np.ndarray], np.ndarray]) -> Enlarge:
 
 def ours(weights: Path, steps: list[int] | None) -> Iterator[Method]:
     """A row for each set of parameters, or for each number of steps of the first."""
-    sets = [(quality, None) for quality in (load_sets(weights, "torch") if is_packed(weights) else [FIRST])]
-    for quality, number in [(FIRST, number) for number in steps] if steps else sets:
+    rows = [(FIRST, number) for number in steps or ()] or [(quality, None) for quality in qualities(weights)]
+    for quality, number in rows:
         upscaler = Upscaler.from_file(weights, quality=quality, steps=number, seed=10, tile=None, device="cpu")
         calls = upscaler.timesteps
         name = f"BI-DiffSR, small, {quality}, {calls} {'step' if calls == 1 else 'steps'}"

@@ -209,16 +209,34 @@ def load_weights(
         InputError: no such file, not weights, weights of another network or scale, no such set, or options that are
             missing or wrong.
     """
+    path = _weights_file(path)
+    if is_packed(path):
+        return _load_packed(path, option_file, packed, quality)
+    choose(f"the quality that is taken from {path}", quality or FIRST, {FIRST: path})
+    return _load_checkpoint(path, option_file, packed)
+
+
+def qualities(path: str | Path) -> list[str]:
+    """The sets of parameters in what `load_weights` reads; of all but packed files the first name of `QUALITIES`.
+
+    Raises:
+        InputError: no such file, not weights, or a damaged packed file.
+    """
+    from bidiffsr_arch.packed.file_format import read_descriptions
+
+    path = _weights_file(path)
+    return list(read_descriptions(path)) if is_packed(path) else [FIRST]
+
+
+def _weights_file(path: str | Path) -> Path:
+    """The file of weights that a path or an address on the Hub stands for."""
     path = hub.local(path)
     path = hub.weights_in(path) if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"expected weights at {path}, found no such file; give --weights a .pth or .safetensors")
     if path.suffix not in (CHECKPOINT, SAFETENSORS):
         raise InputError(f"expected weights ending in {CHECKPOINT} or {SAFETENSORS}, got {path}")
-    if is_packed(path):
-        return _load_packed(path, option_file, packed, quality)
-    choose(f"the quality that is taken from {path}", quality or FIRST, {FIRST: path})
-    return _load_checkpoint(path, option_file, packed)
+    return path
 
 
 def is_packed(path: str | Path) -> bool:

@@ -18,7 +18,7 @@ from bidiffsr_arch.files import read_picture
 from bidiffsr_arch.metrics.cost import count_cost
 from bidiffsr_arch.networks import build_network
 from bidiffsr_arch.packed import Description, load_packed, pack, save_packed
-from bidiffsr_arch.weights import FOLDER, INPUTS, SHIPPED, shipped_weights  # isort: split
+from bidiffsr_arch.weights import FOLDER, INPUTS, SHIPPED, all_shipped_weights, shipped_weights  # isort: split
 
 from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
 
@@ -78,7 +78,7 @@ def test_the_command_needs_no_weights_and_says_whose_it_takes(arguments, side, t
     assert capsys.readouterr().out == ""
 
 
-FILES = [file for by_scale in SHIPPED.values() for file in by_scale.values()]
+FILES = [path.name for path in all_shipped_weights()]
 
 
 def test_all_files_are_in_the_table_and_together_small():

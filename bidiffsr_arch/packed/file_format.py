@@ -148,6 +148,11 @@ def load_sets(path: Path | str, backend: str | None = None) -> Sets:
     }
 
 
+def read_descriptions(path: Path | str) -> dict[str, Description]:
+    """What a packed file says of each of its sets of parameters; errors as `load_packed`."""
+    return _read(Path(path))[1]
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Description]]:
     """A packed file's tensors, and the description of each set."""
     if not path.is_file():
