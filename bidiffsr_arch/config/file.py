@@ -31,6 +31,8 @@ from bidiffsr_arch.errors import InputError
 OUR_MODELS = ("BIDiffSRModel", "BicubicModel")
 CHECKED_MODELS = (*OUR_MODELS, "SRModel")
 MODELS_WITHOUT_NETWORK = ("BicubicModel",)
+OF_DIFFUSION = [name for name in Objective.model_fields if name not in ("pixel_opt", "perceptual_opt")]
+"""Keys of ``train`` that BasicSR's own models do not read."""
 MISSPELT = 0.8  # difflib ratio from which an unknown top-level key counts as a misspelt known one
 
 
@@ -131,6 +133,9 @@ class OptionFile(AnyFile):
         data = self.paired().get("train")
         if missing := [key for key in TRAINING_NEEDS if data is not None and getattr(data, key) is None]:
             yield f"expected the key(s) {', '.join(missing)} in datasets: train:, found none"
+        given = () if isinstance(self, DiffusionOptions) else OF_DIFFUSION
+        if unread := [name for name in given if getattr(self.train, name, None)]:
+            yield f"expected none of {', '.join(unread)} in train:, which {self.model_type} does not read"
 
     def test_relations(self) -> Iterator[str]:
         """What does not hold of a file that is to be tested by."""
