@@ -241,7 +241,7 @@ def random_weights() -> bool:
 
     def warn(opt: dict[str, Any], args: argparse.Namespace) -> None:
         if not opt["is_train"] and opt.get("network_g") and not opt["path"].get("pretrain_network_g"):
-            _warn("path: pretrain_network_g is ~: random weights are tested")
+            _warn("path: pretrain_network_g is ~: random weights are tested; name a .pth there")
 
     after_parsing(warn)
     return True
