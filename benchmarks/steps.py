@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("high", metavar="HR_FOLDER", type=Path)
     parser.add_argument("low", metavar="LR_FOLDER", type=Path)
-    parser.add_argument("--scale", type=int, choices=SHIPPED, default=2)
+    parser.add_argument("--scale", type=int, choices=SHIPPED["clean"], default=2)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10, 20, 50])
     args = parser.parse_args()

@@ -47,6 +47,28 @@ def test_every_sampler_clips_what_the_network_predicts(name):
     torch.testing.assert_close(out, torch.ones_like(out), atol=5e-3, rtol=0)
 
 
+@pytest.mark.parametrize("eta", [0, 0.5, 1])
+def test_eta_is_the_noise_of_ddims_steps(eta):
+    diffusion = Diffusion(BetaSchedule.read(dict(n_timestep=100, prediction_type="sample", eta=eta)))
+    noise = torch.randn(X0.shape, generator=torch.Generator().manual_seed(1))
+
+    def result(seed: int) -> torch.Tensor:
+        return diffusion.sample(lambda x, t: x / 2, noise, [torch.Generator().manual_seed(seed)], steps=4)
+
+    sampler, x, generator = diffusion.sampler(4), noise, torch.Generator().manual_seed(0)
+    for t in sampler.timesteps:
+        x = sampler.step(x / 2, t, x, eta=eta, generator=generator).prev_sample
+    assert torch.equal(result(0), x)
+    assert torch.equal(result(0), result(1)) == (eta == 0)
+
+
+def test_eta_has_bounds_and_other_samplers_ignore_it():
+    with pytest.raises(InputError, match=r"eta to be a number from 0 to 1, got 1\.5"):
+        BetaSchedule.read(dict(eta=1.5), place="beta_schedule")
+    plain, noisy = (Diffusion(BetaSchedule.read(dict(scheduler_type="UniPCMultistep", eta=eta))) for eta in (0, 1))
+    assert torch.equal(sample(plain, 4), sample(noisy, 4))
+
+
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_number_of_steps_is_sampled_or_refused_with_the_least_one(name, offset):

@@ -64,6 +64,11 @@ def perceptual(options: Options) -> None:
     options["train"]["perceptual_opt"] = dict(type="PerceptualLoss", layer_weights={"conv5_4": 1})
 
 
+def lpips_loss(options: Options) -> None:
+    as_sr_model(options)
+    options["train"]["perceptual_opt"] = dict(type="LPIPSLoss")
+
+
 def meta_info(text: str) -> Callable[[Options], None]:
     def edit(options: Options) -> None:
         Path("meta.txt").write_text(text)
@@ -106,7 +111,9 @@ TRAINING = {
     "a crop that scale does not divide": (put("datasets: train: gt_size", 15), "gt_size to be a multiple of scale 2"),
     "a network of three channels": (put("network_g: in_channel", 3), "images of 3 channels"),
     "a network that predicts one channel": (put("network_g: out_channel", 1), "out_channel to be 3"),
-    "a perceptual loss of noise": (put("train: perceptual_opt", {"type": "PerceptualLoss"}), "prediction is no image"),
+    "a perceptual loss of noise": (put("train: perceptual_opt", {"type": "PerceptualLoss"}),
+                                   "prediction_type sample or v_prediction"),
+    "LPIPS as a loss without weights": (lpips_loss, "train: perceptual_opt: expected weights of LPIPS \\(alex\\)"),
     "a perceptual loss offline": (perceptual, "weights of vgg19 for train: perceptual_opt, could not fetch"),
     "an unknown scheduler": (put("train: scheduler: type", "MultiStep"), "did you mean 'MultiStepLR'"),
     "an unknown optimizer": (put("train: optim_g: type", "Adan"), "optim_g: type to be one of Adam, AdamW"),

@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("bidiffsr_arch.cli.train", "train a network with an option file"),
     "test": ("bidiffsr_arch.cli.test", "test a network with an option file; --check compares with expected numbers"),
     "upscale": ("bidiffsr_arch.cli.upscale", "upscale images with trained weights"),
+    "web": ("bidiffsr_arch.cli.web", "upscale images on a page in the browser"),
     "plot": ("bidiffsr_arch.cli.plot", "figures of what a network does, as PNG"),
     "pack": ("bidiffsr_arch.cli.pack", "pack a trained network's weights into bits, for fast inference"),
     "bench": ("bidiffsr_arch.cli.bench", "time packed inference against full precision on this machine"),

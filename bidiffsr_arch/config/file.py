@@ -100,6 +100,9 @@ class OptionFile(AnyFile):
         for phase, data in self.paired().items():
             if phase == "train" and data.gt_size and self.scale and data.gt_size % self.scale:
                 yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {data.gt_size}"
+        binarize = ((self.network_g and self.network_g.model_extra) or {}).get("binarize")
+        if self.val and self.val.packed and binarize == "activations":
+            yield "expected val: packed: false with network_g: binarize: activations, whose weights are real, got true"
         metrics = (self.val and self.val.metrics) or {}
         yield from unknown_best(self.logger or Kept(), metrics)
         logger = self.logger
@@ -164,8 +167,11 @@ class DiffusionOptions(Trained):
                 "expected network_g: total_step and beta_schedule: n_timestep to be equal, "
                 f"got {steps} and {self.beta_schedule.n_timestep}"
             )
-        if self.train and self.train.perceptual_opt:
-            yield "expected train: pixel_opt alone, got perceptual_opt: the prediction is no image"
+        if self.train and self.train.perceptual_opt and self.beta_schedule.prediction_type == "epsilon":
+            yield (
+                "expected beta_schedule: prediction_type sample or v_prediction with train: perceptual_opt, got "
+                "epsilon: the image that a predicted noise implies is itself noise at most timesteps"
+            )
         if self.train and not self.train.pixel_opt:
             yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
 

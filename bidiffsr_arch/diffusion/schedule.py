@@ -97,7 +97,7 @@ class Diffusion:
         self._check_time(time)
         levels = torch.cat([torch.ones(1), self.alphas_cumprod.sqrt()]).to(x0)  # without noise before t = 0
         level = levels[time + 1] + (levels[time] - levels[time + 1]) * between
-        signal, sigma = (factor[:, None, None, None] for factor in (level, (1 - level**2).sqrt()))
+        signal, sigma = _factors(level)
         targets = {"epsilon": noise, "sample": x0, "v_prediction": signal * noise - sigma * x0}
         return signal * x0 + sigma * noise, level, targets[self.schedule.prediction_type]
 
@@ -206,7 +206,8 @@ class Diffusion:
     ) -> tuple[Tensor, int]:
         """The result of sampling, and the number of its timesteps."""
         sampler = self.sampler(steps, noise.device)
-        extra = {"generator": generators} if "generator" in arguments(sampler.step) else {}
+        given = {"generator": generators, "eta": self.schedule.eta}
+        extra = {name: value for name, value in given.items() if name in arguments(sampler.step)}
         x = noise * sampler.init_noise_sigma
         for t in progress(sampler.timesteps):
             time = t.expand(len(x))
@@ -228,15 +229,25 @@ class Diffusion:
             f"expected a beta_schedule that {self.schedule.scheduler_type} can sample by, got {further} ({reason})"
         )
 
+    def implied_x0(self, prediction: Tensor, x_t: Tensor, network_time: Tensor) -> Tensor:
+        """The x0 that a prediction stands for, (B, C, H, W); `network_time` (B,) is what the network was given."""
+        level = network_time if self.time_input == "noise_level" else self.abar(network_time).sqrt()
+        return PREDICTIONS[self.schedule.prediction_type](prediction, x_t, *_factors(level))
+
     def clipped_noise(self, prediction: Tensor, x_t: Tensor, time: Tensor) -> Tensor:
         """The noise that leads to the predicted x0 clipped, for samplers that cannot clip themselves."""
-        abar = self.abar(time)[:, None, None, None]
-        signal, sigma = abar.sqrt(), (1 - abar).sqrt()
+        signal, sigma = _factors(self.abar(time).sqrt())
         x0 = PREDICTIONS[self.schedule.prediction_type](prediction, x_t, signal, sigma)
         if self.schedule.clip_sample:
             limit = self.schedule.clip_sample_range
             x0 = x0.clamp(-limit, limit)
         return (x_t - signal * x0) / sigma
+
+
+def _factors(level: Tensor) -> tuple[Tensor, Tensor]:
+    """Of noise levels sqrt(abar) (B,), the factors of signal and noise, (B, 1, 1, 1)."""
+    signal = level[:, None, None, None]
+    return signal, (1 - signal**2).sqrt()
 
 
 # From a prediction to x0, with signal = sqrt(abar) and sigma = sqrt(1 - abar).

@@ -140,14 +140,16 @@ def _wrong_training(options: Mapping[str, Any], path: str) -> Iterator[str]:
     from bidiffsr_arch.compat.optimization import find_scheduler, rehearse
 
     train = options["train"]
-    for name in ("pixel_opt", "perceptual_opt"):
-        if block := train.get(name):
-            place = f"train: {name}"
-            if "type" not in block:
-                yield f"expected the key type in {place}:, found none"
-                continue
-            loss = registered(LOSS_REGISTRY, block["type"], f"{path}: {place}: type")
-            yield from wrong_arguments(loss, block, place, ignores_others=loss.__module__.startswith(IGNORING))
+    losses = [(name, train[name]) for name in ("pixel_opt", "perceptual_opt") if train.get(name)]
+    losses += [("loss_schedule", change) for change in train.get("loss_schedule") or ()]
+    for name, block in losses:
+        place = f"train: {name}"
+        if "type" not in block:
+            yield f"expected the key type in {place}:, found none"
+            continue
+        own = ("type", "from_iter") if name == "loss_schedule" else ("type",)
+        loss = registered(LOSS_REGISTRY, block["type"], f"{path}: {place}: type")
+        yield from wrong_arguments(loss, block, place, own=own, ignores_others=loss.__module__.startswith(IGNORING))
     optimizer = getattr(optim, train["optim_g"]["type"])
     wrong = list(wrong_arguments(optimizer, train["optim_g"], "train: optim_g", given=("params",)))
     try:

@@ -12,6 +12,7 @@ from typing import Any
 from bidiffsr_arch.compat.validation import needs_gt
 from bidiffsr_arch.config.data import ImageDataset, PairedDataset, SingleDataset
 from bidiffsr_arch.config.file import OptionFile
+from bidiffsr_arch.metrics.lpips import WeightsMissing, find_weights
 
 # Sides in pixels that a metric needs after crop_border: one pixel, SSIM's window, two of NIQE's blocks.
 LEAST_SIDES = {"calculate_psnr": (1, 1), "calculate_ssim": (11, 11), "calculate_niqe": (96, 192)}
@@ -50,15 +51,25 @@ def _wrong_loggers(file: OptionFile) -> Iterator[str]:
 
 
 def _wrong_perceptual_loss(file: OptionFile) -> Iterator[str]:
+    block = (file.train and file.train.perceptual_opt) or {}
+    yield from LOSS_WEIGHTS.get(block.get("type", ""), lambda block: iter(()))(block)
+
+
+def _wrong_lpips(block: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        find_weights(block.get("net", "alex"), block.get("weights"))
+    except WeightsMissing as missing:
+        yield f"train: perceptual_opt: {missing}"
+
+
+def _wrong_vgg(block: Mapping[str, Any]) -> Iterator[str]:
     """BasicSR fetches the weights of its VGG when the loss is built; here they are fetched before."""
-    if not (file.train and file.train.perceptual_opt):
-        return
     import torchvision
     from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
     from basicsr.losses.basic_loss import PerceptualLoss
 
     default = inspect.signature(PerceptualLoss).parameters["vgg_type"].default
-    name = file.train.perceptual_opt.get("vgg_type", default)
+    name = block.get("vgg_type", default)
     if Path(VGG_PRETRAIN_PATH).exists():
         return
     try:
@@ -68,6 +79,10 @@ def _wrong_perceptual_loss(file: OptionFile) -> Iterator[str]:
             f"expected weights of {name} for train: perceptual_opt, could not fetch them ({error}); put torchvision's "
             f"file into {VGG_PRETRAIN_PATH}"
         )
+
+
+# Type of a perceptual loss -> what its weights lack here.
+LOSS_WEIGHTS = {"PerceptualLoss": _wrong_vgg, "LPIPSLoss": _wrong_lpips}
 
 
 def _present(file: OptionFile) -> dict[str, ImageDataset]:
