@@ -259,7 +259,8 @@ def _fits(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> bool:
         (parameter for group in wanted for parameter in group["params"]),
         strict=True,
     )
-    moments = ((saved.get("state", {}).get(number, {}).get(name), parameter) for number, parameter in pairs for name in MOMENTS)
+    states = saved.get("state", {})
+    moments = ((states.get(number, {}).get(name), parameter) for number, parameter in pairs for name in MOMENTS)
     return all(moment is None or moment.shape == parameter.shape for moment, parameter in moments)
 
 
