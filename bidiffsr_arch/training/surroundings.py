@@ -107,7 +107,11 @@ def _wrong_files(phase: str, data: ImageDataset) -> Iterator[str]:
         if not any(entry.is_file() and not entry.name.startswith(".") for entry in os.scandir(folder)):
             yield f"expected images in {block}: dataroot_lq: {data.dataroot_lq}, found none"
     if data.meta_info_file and Path(data.meta_info_file).is_file():
-        lines = Path(data.meta_info_file).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = Path(data.meta_info_file).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            yield f"expected text in UTF-8 in {block}: meta_info_file: {data.meta_info_file}, got other bytes ({error})"
+            return
         blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
         if not lines:
             yield f"expected names of images in {block}: meta_info_file: {data.meta_info_file}, which is empty"
