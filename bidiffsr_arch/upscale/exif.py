@@ -8,7 +8,7 @@ from typing import Literal
 from bidiffsr_arch.upscale.metadata import EXIF_IFD, EXIF_PREFIX, LONG, warn
 
 Order = Literal["<", ">"]
-ORDERS: dict[bytes, Order] = {b"II*\0": "<", b"MM\0*": ">"}  # first bytes of TIFFs and EXIF blocks -> struct's byte order
+ORDERS: dict[bytes, Order] = {b"II*\0": "<", b"MM\0*": ">"}  # first bytes -> byte order for struct
 HEADER = 8  # bytes before the first directory of an EXIF block
 GPS_IFD, INTEROPERABILITY, MAKER_NOTE = 0x8825, 0xA005, 0x927C
 # Directories by the tag that points to them, each with the directories that it may contain.
