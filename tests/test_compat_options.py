@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from basicsr import models, train
 from basicsr import test as basicsr_test
-from basicsr import train
 from basicsr.utils import misc, options
 
 from bidiffsr_arch.errors import InputError
@@ -184,3 +184,15 @@ def test_runs_that_are_restarted_within_a_second_keep_all_earlier_folders(tmp_pa
     names = ["run", "run_archived_now", "run_archived_now_2", "run_archived_now_3"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert all((tmp_path / name / "log").exists() for name in names)
+
+
+@pytest.mark.parametrize(("model", "key"), [("SRGANModel", "network_d"), ("SRModel", "train"), ("SRModel", "path")])
+def test_a_key_that_a_model_lacks_is_named(model, key):
+    network = dict(type="SRVGGNetCompact", num_feat=4, num_conv=1, upscale=2)
+    opt = dict(model_type=model, num_gpu=0, is_train=True, dist=False, rank=0, path={}, network_g=network)
+    opt |= dict(train=dict(ema_decay=0))
+    opt.pop(key, None)
+    with pytest.raises(KeyError):
+        inspect.unwrap(models.build_model)(opt)
+    with pytest.raises(InputError, match=f"expected the key '{key}' for model_type: {model}"):
+        models.build_model(opt)

@@ -18,6 +18,7 @@ from test_resume import assert_same_end
 from bidiffsr_arch.cli.doctor import not_resumed_exactly
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training.random_states import own_random_state
+from bidiffsr_arch.training.resume import read_state
 
 OPTIONS = """\
 name: run
@@ -209,3 +210,17 @@ def test_doctor_names_models_that_are_not_resumed_exactly():
         for name in ("RealESRGANModel", "RealESRNetModel")
     ]
     assert own_random_state(Drawing) == "a generator of its own" and own_random_state(DroppingModel) is None
+
+
+@pytest.mark.parametrize("damage", [
+    {"iter": "2"}, {"epoch": 0.5}, {"position": "x"}, {"optimizers": 3}, {"optimizers": [3]}, {"schedulers": {}},
+    {"random": [3]}, {"options": [1]}, {"best": 3}, {"networks": []},
+])  # fmt: skip
+def test_a_state_with_fields_of_other_types_is_one_line(tmp_path, damage):
+    whole = {"epoch": 0, "iter": 2, "optimizers": [{}], "schedulers": [{}]}
+    path = tmp_path / "2.state"
+    torch.save(whole, path)
+    assert read_state(path) == whole
+    torch.save(whole | damage, path)
+    with pytest.raises(InputError, match=f"does not load as a training state .expected another {next(iter(damage))}"):
+        read_state(path)

@@ -103,7 +103,8 @@ def test_training_on_normalized_images_is_training_on_their_pixels(workplace, ru
 def test_random_weights_are_not_tested_without_a_word(workplace, options, capsys):
     options["path"]["pretrain_network_g"] = None
     as_test(options, "SRModel")
-    assert "warning: path: pretrain_network_g is ~: random weights are tested" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "warning: path: pretrain_network_g is ~: random weights are tested; name a .pth there" in said
     torch.save({"params": build_network(options).state_dict()}, "net.pth")
     options["path"]["pretrain_network_g"] = "net.pth"
     as_test(options, "SRModel")

@@ -98,6 +98,9 @@ TRAINING = {
     "LMDB in plain folders": (put("datasets: train: io_backend", {"type": "lmdb"}), "data/HR to be a database"),
     "an empty list of images": (meta_info(""), "meta.txt, which is empty"),
     "a blank line in a list of images": (meta_info("0.png\n\n1.png\n"), "line 2 of .*meta.txt, which is blank"),
+    "a list of images in another encoding": (
+        lambda options: (meta_info("")(options), Path("meta.txt").write_bytes(b"\xff.png")),
+        "text in UTF-8 in .*meta.txt"),
     "wandb without TensorBoard": (put("logger: wandb", {"project": "mine"}), "use_tb_logger to be true with wandb"),
     "wandb that is not installed": (
         lambda options: options["logger"].update(wandb={"project": "mine"}, use_tb_logger=True),

@@ -542,6 +542,21 @@ def test_libraries_do_not_talk_of_broken_tags(tmp_path, caplog, orientation, dty
     assert not caplog.records
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_that_claims_to_be_larger_than_memory_is_refused(tmp_path, dtype):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS.astype(dtype), photometric="rgb", metadata=None)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        places = [file.pages[0].tags[tag].offset for tag in (256, 257)]
+    for place in places:
+        struct.pack_into("<HII", content, place + 2, 4, 1, 10**6)
+    path.write_bytes(content)
+    for read in (photo_size, read_photo):
+        with pytest.raises(InputError, match=r"an image that memory can hold, got .*a\.tif"):
+            read(path)
+
+
 def test_large_images_are_read_without_a_warning(tmp_path):
     Image.new("1", (12000, 9000)).save(tmp_path / "a.png")
     with warnings.catch_warnings():

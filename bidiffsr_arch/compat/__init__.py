@@ -34,6 +34,7 @@ AFTER_BASICSR: Patches = {
         "missing_data",
         "possible_options",
         "random_weights",
+        "missing_keys",
         "stray_folders",
         "archive_names",
     ),

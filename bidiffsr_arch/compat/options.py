@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 import yaml
+from basicsr import models
 from basicsr.utils import misc, options
+from basicsr.utils.registry import MODEL_REGISTRY
 
 from bidiffsr_arch.compat.distributed import chosen_launcher
 from bidiffsr_arch.compat.patch import contains, replace
@@ -241,9 +243,31 @@ def random_weights() -> bool:
 
     def warn(opt: dict[str, Any], args: argparse.Namespace) -> None:
         if not opt["is_train"] and opt.get("network_g") and not opt["path"].get("pretrain_network_g"):
-            _warn("path: pretrain_network_g is ~: random weights are tested")
+            _warn("path: pretrain_network_g is ~: random weights are tested; name a .pth there")
 
     after_parsing(warn)
+    return True
+
+
+def missing_keys() -> bool:
+    """A key that a model of BasicSR needs, such as network_d, was a KeyError: it is named with the model."""
+    stock = models.build_model
+    if contains(stock, "except KeyError"):
+        return False
+
+    def build_model(opt: dict[str, Any]) -> Any:
+        try:
+            return stock(opt)
+        except KeyError as error:
+            own = MODEL_REGISTRY.get(opt["model_type"]).__module__.startswith("basicsr.")
+            if not own or isinstance(error, InputError):  # other packages' models may fail for other reasons
+                raise
+            raise InputError(
+                f"expected the key {error} for model_type: {opt['model_type']} in the option file or in the files that "
+                "it names, found none"
+            ) from error
+
+    replace(stock, build_model)
     return True
 
 

@@ -160,6 +160,6 @@ def _wrong_training(options: Mapping[str, Any], path: str) -> Iterator[str]:
         wrong += wrong_arguments(scheduler, train["scheduler"], "train: scheduler", given=("optimizer",))
     yield from wrong
     if not wrong and (failure := rehearse(train)):
-        place, error = failure
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        place, cause = failure
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         yield f"expected train: {place} to work for total_iter {train['total_iter']}, got {train[place]} ({reason})"

@@ -35,6 +35,8 @@ from bidiffsr_arch.training.session import session_of
 
 MOMENTS = ("exp_avg", "momentum_buffer", "square_avg")  # what optimizers keep for each element of a parameter
 NEEDED = {"epoch", "iter", "optimizers", "schedulers"}
+TYPES = {"epoch": int, "iter": int, "position": int, "optimizers": list, "schedulers": list, "random": list,
+         "options": dict, "networks": dict, "best": dict}  # fmt: skip
 
 
 def drawn_seed() -> bool:
@@ -173,6 +175,11 @@ def read_state(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} does not load as a training state ({reason[0]})") from error
     if not isinstance(state, dict) or not state.keys() >= NEEDED:
         raise InputError(f"{path} does not load as a training state (expected {', '.join(sorted(NEEDED))})")
+    for key, kind in TYPES.items():
+        value = state.get(key)
+        parts = value if isinstance(value, list) else ()
+        if value is not None and not (isinstance(value, kind) and all(isinstance(part, dict) for part in parts)):
+            raise InputError(f"{path} does not load as a training state (expected another {key}, got {value!r:.40})")
     return state
 
 
@@ -226,7 +233,8 @@ def _chosen(opt: dict[str, Any]) -> Path | None:
     if path is None and not opt["auto_resume"] and (named := opt["path"].get("resume_state")):
         path = Path(named)
     if path is not None and not path.is_file():
-        raise InputError(f"path: resume_state: {path} does not exist; name a .state file that all machines see, or ~")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"path: resume_state: {path} {found}; name a .state file that all machines see, or ~")
     return path
 
 
@@ -243,7 +251,7 @@ def _check_optimizers(model: BaseModel, state: dict[str, Any]) -> None:
 
 def _fits(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> bool:
     """Whether a saved state has a group for each group of parameters, and moments of their shapes."""
-    groups, wanted = saved["param_groups"], optimizer.param_groups
+    groups, wanted = saved.get("param_groups", []), optimizer.param_groups
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in wanted]:
         return False
     pairs = zip(
@@ -251,7 +259,8 @@ def _fits(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> bool:
         (parameter for group in wanted for parameter in group["params"]),
         strict=True,
     )
-    moments = ((saved["state"].get(number, {}).get(name), parameter) for number, parameter in pairs for name in MOMENTS)
+    states = saved.get("state", {})
+    moments = ((states.get(number, {}).get(name), parameter) for number, parameter in pairs for name in MOMENTS)
     return all(moment is None or moment.shape == parameter.shape for moment, parameter in moments)
 
 

@@ -107,14 +107,19 @@ def _wrong_files(phase: str, data: ImageDataset) -> Iterator[str]:
         if not any(entry.is_file() and not entry.name.startswith(".") for entry in os.scandir(folder)):
             yield f"expected images in {block}: dataroot_lq: {data.dataroot_lq}, found none"
     if data.meta_info_file and Path(data.meta_info_file).is_file():
-        lines = Path(data.meta_info_file).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = Path(data.meta_info_file).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            yield f"expected text in UTF-8 in {block}: meta_info_file: {data.meta_info_file}, got other bytes ({error})"
+            return
         blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
         if not lines:
             yield f"expected names of images in {block}: meta_info_file: {data.meta_info_file}, which is empty"
         elif blank:
             yield f"expected a name in line {blank} of {block}: meta_info_file: {data.meta_info_file}, which is blank"
-    prefetches = isinstance(data, PairedDataset) and data.prefetch_mode == "cuda" and torch.cuda.is_available()
-    if prefetches and not data.pin_memory:
+    if not isinstance(data, PairedDataset) or data.prefetch_mode != "cuda" or data.pin_memory:
+        return
+    if torch.cuda.is_available():
         yield f"expected {block}: pin_memory to be true with prefetch_mode: cuda, got false"
 
 
@@ -164,9 +169,10 @@ def _sizes(data: Mapping[str, Any], has_gt: bool) -> Iterator[tuple[str, Size, S
     for entry in dataset.paths:
         paths = [entry[f"{side}_path"] for side in sides] if has_gt else [entry]
         sizes = [listed[side].get(path) if listed else _size(path) for side, path in zip(sides, paths, strict=True)]
-        if all(sizes):  # images that do not open are named when they are read
-            lq_size = sizes[0]
-            yield paths[-1], lq_size, sizes[-1] if has_gt else (lq_size[0] * data["scale"], lq_size[1] * data["scale"])
+        found = [size for size in sizes if size]
+        if len(found) == len(sides):  # images that do not open are named when they are read
+            width, height = found[0]
+            yield paths[-1], found[0], found[1] if has_gt else (width * data["scale"], height * data["scale"])
 
 
 def _is_lmdb(data: Mapping[str, Any]) -> bool:

@@ -3,10 +3,12 @@
 import mmap
 import struct
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from bidiffsr_arch.upscale.metadata import EXIF_IFD, EXIF_PREFIX, LONG, warn
 
-ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # how TIFF files and EXIF blocks begin -> byte order for struct
+Order = Literal["<", ">"]
+ORDERS: dict[bytes, Order] = {b"II*\0": "<", b"MM\0*": ">"}  # first bytes -> byte order for struct
 HEADER = 8  # bytes before the first directory of an EXIF block
 GPS_IFD, INTEROPERABILITY, MAKER_NOTE = 0x8825, 0xA005, 0x927C
 # Directories by the tag that points to them, each with the directories that it may contain.
@@ -21,7 +23,7 @@ class BrokenDirectory(ValueError):
     """A directory that cannot be read."""
 
 
-def order_of(exif: bytes) -> str:
+def order_of(exif: bytes) -> Order:
     """The byte order of an EXIF block, for struct; little-endian if it is broken."""
     return ORDERS.get(exif.removeprefix(EXIF_PREFIX)[:4], "<")
 
