@@ -22,7 +22,8 @@ class Models:
     def __init__(self, files: Iterable[str] = (), device: str = "auto") -> None:
         self.device = device
         self.weights: dict[str, Weights] = {}
-        for file in [*files, *map(shipped_weights, SHIPPED)]:
+        sources: list[str | Path] = [*files, *(shipped_weights(scale) for scale in SHIPPED)]
+        for file in sources:
             name = Path(file).stem
             if name in self.weights:
                 raise InputError(f"expected weights of different names, got {name} twice; rename one")
