@@ -23,7 +23,8 @@ class Models:
     def __init__(self, files: Iterable[str] = (), device: str = "auto") -> None:
         self.device = device
         self.weights: dict[str, Weights] = {}
-        for file in [*files, *all_shipped_weights()]:
+        sources: list[str | Path] = [*files, *all_shipped_weights()]
+        for file in sources:
             sets = qualities(file)
             for quality in sets:
                 name = Path(file).stem if len(sets) == 1 else f"{Path(file).stem} ({quality})"
