@@ -27,8 +27,7 @@ present = [name for name in sorted({modules!r}) if name in sys.modules]
 print(*present, sep=" ", file=sys.stderr)
 sys.exit(status)
 """
-# Numba imports scipy.linalg, for its own matrix products, where SciPy is installed.
-NOT_FOR_INFERENCE = ("basicsr", "torchvision", "scipy.sparse", "scipy.stats", "lpips", "torch._dynamo")
+NOT_FOR_INFERENCE = ("basicsr", "torchvision", "scipy", "lpips", "torch._dynamo")
 
 
 def run_command(

@@ -74,11 +74,12 @@ def _count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> 
     from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import count_planes
 
+    threads = as_many_threads_as_torch()
     z = _new_result(packed, words, sums)
     factors = scale.flatten().expand(len(sums))
-    as_many_threads_as_torch()
+    differing = np.empty((threads, PLANE_FILTERS, z.shape[3] + PLANE_SLACK), np.uint16)
     bits, weights = (tensor.view(torch.uint64).numpy() for tensor in (packed, words))
-    count_planes(bits, weights, sums.numpy(), _array(factors), z.numpy())
+    count_planes(bits, weights, sums.numpy(), _array(factors), differing, z.numpy())
     return z
 
 
