@@ -37,7 +37,7 @@ ITERATIONS, SAVE_FREQUENCY = 120, 2
 LOSS = re.compile(r"iter: *([\d,]+),.* l_pix: (\S+)")
 
 
-def write_pictures(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for index in range(5):
         for name, size in ((f"HR/{index}.png", 48), (f"LR/{index}.png", 24)):
@@ -224,7 +224,7 @@ if __name__ == "__main__":
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        write_pictures(Path(folder))
+        write_images(Path(folder))
         found = []
         for workers in args.workers:
             found.append(experiments(args.kills, workers, args.seed))

@@ -14,7 +14,6 @@ the median over rounds of all images together, after one round that does not cou
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,18 +21,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from small_runs import markdown
+from tables import report
 from tqdm import tqdm
 
 from bidiffsr_arch.data.strip import strip
-from bidiffsr_arch.files import read_picture, write_bytes, write_picture
+from bidiffsr_arch.files import read_image, write_image
 from bidiffsr_arch.metrics.lpips import calculate_lpips
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.upscale.upscaler import Upscaler
@@ -173,7 +171,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     paths = sorted(args.high.glob("*.png"))
-    pairs = [(read_picture(args.low / f"{path.stem}x{scale}.png"), read_picture(path)) for path in paths]
+    pairs = [(read_image(args.low / f"{path.stem}x{scale}.png"), read_image(path)) for path in paths]
 
     def bicubic(low: np.ndarray) -> np.ndarray:
         return cv2.resize(low, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
@@ -190,18 +188,13 @@ def main() -> None:
         else [method.name, f"not run ({method.note})", "", "", "", ""]
         for method in methods
     ]
-    text = (
-        f"x{scale}, {args.high.parent.name or args.high}: {len(pairs)} images; {args.threads} threads, {date.today()}, "
-        f"{platform.machine()}, torch {torch.__version__}.\n\n{markdown(HEAD, rows)}\n"
-    )
-    print(text)
-    if args.output:
-        write_bytes(args.output, text.encode())
+    images = f"x{scale}, {args.high.parent.name or args.high}: {len(pairs)} images"
+    report(f"{images}; {args.threads} threads", HEAD, rows, args.output)
     if args.strip:
         whole = [{name: found[i] for name, found in results.items()} | {"HR": high} for i, high in enumerate(highs)]
         parts = [{name: middle(image) for name, image in images.items()} for images in whole]
         table = [{"LR": middle(low, scale)} | images for (low, _), images in zip(pairs, parts, strict=True)]
-        write_picture(args.strip, strip(table))
+        write_image(args.strip, strip(table))
 
 
 if __name__ == "__main__":

@@ -9,18 +9,15 @@ Each row is the network of a shipped option file, reduced to the size of the one
 
 import argparse
 import inspect
-import platform
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import torch
-from small_runs import COST_HEAD, cost_cells, file_name, markdown, quality_cells, quality_head, shortened, train_all
+from small_runs import COST_HEAD, cost_cells, file_name, quality_cells, quality_head, shortened, train_all
+from tables import report
 
 from bidiffsr_arch import archs
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.shipped import shipped_path
-from bidiffsr_arch.files import write_bytes
 
 SMALL = "train_BIDiffSR_small_x2"
 # Name in the table: option file of the network.
@@ -79,16 +76,12 @@ def main() -> None:
     data = runs[places[0]]["datasets"]["train"]
     where = "in all of the network" if args.all_1_bit else "everywhere but in the outermost decoder level"
     seeds = f"mean and half the range over the seeds {', '.join(map(str, args.seeds))}"
-    text = (
+    conditions = (
         f"1-bit {where}; {args.iterations} iterations of {data['batch_size_per_gpu']} crops of {data['gt_size']} x "
-        f"{data['gt_size']} pixels; {seeds if len(args.seeds) > 1 else f'seed {args.seeds[0]}'}; "
-        f"{date.today()}, {platform.machine()}, one thread a network, torch {torch.__version__}.\n\n"
-        f"{markdown(['row', *COST_HEAD, *quality_head(results[places[0]])], rows)}\n"
+        f"{data['gt_size']} pixels; {seeds if len(args.seeds) > 1 else f'seed {args.seeds[0]}'}; one thread per network"
     )
-    print(text)
-    if args.output:
-        before = args.output.read_bytes() + b"\n" if args.append and args.output.exists() else b""
-        write_bytes(args.output, before + text.encode())
+    head = ["row", *COST_HEAD, *quality_head(results[places[0]])]
+    report(conditions, head, rows, args.output, args.append)
 
 
 if __name__ == "__main__":

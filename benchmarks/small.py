@@ -8,27 +8,23 @@ down to 0 over them.
 """
 
 import argparse
-import platform
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import torch
 from small_runs import (
     COST_HEAD,
     cost_cells,
     file_name,
-    markdown,
     quality_cells,
     quality_head,
     seconds_a_step,
     shortened,
     train_all,
 )
+from tables import report
 
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.shipped import shipped_path
-from bidiffsr_arch.files import write_bytes
 
 # By scale, name in the table: options that are changed, as `--force_yml` takes them.
 TRIED = {
@@ -112,13 +108,8 @@ def main() -> None:
         for row, run, result in zip(rows, runs, results, strict=True)
     ]
     head = ["changed", *COST_HEAD, "iterations", *quality_head(results[0])]
-    text = (
-        f"x{args.scale}, {args.seconds:g} s on one thread for each; `python benchmarks/small.py`, {date.today()}, "
-        f"{platform.machine()}, torch {torch.__version__}.\n\n{markdown(head, table)}\n"
-    )
-    print(text)
-    if args.output:
-        write_bytes(args.output, text.encode())
+    conditions = f"x{args.scale}, {args.seconds:g} s on one thread for each network; `python benchmarks/small.py`"
+    report(conditions, head, table, args.output)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from bidiffsr_arch.cli import main as basicsr
 from bidiffsr_arch.cli.check import absent_datasets, observed_results
-from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.file import AnyFile, load_options
 from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.config.yaml import dump_options
@@ -39,7 +39,7 @@ def validation(scale: int) -> dict[str, dict[str, Any]]:
     """Those of `DATASETS` that are on this machine, as the shipped option file for tests has them."""
     options = load_options(shipped_path(f"test_BIDiffSR_small_x{scale}"))
     wanted = [data for data in options["datasets"].values() if data["name"] in DATASETS]
-    absent = absent_datasets(options)
+    absent = absent_datasets(AnyFile.read(options))
     return {f"val_{data['name']}": data for data in wanted if data["name"] not in absent}
 
 
@@ -123,7 +123,3 @@ def quality_cells(results: Sequence[Results]) -> list[str]:
 
 def quality_head(results: Results) -> list[str]:
     return [f"{dataset} {metric.upper()}" for dataset, metrics in results.items() for metric in metrics]
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from bidiffsr_arch.data.resize import imresize
-from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.files import read_image
 from bidiffsr_arch.metrics.lpips import calculate_lpips
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.upscale.upscaler import Upscaler
@@ -54,7 +54,7 @@ def main() -> None:
     args = parser.parse_args()
     scale, weights = args.scale, load_weights(args.weights or shipped_weights(args.scale))
     pairs = [
-        (read_picture(args.low / f"{path.stem}x{scale}.png"), read_picture(path))
+        (read_image(args.low / f"{path.stem}x{scale}.png"), read_image(path))
         for path in sorted(args.high.glob("*.png"))
     ]
 

@@ -21,7 +21,7 @@ SIGNATURES = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
 BLOCK = 1 << 20
 
 
-def read_picture(path: Path | str) -> np.ndarray:
+def read_image(path: Path | str) -> np.ndarray:
     """Read an image as BGR uint8 of shape (H, W, 3).
 
     Raises:
@@ -56,7 +56,7 @@ def is_truncated(content: bytes) -> bool:
     return any(content.startswith(head) and content.rfind(tail) < 0 for head, tail in SIGNATURES.items())
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
     """Write a BGR uint8 image as PNG, replacing what was there."""
     write_bytes(path, cv2.imencode(".png", image)[1].tobytes())
 

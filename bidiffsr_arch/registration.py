@@ -12,11 +12,11 @@ from bidiffsr_arch import compat
 ENTRIES: dict[str, dict[str, tuple[str, ...]]] = {
     "ARCH_REGISTRY": {"bidiffsr_arch.archs": ()},
     "MODEL_REGISTRY": {"bidiffsr_arch.training": ("BIDiffSRModel", "BicubicModel")},
-    "DATASET_REGISTRY": {"bidiffsr_arch.data.paired_dataset": ("MultiPairedImageDataset",)},
+    "DATASET_REGISTRY": {"bidiffsr_arch.training": ("MultiPairedImageDataset",)},
     "METRIC_REGISTRY": {"bidiffsr_arch.metrics": ("calculate_lpips", "calculate_params", "calculate_ops")},
 }
 # Modules of this package that import BasicSR at module level.
-NEED_BASICSR = (*compat.AFTER_BASICSR, *ENTRIES["MODEL_REGISTRY"], *ENTRIES["DATASET_REGISTRY"])
+NEED_BASICSR = (*compat.AFTER_BASICSR, *ENTRIES["MODEL_REGISTRY"])
 
 
 @contextmanager

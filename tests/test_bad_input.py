@@ -24,8 +24,8 @@ from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import read_parameters
 from bidiffsr_arch.packed import Description, load_packed, pack, save_packed
+from bidiffsr_arch.parameters import read_parameters
 from bidiffsr_arch.training.option_check import check_options
 
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.cli.check import DIFFERS, NOT_CHECKED, OK, compare, json_report, table
-from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.cli.check import DIFFERS, NOT_CHECKED, OK, absent_datasets, compare, json_report, table
+from bidiffsr_arch.config.file import AnyFile, load_options
 from bidiffsr_arch.config.shipped import shipped_path
+from bidiffsr_arch.config.training import Expected
 from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.data.resize import imresize
 
 
 def test_verdicts():
-    expected = {"A": {"psnr": dict(value=30.0, tolerance=0.5), "lpips": dict(value=0.1, tolerance=0.01)}}
+    expected = {"A": {"psnr": Expected(value=30.0, tolerance=0.5), "lpips": Expected(value=0.1, tolerance=0.01)}}
     for got, verdict in [(30.5, OK), (29.5, OK), (30.6, DIFFERS), (29.4, DIFFERS), (float("nan"), DIFFERS)]:
         psnr, lpips = compare(expected, {"A": {"psnr": got}}, absent={})
         assert psnr.verdict == verdict
@@ -28,10 +29,20 @@ def test_verdicts():
 
 
 def test_table():
-    rows = compare({"Set5": {"psnr": dict(value=30.0, tolerance=0.5)}}, {"Set5": {"psnr": 31.0}}, {})
+    rows = compare({"Set5": {"psnr": Expected(value=30.0, tolerance=0.5)}}, {"Set5": {"psnr": 31.0}}, {})
     head, line = table(rows).splitlines()
     assert head.split() == ["data", "set", "metric", "expected", "tolerance", "got", "difference", "verdict"]
     assert line.split() == ["Set5", "psnr", "30.0000", "0.5", "31.0000", "+1.0000", "differs"]
+
+
+def test_a_data_set_without_one_of_its_folders_is_absent(tmp_path):
+    there = str(tmp_path)
+    data = dict(A=[there, there], B=[there, "nowhere"], C="nowhere", D=None)
+    datasets = {name: dict(name=name, type="T", dataroot_gt=there, dataroot_lq=lq) for name, lq in data.items()}
+    file = AnyFile.read(
+        dict(name="a", model_type="M", num_gpu=0, datasets=datasets, path={}, val={"x": 1}, network_g={"type": "N"})
+    )
+    assert absent_datasets(file) == {"B": "nowhere", "C": "nowhere"}
 
 
 @pytest.fixture
@@ -189,7 +200,7 @@ def test_a_report_of_another_kind_is_refused_before_the_test(bicubic_options, ca
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_bicubic_on_set5(benchmark_root, scale, tmp_path, monkeypatch, capsys):
-    """The shipped file's numbers (MATLAB's protocol) hold; B100's hundred pictures are `make bench-check`'s."""
+    """The shipped file's numbers (MATLAB's protocol) hold; `make bench-check` tests the hundred images of B100."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIDIFFSR_BENCHMARK_ROOT", str(benchmark_root))
     options = load_options(shipped_path(f"test_Bicubic_x{scale}"))
@@ -204,7 +215,7 @@ def test_bicubic_on_set5(benchmark_root, scale, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64])
 def test_numbers_of_any_type_are_compared_with_slack_for_their_rounding(kind):
-    expected = {"A": {"psnr": dict(value=30.0, tolerance=0.1)}}
+    expected = {"A": {"psnr": Expected(value=30.0, tolerance=0.1)}}
     for got, verdict in [(30.1, OK), (29.9, OK), (30.1001, DIFFERS), (float("nan"), DIFFERS), (float("inf"), DIFFERS)]:
         (row,) = compare(expected, {"A": {"psnr": kind(got)}}, absent={})
         assert row.verdict == verdict and type(row.got) is float, (kind, got)
@@ -212,7 +223,7 @@ def test_numbers_of_any_type_are_compared_with_slack_for_their_rounding(kind):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_report_has_null_for_what_is_no_finite_number(value):
-    rows = compare({"A": {"psnr": dict(value=30.0, tolerance=0.1)}}, {"A": {"psnr": value}}, absent={})
+    rows = compare({"A": {"psnr": Expected(value=30.0, tolerance=0.1)}}, {"A": {"psnr": value}}, absent={})
     report = json.loads(json_report(rows, rows), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     (entry,) = report["rows"]
     assert (entry["got"], entry["difference"], entry["reason"]) == (None, None, f"got {value}")

@@ -9,7 +9,7 @@ from bidiffsr_arch.data.demo import PHOTOGRAPHS, write_demo
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.strip import strip
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture, write_picture
+from bidiffsr_arch.files import read_image, write_image
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,10 @@ def demo(tmp_path_factory):
 def test_layout_and_sizes(demo):
     for split, names in PHOTOGRAPHS.items():
         for stem in (name.split(".")[0] for name in names):
-            original = read_picture(demo / split / "HR" / f"{stem}.png")
+            original = read_image(demo / split / "HR" / f"{stem}.png")
             assert original.shape[0] % 24 == original.shape[1] % 24 == 0
             for scale in (2, 4):
-                small = read_picture(demo / split / "LR_bicubic" / f"X{scale}" / f"{stem}x{scale}.png")
+                small = read_image(demo / split / "LR_bicubic" / f"X{scale}" / f"{stem}x{scale}.png")
                 np.testing.assert_array_equal(small, imresize(original, 1 / scale))
     assert sum(path.is_file() for path in demo.rglob("*")) == 3 * sum(map(len, PHOTOGRAPHS.values()))
 
@@ -52,7 +52,7 @@ def test_other_file_in_the_way_is_kept_unless_told(tmp_path, content):
     assert mine.read_bytes() == content
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
     assert mine in write_demo(tmp_path, scales=[2], overwrite=True)
-    assert read_picture(mine).shape == (288, 432, 3)
+    assert read_image(mine).shape == (288, 432, 3)
 
 
 def test_asks_no_network(tmp_path, monkeypatch):
@@ -78,11 +78,11 @@ def test_impossible_scales_are_refused(tmp_path, scales):
 
 def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
-    write_picture(path, np.zeros((2, 2, 3), np.uint8))
+    write_image(path, np.zeros((2, 2, 3), np.uint8))
     before = path.read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        write_picture(path, np.ones((2, 2, 3), np.uint8))
+        write_image(path, np.ones((2, 2, 3), np.uint8))
     assert [other.name for other in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == before
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import UNFINISHED, decode, digest, read_picture, whole_file, write_bytes
+from bidiffsr_arch.files import UNFINISHED, decode, digest, read_image, whole_file, write_bytes
 from bidiffsr_arch.training.checkpoint_file import remove_abandoned, save_checkpoint
 
 
@@ -114,10 +114,10 @@ def test_images_are_read_whole_or_refused_by_name(tmp_path):
     content = cv2.imencode(".png", image)[1].tobytes()
     assert np.array_equal(decode(content, "a.png"), image)
     (tmp_path / "a.png").write_bytes(content)
-    assert np.array_equal(read_picture(tmp_path / "a.png"), image)
+    assert np.array_equal(read_image(tmp_path / "a.png"), image)
     for damaged in (content[:-20], b"", b"text"):
         (tmp_path / "a.png").write_bytes(damaged)
         with pytest.raises(InputError, match=r"a\.png cannot be decoded: \d+ bytes"):
-            read_picture(tmp_path / "a.png")
+            read_image(tmp_path / "a.png")
     with pytest.raises(InputError, match="found no such file"):
-        read_picture(Path("nowhere.png"))
+        read_image(Path("nowhere.png"))

@@ -40,7 +40,7 @@ for name in [name for name in sys.modules if name.split(".")[0] == "bidiffsr_arc
         "import bidiffsr_arch, basicsr.models.sr_model",
         "from bidiffsr_arch.compat.data import seed_worker",
         "from bidiffsr_arch.training.bidiffsr_model import BIDiffSRModel",
-        "from bidiffsr_arch.data.paired_dataset import MultiPairedImageDataset",
+        "from bidiffsr_arch.training import MultiPairedImageDataset",
         "from bidiffsr_arch import register; register()",
         f"{STOCK_BASICSR}\nimport bidiffsr_arch",
     ],

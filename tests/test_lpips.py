@@ -16,7 +16,7 @@ from basicsr.metrics import calculate_metric
 
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import CheckFailed, InputError
-from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.files import read_image
 from bidiffsr_arch.metrics import lpips_weights
 from bidiffsr_arch.metrics.lpips import (
     BACKBONES,
@@ -79,9 +79,9 @@ def real_weights():
 def test_bicubic_on_set5_as_published(real_weights, benchmark_root, scale, published):
     values = []
     for path in sorted((benchmark_root / "Set5" / "HR").glob("*.png")):
-        original = read_picture(path)
+        original = read_image(path)
         height, width = (side // scale * scale for side in original.shape[:2])
-        small = read_picture(benchmark_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
+        small = read_image(benchmark_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
         values.append(calculate_lpips(imresize(small, scale), original[:height, :width], weights=real_weights))
     assert len(values) == 5
     # Published to four digits; the rest of the tolerance is for other versions of torch and for GPUs.

@@ -16,7 +16,7 @@ from bidiffsr_arch.data.pairs import Making, quality_of, write_pairs
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.subimages import Cut, write_subimages
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture, write_picture
+from bidiffsr_arch.files import read_image, write_image
 
 CUT = Cut(scale=2, size=16, step=12)
 
@@ -27,8 +27,8 @@ def pairs(tmp_path):
     generator = np.random.default_rng(0)
     for name, shape in (("a", (30, 40, 3)), ("b", (16, 16, 3))):
         picture = generator.integers(0, 256, shape, dtype=np.uint8)
-        write_picture(tmp_path / "HR" / f"{name}.png", picture)
-        write_picture(tmp_path / "LR" / f"{name}x2.png", picture[::2, ::2])
+        write_image(tmp_path / "HR" / f"{name}.png", picture)
+        write_image(tmp_path / "LR" / f"{name}x2.png", picture[::2, ::2])
     return tmp_path / "HR", tmp_path / "LR"
 
 
@@ -48,11 +48,11 @@ def test_pairs_of_squares_show_the_same(pairs, tmp_path):
     files = sorted((tmp_path / "out" / "HR").iterdir())
     # 40 pixels: squares at 0, 12, 24; 30 pixels: at 0, 12, 14
     assert count == len(files) == 3 * 3 + 1
-    original = read_picture(pairs[0] / "a.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "HR" / "a_s009.png"), original[14:30, 24:40])
+    original = read_image(pairs[0] / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "HR" / "a_s009.png"), original[14:30, 24:40])
     for file in files:
         small = tmp_path / "out" / "LR_bicubic" / "X2" / f"{file.stem}x2.png"
-        np.testing.assert_array_equal(read_picture(small), read_picture(file)[::2, ::2])
+        np.testing.assert_array_equal(read_image(small), read_image(file)[::2, ::2])
 
 
 def test_a_second_run_makes_what_is_missing_and_nothing_else(pairs, tmp_path):
@@ -76,7 +76,7 @@ def test_pictures_without_partner_or_of_another_size_are_named(pairs, tmp_path):
     (pairs[1] / "bx2.png").unlink()
     with pytest.raises(InputError, match="expected bx2 or b in"):
         write_subimages(*pairs, tmp_path / "out", CUT)
-    write_picture(pairs[1] / "b.png", np.zeros((7, 8, 3), np.uint8))
+    write_image(pairs[1] / "b.png", np.zeros((7, 8, 3), np.uint8))
     with pytest.raises(InputError, match=r"b\.png to be 2 times .* got 16x16 and 8x7"):
         write_subimages(*pairs, tmp_path / "out", CUT)
 
@@ -155,7 +155,7 @@ def photographs(tmp_path):
     """A folder with a photograph of 27x22 pixels, and one beside it of 33x40."""
     generator = np.random.default_rng(0)
     for path, shape in ((tmp_path / "photos" / "a.png", (22, 27, 3)), (tmp_path / "b.png", (40, 33, 3))):
-        write_picture(path, generator.integers(0, 256, shape, dtype=np.uint8))
+        write_image(path, generator.integers(0, 256, shape, dtype=np.uint8))
     return [tmp_path / "photos", tmp_path / "b.png"]
 
 
@@ -163,13 +163,13 @@ def photographs(tmp_path):
 def test_photographs_become_pairs(photographs, tmp_path, reduce):
     out = tmp_path / "out"
     assert write_pairs(photographs, out, Making([2, 4], reduce)) == 2
-    original = read_picture(tmp_path / "b.png")
+    original = read_image(tmp_path / "b.png")
     reduced = original if reduce == 1 else imresize(original[:, :32], 1 / 2)
-    high = read_picture(out / "HR" / "b.png")
+    high = read_image(out / "HR" / "b.png")
     np.testing.assert_array_equal(high, reduced[:, : high.shape[1]])
     assert high.shape == (40 // reduce // 4 * 4, 33 // reduce // 4 * 4, 3)
     for scale in (2, 4):
-        low = read_picture(out / "LR_bicubic" / f"X{scale}" / f"bx{scale}.png")
+        low = read_image(out / "LR_bicubic" / f"X{scale}" / f"bx{scale}.png")
         np.testing.assert_array_equal(low, imresize(high, 1 / scale))
 
 
@@ -180,12 +180,12 @@ def test_low_resolution_through_jpeg(photographs, tmp_path):
     high = (out / "HR" / "b.png").read_bytes()
     assert write_pairs(photographs, out, Making([2], jpeg=(40, 60))) == 2
     assert (out / "HR" / "b.png").read_bytes() == high
-    low = Image.fromarray(read_picture(out / "LR_bicubic" / "X2" / "bx2.png")[..., ::-1])
+    low = Image.fromarray(read_image(out / "LR_bicubic" / "X2" / "bx2.png")[..., ::-1])
     content = io.BytesIO()
     low.save(content, "JPEG", quality=quality_of("bx2.png", 40, 60), subsampling="4:2:0")
     expected = np.asarray(Image.open(content))[..., ::-1]
     made = out / "LR_jpeg" / "X2" / "bx2.png"
-    np.testing.assert_allclose(read_picture(made).astype(int), expected.astype(int), atol=3)  # decoders round
+    np.testing.assert_allclose(read_image(made).astype(int), expected.astype(int), atol=3)  # decoders round
     before = made.stat().st_mtime_ns
     write_pairs(photographs, out, Making([2], jpeg=(40, 60)))
     assert made.stat().st_mtime_ns == before
@@ -274,7 +274,7 @@ def test_every_kind_of_image_becomes_a_pair(tmp_path, suffix):
     (tmp_path / "in").mkdir()
     Image.fromarray(smooth).save(tmp_path / "in" / f"a{suffix}", kind, quality=95)
     assert write_pairs([tmp_path / "in"], tmp_path / "out", Making([2])) == 1
-    written = read_picture(tmp_path / "out" / "HR" / "a.png").astype(int)
+    written = read_image(tmp_path / "out" / "HR" / "a.png").astype(int)
     assert np.abs(written - smooth[..., ::-1]).max() <= 4
 
 
@@ -287,7 +287,7 @@ BAD = {
 def write_bad(folder):
     for name, content in BAD.items():
         if isinstance(content, np.ndarray):
-            write_picture(folder / name, content)
+            write_image(folder / name, content)
         else:
             half = (folder / "a.png").read_bytes()[:200]
             (folder / name).write_bytes(half if content is None else content)

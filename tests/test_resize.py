@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bidiffsr_arch.data.resize import axis_taps, cubic, imresize
-from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.files import read_image
 
 SIDES = st.integers(1, 10)
 PICTURES = arrays(np.uint8, st.tuples(SIDES, SIDES) | st.tuples(SIDES, SIDES, st.integers(1, 4)))
@@ -21,9 +21,9 @@ def test_equals_the_published_lr_images_of_set5(benchmark_root, scale):
     originals = sorted((benchmark_root / "Set5" / "HR").glob("*.png"))
     assert len(originals) == 5
     for path in originals:
-        image = read_picture(path)
+        image = read_image(path)
         height, width = (side // scale * scale for side in image.shape[:2])
-        published = read_picture(benchmark_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
+        published = read_image(benchmark_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
         np.testing.assert_array_equal(imresize(image[:height, :width], 1 / scale), published, err_msg=path.name)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_run import basicsr
 
-from bidiffsr_arch.training.retention import SCORES, Retention
+from bidiffsr_arch.training.retention import SCORES, Retention, retention_of
 
 
 @pytest.fixture
@@ -16,7 +16,8 @@ def folders(tmp_path) -> dict[str, str]:
 
 
 def retention(folders, better: str = "higher", **logger) -> Retention:
-    return Retention({"logger": logger, "val": {"metrics": {"psnr": {"better": better}}}, "path": folders})
+    metric = dict(type="calculate_psnr", better=better)
+    return retention_of({"logger": logger, "val": {"metrics": {"psnr": metric}}, "path": folders})
 
 
 def save(folders, *iterations: int) -> None:

@@ -23,6 +23,7 @@ ORDER = [
     "data",
     "archs",
     "binary",
+    "parameters",
     "description",
     "config",
     "hub plugins threads",
@@ -32,8 +33,8 @@ ORDER = [
 RANKS = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms.split()}
 # What the package's own import runs, before any room.
 START = {"__init__", "__main__", "import_hooks", "moved", "registration"}
-# Who imports BasicSR when it is imported, and who does so within functions, where BasicSR is known to be wanted.
-NEED_BASICSR = {"training", "compat", "data/paired_dataset.py"}
+# Rooms that import BasicSR when they are imported, and those that import it only within functions that need it.
+NEED_BASICSR = {"training", "compat"}
 ASK_FOR_BASICSR = NEED_BASICSR | {"cli", "networks", "registration"}
 
 

@@ -12,7 +12,7 @@ from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.data.demo import write_demo
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.files import read_image
 from bidiffsr_arch.metrics.cost import count_cost
 from bidiffsr_arch.networks import build_network
 from bidiffsr_arch.packed import load_packed
@@ -56,8 +56,8 @@ def test_seventy_per_cent_of_the_multiplications_are_binary(scale):
 def test_weights_beat_bicubic_on_pictures_that_they_were_not_trained_on(scale, photographs):
     upscaler, gains = Upscaler.shipped(scale, seed=10, device="cpu"), []
     for path in sorted((photographs / "HR").iterdir()):
-        high = read_picture(path)
-        low = read_picture(photographs / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
+        high = read_image(path)
+        low = read_image(photographs / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
         bicubic = cv2.resize(low, high.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         result = upscaler(np.ascontiguousarray(low[..., ::-1]))[..., ::-1]
         scores = [calculate_psnr(image, high, crop_border=scale, test_y_channel=True) for image in (result, bicubic)]

@@ -109,14 +109,14 @@ def network_of(option_file: str) -> Mapping[str, Any]:
     Raises:
         InputError: there is none, or it cannot be packed.
     """
-    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.config.file import AnyFile, load_options
     from bidiffsr_arch.packed.registry import architecture_named
 
-    network_g = load_options(option_file).get("network_g")
-    if not network_g:
+    network_g = AnyFile.read(load_options(option_file), option_file).network_g
+    if network_g is None:
         raise InputError(f"{option_file}: expected a `network_g:` block, found none")
-    architecture_named(network_g["type"])
-    return network_g
+    architecture_named(network_g.type)
+    return network_g.arguments()
 
 
 def tables(report: dict[str, Any]) -> list[str]:

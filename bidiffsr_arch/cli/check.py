@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from numbers import Real
@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from bidiffsr_arch.config.file import AnyFile
+from bidiffsr_arch.config.training import Expected
 from bidiffsr_arch.errors import CheckFailed, InputError
 from bidiffsr_arch.files import write_bytes
 
@@ -39,17 +41,21 @@ class Row:
         return None if self.got is None else self.got - self.expected
 
 
-def run_check(args: argparse.Namespace, options: OrderedDict) -> None:
-    """Test on the data sets that are there, print the table, write the report.
+def run_check(args: argparse.Namespace, file: AnyFile, options: OrderedDict) -> None:
+    """Test on the data sets that exist, print the table, write the report.
+
+    Args:
+        args: those of `basicsr test`.
+        file: the checked options; options: the same as plain data, for BasicSR.
 
     Raises:
         InputError: the `expected:` block or the report's name is wrong (nothing was tested then).
         CheckFailed: a number differs by more than its tolerance, or, with --strict, was not checked.
     """
-    if not options.get("expected"):
+    if not file.expected:
         raise InputError(f"{args.opt}: expected an `expected:` block for --check, found none")
     write_report = report_writer(args.report)
-    absent = absent_datasets(options)
+    absent = absent_datasets(file)
     options["datasets"] = OrderedDict(
         (phase, dataset) for phase, dataset in options["datasets"].items() if dataset["name"] not in absent
     )
@@ -61,7 +67,7 @@ def run_check(args: argparse.Namespace, options: OrderedDict) -> None:
 
         with handed_over(args, options), observed_results() as results:
             test_pipeline(os.getcwd())
-    rows = compare(options["expected"], results, absent)
+    rows = compare(file.expected, results, absent)
     print(table(rows))
     failed = [row for row in rows if row.verdict == DIFFERS or (args.strict and row.verdict == NOT_CHECKED)]
     if write_report:
@@ -71,13 +77,15 @@ def run_check(args: argparse.Namespace, options: OrderedDict) -> None:
         raise CheckFailed(f"{len(failed)} of {len(rows)} expected numbers failed: {names}")
 
 
-def absent_datasets(options: OrderedDict) -> dict[str, str]:
+def absent_datasets(file: AnyFile) -> dict[str, str]:
     """Data sets of which a folder does not exist: {name: folder}."""
     return {
-        dataset["name"]: root
-        for dataset in options["datasets"].values()
-        for key, root in dataset.items()
-        if key.startswith("dataroot_") and root is not None and not Path(root).expanduser().exists()
+        dataset.name: root
+        for dataset in file.datasets.values()
+        for key, roots in dataset
+        if key.startswith("dataroot_")
+        for root in (roots if isinstance(roots, list) else [roots])
+        if root is not None and not Path(root).expanduser().exists()
     }
 
 
@@ -100,12 +108,21 @@ def observed_results() -> Iterator[dict[str, dict[str, float]]]:
         BaseModel.validation = validation
 
 
-def compare(expected: dict, results: dict[str, dict[str, float]], absent: dict[str, str]) -> list[Row]:
-    """One row for each expected number, in the option file's order."""
+def compare(
+    expected: Mapping[str, Mapping[str, Expected]],
+    results: Mapping[str, Mapping[str, float]],
+    absent: Mapping[str, str],
+) -> list[Row]:
+    """One row for each expected number, in the option file's order.
+
+    Args:
+        expected: numbers by data set and metric; results: what was measured, likewise.
+        absent: data sets that do not exist, see `absent_datasets`.
+    """
     rows = []
     for dataset, numbers in expected.items():
         for metric, number in numbers.items():
-            value, tolerance = number["value"], number["tolerance"]
+            value, tolerance = number.value, number.tolerance
             got = results.get(dataset, {}).get(metric)
             if isinstance(got, Real):
                 verdict = OK if abs(float(got) - value) <= tolerance + _rounding(got, value) else DIFFERS

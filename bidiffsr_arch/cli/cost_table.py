@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.file import AnyFile, load_options
 from bidiffsr_arch.config.yaml import read_yaml
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.cost import Cost, count_cost
@@ -79,12 +79,13 @@ def count_file(file: str, input_size: list[int]) -> Row:
         InputError: as `run`; the file is named.
     """
     options = load_options(file)
+    top = AnyFile.read(options, file)
     import_plugins((), options)
     own_row = read_yaml(file).get("paper_row")  # the base file's row is another network's
     paper_row = None if own_row is None else str(own_row)
-    name = paper_row.removeprefix(MAIN_TABLE) if paper_row else options["name"]
+    name = paper_row.removeprefix(MAIN_TABLE) if paper_row else top.name
     try:
-        network = build_network(options["network_g"], without_memory=True) if options.get("network_g") else None
+        network = build_network(top.network_g.arguments(), without_memory=True) if top.network_g else None
         cost = count_cost(network, input_size) if network is not None else None
     except InputError as error:
         raise InputError(f"{file}: {error}") from error

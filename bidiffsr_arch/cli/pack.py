@@ -1,8 +1,8 @@
 """Pack a trained network for 1-bit inference into one file, with 1 bit per binary weight.
 
 The file needs no option file: it contains the architecture, the scale, the noise schedule and what is diffused. Use it
-as `--weights` of `basicsr upscale` or, for a diffusion network, as `path: pretrain_network_g:` of an option file for
-testing. If the checkpoint has an averaged network (`params_ema`), that one is packed.
+as `--weights` of `basicsr upscale`, or as `path: pretrain_network_g:` of an option file for testing. If the checkpoint
+has an averaged network (`params_ema`), that one is packed.
 """
 
 import argparse
@@ -39,18 +39,22 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
 
     from bidiffsr_arch.config.diffusion import Trained
-    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.config.file import AnyFile, load_options
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.files import digest
-    from bidiffsr_arch.networks import build_network, is_direct, load_parameters
+    from bidiffsr_arch.networks import build_network, is_direct
     from bidiffsr_arch.packed import Description, pack, save_packed
     from bidiffsr_arch.packed.registry import architecture_named
+    from bidiffsr_arch.parameters import load_parameters
     from bidiffsr_arch.plugins import import_plugins
 
     options = load_options(args.opt)
     import_plugins((), options)
-    network_g = plain(options["network_g"])
-    architecture_named(network_g["type"])
+    block = AnyFile.read(options, args.opt).network_g
+    if block is None:
+        raise InputError(f"{args.opt}: expected a `network_g:` block, found none")
+    architecture_named(block.type)
+    network_g = block.arguments()
     network = build_network(network_g)
     found = load_parameters(network, args.checkpoint, args.params or "params_ema", args.opt)
     if args.params and found != args.params:
@@ -74,9 +78,3 @@ def run(args: argparse.Namespace) -> None:
     before = Path(args.checkpoint).stat().st_size
     print(f"wrote {output}: {size / 1e6:.2f} MB, {before / size:.1f} times less than {args.checkpoint} ({found})")
 
-
-def plain(value: Any) -> Any:
-    """Options as dictionaries and lists, for JSON."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value

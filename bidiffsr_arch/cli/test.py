@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> None:
         as_test(options)
     load_plugins()
     import_plugins(args.plugin, options)
-    check_options(options, args.opt, is_train=False)
+    file = check_options(options, args.opt, is_train=False)
     if args.check:
         from bidiffsr_arch.cli.check import run_check
 
-        run_check(args, options)
+        run_check(args, file, options)
         return
     from basicsr.test import test_pipeline
 

@@ -12,11 +12,15 @@ import argparse
 import os
 import sys
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from bidiffsr_arch.compat import require_basicsr
 from bidiffsr_arch.config.command_line import add_basicsr_arguments
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
 from bidiffsr_arch.plugins import add_plugin_argument
+
+if TYPE_CHECKING:
+    from bidiffsr_arch.config.file import AnyFile
 
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
 
@@ -52,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
     args.launcher = chosen_launcher(args.launcher)
     load_plugins()
     import_plugins(args.plugin, options)
-    check_options(options, args.opt, is_train=True)
+    file = check_options(options, args.opt, is_train=True)
     if args.dry_run:
-        return check_training(args, options)
+        return check_training(args, file, options)
     try:
         train(args, options)
     except Stopped as stop:
@@ -63,14 +67,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_training(args: argparse.Namespace, options: OrderedDict) -> int:
+def check_training(args: argparse.Namespace, file: "AnyFile", options: OrderedDict) -> int:
     """The dry run."""
     from bidiffsr_arch.cli.dry_run import dry_run
 
     if args.launcher != "none":
         raise InputError(f"--dry-run checks in one process; leave --launcher {args.launcher} out")
     anew = argparse.Namespace(**vars(args) | {"auto_resume": False})
-    dry_run(options, lambda changed: train(anew, changed))
+    dry_run(file, options, lambda changed: train(anew, changed))
     return 0
 
 

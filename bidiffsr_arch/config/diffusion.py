@@ -22,6 +22,15 @@ def _without_suffix(value: Any) -> Any:
     return value.removesuffix("Scheduler") if isinstance(value, str) else value
 
 
+def _none_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _or_none(schema: dict[str, Any]) -> None:
+    """Let a field's JSON Schema admit null."""
+    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"type": "null"}]
+
+
 def _named(*names: str) -> Any:
     """Both the reference's name of an option and that of diffusers."""
     return AliasChoices(*names)
@@ -90,8 +99,8 @@ class Scaled(Struct):
 class Trained(Scaled):
     """The options at an option file's top level that say what a diffusion network was trained to do."""
 
-    beta_schedule: Annotated[BetaSchedule, BeforeValidator(lambda value: {} if value is None else value)] = Field(
-        BetaSchedule(), description="noise schedule and sampler"
+    beta_schedule: Annotated[BetaSchedule, BeforeValidator(_none_is_empty)] = Field(
+        BetaSchedule(), json_schema_extra=_or_none, description="noise schedule and sampler"
     )
     diffuse: Literal["image", "residual"] = Field(
         "image", description="what is diffused: HR (the paper), or HR minus the upsampled LR (SRDiff, Li et al. 2022)"

@@ -17,6 +17,7 @@ from bidiffsr_arch.config.training import (
     DistParams,
     Expected,
     Kept,
+    Length,
     Logger,
     Metric,
     Objective,
@@ -40,6 +41,11 @@ class Network(Struct, extra="allow"):
     type: Text = Field(description="class of the network, such as `BIDiffSRUNet` or `SR3UNet`")
 
 
+    def arguments(self) -> dict[str, Any]:
+        """Type and constructor arguments, as `networks.build_network` takes them."""
+        return self.model_dump()
+
+
 class AnyFile(Scaled, extra="allow"):
     """What every option file has, independent of its model: blocks are open, and there may be further keys."""
 
@@ -55,7 +61,9 @@ class AnyFile(Scaled, extra="allow"):
     val: Open | None = None
     logger: Open | None = None
     dist_params: Open | None = None
-    expected: Open | None = None
+    expected: dict[str, dict[str, Expected]] | None = Field(
+        None, description="numbers that `basicsr test --check` compares with, by data set and metric"
+    )
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
@@ -65,6 +73,22 @@ class AnyFile(Scaled, extra="allow"):
             yield "expected a `train:` or a `val:` block, found neither"
         if self.scale is None and any(data.type in PAIRED_DATA_SETS for data in self.datasets.values()):
             yield "expected the key scale (HR size by LR size), found none"
+
+    def length(self) -> Length:
+        """Number of iterations, which BasicSR's trainer reads whatever the model is.
+
+        Raises:
+            InputError: ``total_iter`` is missing, or no count.
+        """
+        return self.train if isinstance(self.train, Length) else Length.part_of(self.train or {}, place="train")
+
+    def logging(self) -> Logger:
+        """The block ``logger``, which BasicSR's trainer reads whatever the model is.
+
+        Raises:
+            InputError: a key is missing, or its value is wrong.
+        """
+        return self.logger if isinstance(self.logger, Logger) else Logger.part_of(self.logger or {}, place="logger")
 
     def training_relations(self) -> Iterator[str]:
         """What does not hold of a file that is to be trained by."""
@@ -91,9 +115,6 @@ class OptionFile(AnyFile):
     val: Val | None = None
     logger: Logger | None = None
     dist_params: DistParams | None = None
-    expected: dict[str, dict[str, Expected]] | None = Field(
-        None, description="numbers that `basicsr test --check` compares with, by data set and metric"
-    )
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
@@ -141,14 +162,11 @@ class OptionFile(AnyFile):
 
 
 class DiffusionOptions(Trained):
-    """What `BIDiffSRModel` itself reads."""
+    """What `BIDiffSRModel` itself reads at the top level, beside the blocks ``network_g`` and ``train``."""
 
-    network_g: Network | None = None
-    train: Objective | None = None
     timestep_sampling: Literal["sample", "batch"] = Field(
         "sample", description="each sample of a batch at its own timestep, or all at one (as the reference)"
     )
-
     noise_level_sampling: Literal["discrete", "uniform"] = Field(
         "discrete",
         description="training with `time_input: noise_level`: the levels of the timesteps, or any between two (SR3)",
@@ -158,22 +176,34 @@ class DiffusionOptions(Trained):
         yield from super()._relations()
         if self.noise_level_sampling == "uniform" and self.time_input != "noise_level":
             yield f"expected time_input: noise_level with noise_level_sampling: uniform, got {self.time_input}"
-        steps = ((self.network_g and self.network_g.model_extra) or {}).get("total_step")
-        if steps is not None and steps != self.beta_schedule.n_timestep:
-            yield (
-                "expected network_g: total_step and beta_schedule: n_timestep to be equal, "
-                f"got {steps} and {self.beta_schedule.n_timestep}"
-            )
-        if self.train and self.train.perceptual_opt:
-            yield "expected train: pixel_opt alone, got perceptual_opt: the prediction is no image"
-        if self.train and not self.train.pixel_opt:
-            yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
 
 
 class DiffusionFile(DiffusionOptions, OptionFile, extra="forbid"):
     """An option file for `BIDiffSRModel`, or `BicubicModel`, which reads less."""
 
-    train: Train | None = None
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
+        yield from wrong_for_diffusion(self, self.network_g.arguments() if self.network_g else {}, self.train)
+
+
+def wrong_for_diffusion(
+    options: DiffusionOptions, network_g: Mapping[str, Any], train: Objective | None
+) -> Iterator[str]:
+    """What does not hold between a diffusion model's options, its network and its objective.
+
+    Args:
+        train: None in a test.
+    """
+    steps, timesteps = network_g.get("total_step"), options.beta_schedule.n_timestep
+    if steps is not None and steps != timesteps:
+        yield (
+            "expected network_g: total_step and beta_schedule: n_timestep to be equal, "
+            f"got {steps} and {timesteps}"
+        )
+    if train and train.perceptual_opt:
+        yield "expected train: pixel_opt alone, got perceptual_opt: the prediction is no image"
+    if train and not train.pixel_opt:
+        yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -217,13 +247,13 @@ def _check_top(options: OrderedDict, path: str) -> None:
         raise InputError(told(sentences, path))
 
 
-def check_file(options: Mapping[str, Any], path: str, is_train: bool) -> OptionFile | None:
-    """The checked option file; None where its model is another package's, which may read whatever it likes.
+def check_file(options: Mapping[str, Any], path: str, is_train: bool) -> AnyFile:
+    """The checked option file; an `AnyFile` for a model of another package, which may read anything.
 
     Args:
         options: what `load_options` gives.
         path: the file's name, for messages.
-        is_train: whether `basicsr train` will read it; a test does not look at `train:`.
+        is_train: whether it is for `basicsr train`; a test ignores `train:`.
     Raises:
         InputError: one line for everything that is wrong.
     """
@@ -236,4 +266,4 @@ def check_file(options: Mapping[str, Any], path: str, is_train: bool) -> OptionF
     file = kind.read({key: value for key, value in options.items() if key not in unread}, path)
     if wrong := list(file.training_relations() if is_train else file.test_relations()):
         raise InputError(told(wrong, path))
-    return file if isinstance(file, OptionFile) else None
+    return file

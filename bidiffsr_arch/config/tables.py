@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bidiffsr_arch.config.data import IOBackend, PairedDataset
+from bidiffsr_arch.config.data import PAIRED_DATA_SETS, IOBackend, PairedDataset
 from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.config.file import OUR_MODELS, DiffusionFile
 from bidiffsr_arch.config.struct import Struct
@@ -108,6 +108,9 @@ def editor_schema() -> dict[str, Any]:
     Nothing in it is required, since a file may leave to its `base:` what it does not change.
     """
     schema = _without_required(DiffusionFile.model_json_schema())
+    is_paired = {"properties": {"type": {"enum": list(PAIRED_DATA_SETS)}}, "required": ["type"]}
+    paired, other = ({"$ref": f"#/$defs/{name}"} for name in ("PairedDataset", "Dataset"))
+    schema["properties"]["datasets"]["additionalProperties"] = {"if": is_paired, "then": paired, "else": other}
     schema["properties"]["base"] = {"type": "string", "description": "option file that this one changes"}
     known = {"anyOf": [{"enum": sorted(schema["properties"])}, {"pattern": "^network_"}]}
     is_ours = {"properties": {"model_type": {"enum": list(OUR_MODELS)}}, "required": ["model_type"]}

@@ -110,12 +110,17 @@ class Objective(Step):
                 yield f"expected train: {name}: reduction: mean or sum, got none: a step needs one number"
 
 
-class Train(Objective):
+class Length(Struct):
+    """How long a run is; part of ``train``."""
+
+    total_iter: Count = Field(description="number of iterations")
+
+
+class Train(Objective, Length):
     """How a network is trained."""
 
     optim_g: Optimizer = Field(description="the optimizer")
     scheduler: Scheduler = Field(description="the schedule of the learning rate")
-    total_iter: Count = Field(description="number of iterations")
     warmup_iter: Whole = Field(-1, description="iterations in which the rate rises from 0; -1: none")
     ema_decay: Share = Field(
         0, description="average of parameters and buffers, for validation and tests, saved as `params_ema`; 0: none"

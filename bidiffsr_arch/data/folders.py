@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.files import read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".avif")
 """Suffixes of image files that OpenCV, and therefore BasicSR's data sets, can decode."""
@@ -99,7 +99,7 @@ def image_shape(path: Path) -> tuple[int, int, int]:
         with Image.open(path) as image:
             return image.height, image.width, len(image.getbands())
     except Exception:  # Pillow may fail on metadata that OpenCV, which decodes the pixels, ignores
-        height, width, channels = read_picture(path).shape
+        height, width, channels = read_image(path).shape
         return height, width, channels
 
 

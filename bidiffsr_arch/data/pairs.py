@@ -14,7 +14,7 @@ from bidiffsr_arch.data.folders import image_shape, images_in
 from bidiffsr_arch.data.parallel import in_processes
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture, write_picture
+from bidiffsr_arch.files import read_image, write_image
 
 
 class Making(NamedTuple):
@@ -116,14 +116,14 @@ def _fault(source: Path, least: int) -> InputError | None:
 
 
 def _write_pair(source: Path, output: Path, making: Making) -> None:
-    image = read_picture(source)
+    image = read_image(source)
     if making.reduce > 1:
         image = imresize(cropped(image, making.reduce), 1 / making.reduce)
     image = cropped(image, lcm(*making.scales))
     for path, each in pair_of(image, source.stem, making):
         there = output / path
         telling = each is image or making.jpeg is not None  # what other options would have made differently
-        if there.exists() and telling and not np.array_equal(read_picture(there), each):
+        if there.exists() and telling and not np.array_equal(read_image(there), each):
             raise InputError(f"expected nothing in {there}, or what {source} gives, got another image; move it away")
         if not there.exists():
-            write_picture(there, each)
+            write_image(there, each)

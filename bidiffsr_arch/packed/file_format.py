@@ -25,7 +25,7 @@ from bidiffsr_arch.description import TENSOR, described
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.packed.network import PackedNetwork
-from bidiffsr_arch.packed.registry import architecture_named, packer_of
+from bidiffsr_arch.packed.registry import architecture_named, packer_for
 from bidiffsr_arch.packed.state import expected_shapes
 
 FORMAT, VERSION = "bidiffsr-packed", "1"
@@ -119,7 +119,7 @@ def assemble(
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     state.pop(TENSOR, None)  # what the header says again; older files lack it
     _check_shapes(source, expected_shapes(network), state)
-    return packer_of(network)(network, state, backend)
+    return packer_for(type(network))(network, state, backend)
 
 
 def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:

@@ -38,13 +38,12 @@ def architecture_named(name: Any) -> type[nn.Module]:
     return choose("network_g: type", name, packed_architectures())
 
 
-def packer_of(network: nn.Module) -> type[PackedNetwork]:
-    """The class that packs a network.
+def packer_for(kind: type[nn.Module]) -> type[PackedNetwork]:
+    """The class that packs networks of this class.
 
     Raises:
-        InputError: there is none, or the network is of a subclass that computes something else.
+        InputError: there is none, or the networks are of a subclass that computes something else.
     """
-    kind = type(network)
     architecture = next((base for base in kind.__mro__ if base in _PACKERS), None)
     if architecture is None:
         known = ", ".join(packed_architectures())
@@ -67,4 +66,4 @@ def pack(network: nn.Module, backend: str | None = None) -> PackedNetwork:
         InputError: another kind of network, or a layer that cannot be packed.
     """
     network = getattr(network, "module", network)
-    return packer_of(network)(network, packed_state(network), backend)
+    return packer_for(type(network))(network, packed_state(network), backend)

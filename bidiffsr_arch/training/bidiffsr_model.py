@@ -1,7 +1,5 @@
 """BasicSR's SRModel, trained and sampled by diffusion."""
 
-import inspect
-import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,14 +9,17 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
-from bidiffsr_arch.config.file import DiffusionOptions
-from bidiffsr_arch.config.training import Objective, Step
+from bidiffsr_arch.config.file import DiffusionOptions, wrong_for_diffusion
+from bidiffsr_arch.config.struct import told
+from bidiffsr_arch.config.training import Objective
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
+from bidiffsr_arch.networks import is_packed
+from bidiffsr_arch.parameters import read_parameters, set_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
+from bidiffsr_arch.training.packed_networks import packed_for_test
 from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
 from bidiffsr_arch.training.teacher import Distillation, Teacher
@@ -29,7 +30,7 @@ from bidiffsr_arch.training.validation import ValidatedSRModel
 class BIDiffSRModel(ValidatedSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
-    The options that it adds to SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Step`. With
+    The options that it adds to SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Objective`. With
     ``val: packed: true``, or a packed file as ``path: pretrain_network_g``, inference is packed
     (`bidiffsr_arch.packed`).
 
@@ -41,15 +42,14 @@ class BIDiffSRModel(ValidatedSRModel):
     sample_indices: Sequence[SampleIndex] = ()
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.options = options = _checked(opt)
+        self.options, self.objective = options, objective = _checked(opt)
         self.super_resolution = SuperResolution(options)
         self.diffusion = self.super_resolution.diffusion
         self.one_time = options.timestep_sampling == "batch"
         self.channels = opt["network_g"].get("out_channel", 3)
         self.any_noise_level = options.noise_level_sampling == "uniform"
-        self.stepping = Stepping(options.train or Step())
-        weights = options.train.timestep_weighting if options.train else None
-        self.timestep_weighting = TimestepWeighting(weights, self.diffusion)
+        self.stepping = Stepping(objective)
+        self.timestep_weighting = TimestepWeighting(objective.timestep_weighting, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
@@ -58,7 +58,7 @@ class BIDiffSRModel(ValidatedSRModel):
     def init_training_settings(self) -> None:
         """As BasicSR's, with teachers where the options name them."""
         super().init_training_settings()
-        distill, teacher = (getattr(self.options.train, name, None) for name in ("distill", "teacher"))
+        distill, teacher = (self.objective.distill, self.objective.teacher)
         self.distillation = Distillation(distill, self.options.scale, self.device) if distill else None
         self.teacher = Teacher(teacher, self.options, self.device) if teacher else None
 
@@ -71,27 +71,13 @@ class BIDiffSRModel(ValidatedSRModel):
             InputError: the file does not load, or is of another network; the first difference is named.
         """
         if is_packed(load_path):
-            self._load_packed(load_path)
+            self.packed = packed_for_test(self, self.get_bare_model(net), load_path)
             return
         parameters, found = read_parameters(load_path, param_key)
         net = self.get_bare_model(net)
         get_root_logger().info(f"Loading {net.__class__.__name__} model from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(net, parameters, strict)
         set_parameters(net, parameters, load_path, strict=strict)
-
-    def _load_packed(self, path: str) -> None:
-        from bidiffsr_arch.packed import load_packed
-
-        if self.is_train:
-            raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
-        self.packed, description = load_packed(path)
-        defaults = {name: entry.default for name, entry in inspect.signature(type(self.net_g)).parameters.items()}
-        given = defaults | description.network_g | {"scale": description.scale}
-        wanted = defaults | self.opt["network_g"] | {"scale": self.opt["scale"]}
-        for key in given.keys() & wanted.keys():
-            if json.dumps(given[key]) != json.dumps(wanted[key]):  # which does not tell lists from tuples
-                raise InputError(f"expected {key}: {given[key]}, as {path} was packed, got {wanted[key]}")
-        get_root_logger().info(f"Loading packed network from {path}, made from {description.source}.")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """As BasicSR's, after `Stepping.prepare` in training."""
@@ -234,9 +220,10 @@ class BIDiffSRModel(ValidatedSRModel):
         return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
 
 
-def _checked(opt: dict[str, Any]) -> DiffusionOptions:
-    """Those of BasicSR's options that the model itself reads; a test does not look at ``train``."""
-    own = {key: value for key, value in opt.items() if key != "train"}
-    if opt["is_train"]:
-        own["train"] = {key: value for key, value in opt["train"].items() if key in Objective.names()}
-    return DiffusionOptions.part_of(own)
+def _checked(opt: dict[str, Any]) -> tuple[DiffusionOptions, Objective]:
+    """What the model itself reads of BasicSR's options: at the top level, and in ``train``, which a test ignores."""
+    options = DiffusionOptions.part_of(opt)
+    objective = Objective.part_of(opt["train"], place="train") if opt["is_train"] else None
+    if wrong := list(wrong_for_diffusion(options, opt["network_g"], objective)):
+        raise InputError(told(wrong, ""))
+    return options, objective or Objective()

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from bidiffsr_arch import archs
-from bidiffsr_arch.config.file import OptionFile, check_file
+from bidiffsr_arch.config.file import AnyFile, OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
 from bidiffsr_arch.config.struct import told
 from bidiffsr_arch.errors import InputError
@@ -25,7 +25,7 @@ SIZES = {int: Size, Sequence[int]: list[Size], "res_blocks": Annotated[int, Fiel
 IGNORING = ("basicsr.metrics", "basicsr.losses", "bidiffsr_arch")
 
 
-def check_options(options: dict[str, Any], path: str, is_train: bool) -> OptionFile | None:
+def check_options(options: dict[str, Any], path: str, is_train: bool) -> AnyFile:
     """Check every block against the code that reads it.
 
     Args:
@@ -34,7 +34,7 @@ def check_options(options: dict[str, Any], path: str, is_train: bool) -> OptionF
         path: the option file's name, for messages.
         is_train: whether `basicsr train` will read them.
     Returns:
-        The checked options; None where the model is another package's.
+        The checked options; blocks that another package's model reads are open in them.
     Raises:
         InputError: one line: keys, what was expected, what was found; an unknown key with the nearest known one.
     """
@@ -46,8 +46,8 @@ def check_options(options: dict[str, Any], path: str, is_train: bool) -> OptionF
     for phase, data in options["datasets"].items():
         registered(DATASET_REGISTRY, data["type"], f"{path}: datasets: {phase}: type")
     file = check_file(options, path, is_train)
-    if file is None:
-        return None
+    if not isinstance(file, OptionFile):
+        return file
     wrong = [*_wrong_metrics(options, path), *_wrong_network(options, path)]
     wrong += _wrong_training(options, path) if is_train else []
     if not wrong:
@@ -80,6 +80,18 @@ def _wrong_network(options: Mapping[str, Any], path: str) -> Iterator[str]:
     is_ours = block["type"] in archs.__all__
     wrong = list(wrong_arguments(network, block, "network_g", kinds=KINDS | SIZES if is_ours else KINDS))
     yield from wrong or (_build(network, block, options) if is_ours else ())
+    if (options.get("val") or {}).get("packed"):
+        yield from _without_packer(network)
+
+
+def _without_packer(network: type) -> Iterator[str]:
+    """Whether ``val: packed`` can be, before a training comes to its first validation."""
+    from bidiffsr_arch.packed.registry import packer_for
+
+    try:
+        packer_for(network)
+    except InputError as error:
+        yield f"val: packed: {error}"
 
 
 def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[str]:

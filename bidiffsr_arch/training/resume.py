@@ -29,7 +29,7 @@ from bidiffsr_arch.training.option_changes import (
     training_options,
 )
 from bidiffsr_arch.training.random_states import restore_random_states
-from bidiffsr_arch.training.retention import Retention
+from bidiffsr_arch.training.retention import retention_of
 from bidiffsr_arch.training.sample_order import Order, OrderedSampler, SampleIndex, SeededDataset
 from bidiffsr_arch.training.session import session_of
 
@@ -115,7 +115,7 @@ def resumed_epochs() -> bool:
         loader = build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
         loader.generator = torch.Generator()  # else each epoch takes a number from the generator of dropout
         loader.worker_init_fn = signals.ignore_signals if signals.watching() else None
-        session.retention = Retention(opt)
+        session.retention = retention_of(opt)
         if opt["rank"] == 0:
             for folder in ("models", "training_states"):
                 remove_abandoned(Path(opt["path"][folder]))

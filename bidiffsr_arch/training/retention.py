@@ -12,28 +12,40 @@ from typing import Any
 from basicsr.utils import get_root_logger
 
 from bidiffsr_arch.config.struct import told
-from bidiffsr_arch.config.training import Kept, unknown_best
+from bidiffsr_arch.config.training import Kept, Metric, unknown_best
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 
 SCORES = "scores.json"
 
 
-class Retention:
-    """Deletes what `keep_newest` and `keep_best` do not keep. Scores are in models/scores.json, {iteration: value}.
+def retention_of(opt: Mapping[str, Any]) -> "Retention":
+    """The retention that BasicSR's options ask for.
 
     Raises:
-        InputError: options that are no count or no metric of the file.
+        InputError: ``logger: keep_newest`` is no count, or ``keep_best`` no metric of the file.
+    """
+    kept = Kept.part_of(opt.get("logger") or {}, place="logger")
+    metrics = (opt.get("val") or {}).get("metrics") or {}
+    if wrong := list(unknown_best(kept, metrics)):
+        raise InputError(told(wrong, ""))
+    best = Metric.part_of(metrics[kept.keep_best]) if kept.keep_best is not None else None
+    return Retention(kept, best, *(Path(opt["path"][key]) for key in ("models", "training_states")))
+
+
+class Retention:
+    """Deletes the checkpoints that are not to be kept. Scores are in models/scores.json, {iteration: value}.
+
+    Args:
+        kept: how many of the newest checkpoints are kept, and the metric by which the best one is.
+        metric: that metric's options; None without one.
+        models: folder of the networks; states: folder of the training states.
     """
 
-    def __init__(self, opt: Mapping[str, Any]) -> None:
-        kept = Kept.part_of(opt.get("logger") or {}, place="logger")
-        metrics = (opt.get("val") or {}).get("metrics") or {}
-        if wrong := list(unknown_best(kept, metrics)):
-            raise InputError(told(wrong, ""))
+    def __init__(self, kept: Kept, metric: Metric | None, models: Path, states: Path) -> None:
         self.newest, self.metric = kept.keep_newest, kept.keep_best
-        self.models, self.states = (Path(opt["path"][key]) for key in ("models", "training_states"))
-        self.higher_is_better = self.metric is None or metrics[self.metric].get("better") != "lower"
+        self.models, self.states = models, states
+        self.higher_is_better = metric is None or metric.better == "higher"
 
     def note(self, iteration: int, results: Mapping[str, float]) -> None:
         """Record the score of the network after `iteration` if it is finite."""
