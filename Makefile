@@ -27,7 +27,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The rows of the paper that need no training: bicubic's quality where the benchmark pictures are, and every row's cost.
+# The rows of the paper that need no training: bicubic's quality where the benchmark images are, and every row's cost.
 bench-check: $(READY)
 	$(BIN)/basicsr test -opt options/test_Bicubic_x2.yml --check
 	$(BIN)/basicsr test -opt options/test_Bicubic_x4.yml --check

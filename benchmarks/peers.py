@@ -44,20 +44,20 @@ PEERS = {2: ("ESPCN", "FSRCNN", "waifu2x"), 4: ("ESPCN", "FSRCNN")}
 CROP = 128
 """Side of the strip's parts, result pixels."""
 
-Enlarge = Callable[[np.ndarray], tuple[np.ndarray, float]]
+Upscale = Callable[[np.ndarray], tuple[np.ndarray, float]]
 """BGR uint8 (h, w, 3) -> the result and the seconds that it took."""
 
 
 class Method(NamedTuple):
-    """A row of the table; without `enlarge` the note says why it is not run."""
+    """A row of the table; without `upscale` the note says why it is not run."""
 
     name: str
-    enlarge: Enlarge | None = None
+    upscale: Upscale | None = None
     size: int = 0
     note: str = ""
 
 
-def timed(function: Callable[[np.ndarray], np.ndarray]) -> Enlarge:
+def timed(function: Callable[[np.ndarray], np.ndarray]) -> Upscale:
     def run(low: np.ndarray) -> tuple[np.ndarray, float]:
         start = time.perf_counter()
         result = function(low)
@@ -97,7 +97,7 @@ class Peer:
         line = self.child.stdout.readline()
         return json.loads(line) if line else {"missing": f"it ended with status {self.child.wait()}"}
 
-    def enlarge(self, low: np.ndarray) -> tuple[np.ndarray, float]:
+    def upscale(self, low: np.ndarray) -> tuple[np.ndarray, float]:
         image, result = Path(self.folder.name, "image.npy"), Path(self.folder.name, "result.npy")
         np.save(image, np.ascontiguousarray(low))
         print(json.dumps({"image": str(image), "result": str(result)}), file=self.child.stdin, flush=True)
@@ -116,7 +116,7 @@ def start_peer(name: str, scale: int, args: argparse.Namespace, children: ExitSt
         script = str(Path(__file__).with_name("peer.py"))
         peer = children.enter_context(Peer([python, script, name, *options], args.threads))
         if "missing" not in peer.ready:
-            return Method(f"{name} ({peer.ready['version']})", peer.enlarge, peer.ready["bytes"])
+            return Method(f"{name} ({peer.ready['version']})", peer.upscale, peer.ready["bytes"])
     return Method(name, note=peer.ready["missing"])
 
 
@@ -127,7 +127,7 @@ def measure(methods: list[Method], pairs: list[tuple[np.ndarray, np.ndarray]], s
     for turn in tqdm(range(rounds + 1), unit="round", disable=None):
         for low, _ in pairs:
             for method in methods:
-                result, taken = method.enlarge(low)
+                result, taken = method.upscale(low)
                 seconds[method.name][turn] += taken
                 if turn == 0:
                     results[method.name].append(result)
@@ -179,12 +179,12 @@ def main() -> None:
     with ExitStack() as children:
         peers = [start_peer(name, scale, args, children) for name in PEERS[scale]]
         methods = [Method("bicubic (cv2)", timed(bicubic)), *peers, *(ours(scale, weights, n) for n in args.steps)]
-        present = [method for method in methods if method.enlarge]
+        present = [method for method in methods if method.upscale]
         results, seconds = measure(present, pairs, scale, args.rounds)
     highs = [high for _, high in pairs]
     rows = [
         row(method, results[method.name], seconds[method.name], highs, scale)
-        if method.enlarge
+        if method.upscale
         else [method.name, f"not run ({method.note})", "", "", "", ""]
         for method in methods
     ]

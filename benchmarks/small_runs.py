@@ -88,12 +88,12 @@ def seconds_a_step(options: Mapping[str, Any], steps: int = 5) -> float:
     torch.set_num_threads(1)
     data = options["datasets"]["train"]
     network = Stepping(Step.part_of(options["train"])).prepare(build_network(options["network_g"]), torch.device("cpu"))
-    picture = torch.rand(data["batch_size_per_gpu"], 3, data["gt_size"], data["gt_size"])
-    time_of = torch.randint(options["beta_schedule"]["n_timestep"], (len(picture),))
+    image = torch.rand(data["batch_size_per_gpu"], 3, data["gt_size"], data["gt_size"])
+    time_of = torch.randint(options["beta_schedule"]["n_timestep"], (len(image),))
     seconds = []
     for _ in range(steps + 2):
         start = time.perf_counter()
-        network(picture, picture, time_of).square().mean().backward()
+        network(image, image, time_of).square().mean().backward()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[2:])
 

@@ -2,9 +2,9 @@
 
     python benchmarks/steps.py HR_FOLDER LR_FOLDER [--scale 2] [--weights FILE.safetensors] [--steps 1 2 4 10 20 50]
 
-PSNR on Y (dB, `scale` pixels of border left out) and LPIPS (AlexNet, whole pictures), means over the pictures, each at
-once and not in tiles; seconds for a megapixel of result. The first rows are what the sampler starts from: the picture
-enlarged by cv2's bicubic, and by MATLAB's.
+PSNR on Y (dB, `scale` pixels of border left out) and LPIPS (AlexNet, whole images), means over the images, each at
+once and not in tiles; seconds for a megapixel of result. The first rows are what the sampler starts from: the image
+upsampled by cv2's bicubic, and by MATLAB's.
 """
 
 import argparse
@@ -26,17 +26,17 @@ from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.upscale.upscaler import Upscaler
 from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
 
-from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
+from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which patches what it imports
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 
 
-def measure(name: str, enlarge: Callable[[np.ndarray], np.ndarray], pairs: Pairs, scale: int) -> str:
-    """A row of the table; pictures are BGR."""
+def measure(name: str, upscale: Callable[[np.ndarray], np.ndarray], pairs: Pairs, scale: int) -> str:
+    """A row of the table; images are BGR."""
     psnr, lpips, seconds, pixels = [], [], 0.0, 0
     for low, high in pairs:
         start = time.perf_counter()
-        result = enlarge(low)
+        result = upscale(low)
         seconds += time.perf_counter() - start
         pixels += high.shape[0] * high.shape[1]
         psnr.append(calculate_psnr(result, high, crop_border=scale, test_y_channel=True))
@@ -68,11 +68,11 @@ def main() -> None:
         **{f"{steps} {'step' if steps == 1 else 'steps'}": by_network(steps) for steps in args.steps},
     }
     by_network(1)(pairs[0][0])  # compiles, where that was never done
-    print(f"x{scale}, {args.high}: {len(pairs)} pictures; {date.today()}, {platform.machine()}, "
+    print(f"x{scale}, {args.high}: {len(pairs)} images; {date.today()}, {platform.machine()}, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")  # fmt: skip
     print("| | PSNR | LPIPS | s a megapixel |\n|---|---|---|---|")
-    for name, enlarge in tqdm(ways.items(), disable=None):
-        print(measure(name, enlarge, pairs, scale), flush=True)
+    for name, upscale in tqdm(ways.items(), disable=None):
+        print(measure(name, upscale, pairs, scale), flush=True)
 
 
 if __name__ == "__main__":

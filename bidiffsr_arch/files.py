@@ -28,7 +28,7 @@ def read_image(path: Path | str) -> np.ndarray:
         InputError: there is no such file, or it cannot be decoded.
     """
     if not Path(path).is_file():
-        raise InputError(f"expected a picture at {path}, found no such file")
+        raise InputError(f"expected an image at {path}, found no such file")
     return decode(Path(path).read_bytes(), path)
 
 
@@ -46,7 +46,7 @@ def decode(content: bytes, source: Path | str, flag: int = cv2.IMREAD_COLOR) -> 
     except cv2.error:  # no bytes at all, or more pixels than OpenCV reads
         image = None
     if image is None:
-        raise InputError(f"{source} cannot be decoded: {len(content)} bytes, truncated or no picture; replace it")
+        raise InputError(f"{source} cannot be decoded: {len(content)} bytes, truncated or no image; replace it")
     return image
 
 

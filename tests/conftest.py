@@ -27,7 +27,7 @@ def benchmark_root() -> Path:
     """Folder of the benchmark sets (`Set5/HR`, `Set5/LR_bicubic/X2`, ...); without it the test is skipped."""
     root = Path(os.environ.get("BIDIFFSR_BENCHMARK_ROOT", PROJECT / "datasets" / "benchmark"))
     if not (root / "Set5" / "HR").is_dir():
-        pytest.skip(f"no benchmark pictures in {root} (set BIDIFFSR_BENCHMARK_ROOT to the folder that has Set5/HR)")
+        pytest.skip(f"no benchmark images in {root} (set BIDIFFSR_BENCHMARK_ROOT to the folder that has Set5/HR)")
     return root
 
 
@@ -112,7 +112,7 @@ def options(tiny_options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory with three pairs of pictures, data/HR (24x20) and data/LR (12x10)."""
+    """An empty current directory with three pairs of images, data/HR (24x20) and data/LR (12x10)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BIDIFFSR_LPIPS_WEIGHTS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -121,9 +121,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("data/HR", "data/LR"):
         Path(folder).mkdir(parents=True)
     for index in range(3):
-        picture = cv2.resize(rng.integers(0, 256, (6, 5, 3), np.uint8), (20, 24), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(f"data/HR/{index}.png", picture)
-        cv2.imwrite(f"data/LR/{index}x2.png", imresize(picture, 0.5))
+        image = cv2.resize(rng.integers(0, 256, (6, 5, 3), np.uint8), (20, 24), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(f"data/HR/{index}.png", image)
+        cv2.imwrite(f"data/LR/{index}x2.png", imresize(image, 0.5))
     return tmp_path
 
 

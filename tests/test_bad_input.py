@@ -100,9 +100,9 @@ def data(workplace, run_options) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("side", ["HR/0", "LR/0x2"])
-def test_bad_pictures_are_named(data, side):
+def test_bad_images_are_named(data, side):
     wrong = []
-    for case, content in bad_input.bad_pictures().items():
+    for case, content in bad_input.bad_images().items():
         Path(f"data/{side}.png").write_bytes(content)
         message = refused(lambda: PairedImageDataset(deepcopy(data))[0])
         if f"{side.split('/')[0]}/" not in message or "\n" in message:
@@ -111,9 +111,9 @@ def test_bad_pictures_are_named(data, side):
 
 
 @pytest.mark.parametrize("side", ["HR/0", "LR/0x2"])
-def test_odd_pictures_are_read_or_named(data, side):
+def test_odd_images_are_read_or_named(data, side):
     read_too = 0
-    for case, content in bad_input.odd_pictures().items():
+    for case, content in bad_input.odd_images().items():
         Path(f"data/{side}.png").write_bytes(content)
         try:
             sample = PairedImageDataset(deepcopy(data))[0]
@@ -185,8 +185,8 @@ FOLDERS = {
         for name, side in (("HR/2.png", 8), ("LR/2x2.png", 4))
     ],
     "a file for a folder": lambda: (empty("LR"), Path("data/LR").rmdir(), Path("data/LR").write_text("x")),
-    "a folder among pictures": lambda: (Path("data/HR/0.png").unlink(), Path("data/HR/0.png").mkdir()),
-    "a text among pictures": lambda: Path("data/HR/readme.txt").write_text("x"),
+    "a folder among images": lambda: (Path("data/HR/0.png").unlink(), Path("data/HR/0.png").mkdir()),
+    "a text among images": lambda: Path("data/HR/readme.txt").write_text("x"),
 }  # fmt: skip
 
 
@@ -205,8 +205,8 @@ def test_at_least_300_bad_inputs_are_tried(run_options, network):
     distinct = {
         "option files": len({json.dumps(case, sort_keys=True) for case, _ in options.values()}),
         "files that are no option file": len(set(bad_input.bad_option_bytes().values())),
-        "pictures, as LQ and as GT": 2 * len(set(bad_input.bad_pictures().values())),
-        "odd pictures, as LQ and as GT": 2 * len(set(bad_input.odd_pictures().values())),
+        "images, as LQ and as GT": 2 * len(set(bad_input.bad_images().values())),
+        "odd images, as LQ and as GT": 2 * len(set(bad_input.odd_images().values())),
         "checkpoints": len(set(bad_input.bad_checkpoints(checkpoint(network)).values())) + 11 + 4,
         "folders": len(FOLDERS),
     }
@@ -249,8 +249,8 @@ def test_a_flipped_byte_of_a_checkpoint_is_read_or_named(network, tmp_path, plac
 
 @fuzz
 @given(place=st.integers(0, 10**6), mask=st.integers(1, 255), suffix=st.sampled_from([".png", ".jpg", ".bmp", ".webp"]))
-def test_a_flipped_byte_of_a_picture_is_read_or_named(data, place, mask, suffix):
-    content = bytearray(bad_input.encoded(suffix, bad_input.picture()))
+def test_a_flipped_byte_of_an_image_is_read_or_named(data, place, mask, suffix):
+    content = bytearray(bad_input.encoded(suffix, bad_input.an_image()))
     content[place % len(content)] ^= mask
     Path("data/HR/0.png").write_bytes(content)
     message = refused(lambda: PairedImageDataset(deepcopy(data))[0])

@@ -108,7 +108,7 @@ class Broken(Dataset):
         return 1
 
     def __getitem__(self, index: int):
-        raise InputError("expected a picture, got x.png: broken; replace it")
+        raise InputError("expected an image, got x.png: broken; replace it")
 
 
 def test_error_of_a_loader_worker_is_one_line(raising, capsys):
@@ -117,7 +117,7 @@ def test_error_of_a_loader_worker_is_one_line(raising, capsys):
     assert "Original Traceback" in str(caught.value)  # as torch passes it on
     raising(caught.value)
     assert main(["doctor"]) == 2
-    assert capsys.readouterr().err == "basicsr: expected a picture, got x.png: broken; replace it\n"
+    assert capsys.readouterr().err == "basicsr: expected an image, got x.png: broken; replace it\n"
 
 
 def test_train_hands_its_arguments_to_basicsr(given, empty_folder):
@@ -243,7 +243,7 @@ def test_the_module_is_the_command(empty_folder):
 
 @pytest.fixture
 def demo_run(monkeypatch, empty_folder):
-    """A demo whose training saves, for each validation picture, what a function makes of (HR, LR)."""
+    """A demo whose training saves, for each validation image, what a function makes of (HR, LR)."""
 
     def run(result) -> int:
         def train(args: argparse.Namespace) -> None:
@@ -275,7 +275,7 @@ def test_demo_ends_with_one_line_and_a_strip(demo_run, capsys):
     )
     assert first == second
     strip = cv2.imread(f"{folder}/strip.png")
-    assert strip.shape[1] > 4 * 600  # four pictures side by side, the widest of 600 pixels
+    assert strip.shape[1] > 4 * 600  # four images side by side, the widest of 600 pixels
 
 
 def test_demo_fails_below_bicubic(demo_run, capsys):

@@ -1,4 +1,4 @@
-"""BasicSR's command line and option files: the defect in the stock parse_options, then the cured one."""
+"""BasicSR's command line and option files: the defect in the stock parse_options, then the patched one."""
 
 import inspect
 import sys
@@ -21,7 +21,7 @@ num_gpu: 0
 manual_seed: 1
 scale: 2
 datasets:
-  train: {{name: pictures, type: PairedImageDataset, dataroot_gt: {folder}, dataroot_lq: {folder}}}
+  train: {{name: images, type: PairedImageDataset, dataroot_gt: {folder}, dataroot_lq: {folder}}}
 network_g: {{type: SRVGGNetCompact, num_feat: 4, num_conv: 1, upscale: 2}}
 path: {{pretrain_network_g: ~, resume_state: ~}}
 train:
@@ -53,15 +53,15 @@ def command(tmp_path, monkeypatch) -> Command:
     return Command(tmp_path, monkeypatch)
 
 
-def test_parse_options_is_cured_wherever_it_is_used():
+def test_parse_options_is_patched_wherever_it_is_used():
     assert options.parse_options is train.parse_options is basicsr_test.parse_options is not stock_parse_options
 
 
 def test_plain_files_mean_what_they_mean_to_stock(command):
     stock, _ = command(parse_options=stock_parse_options)
-    cured, args = command()
-    cured.pop("session")  # what this package knows of a run
-    assert cured == stock
+    patched, args = command()
+    patched.pop("session")  # what this package knows of a run
+    assert patched == stock
     assert Path(args.opt).read_text() == command.file.read_text(), "comments reach the experiment's copy"
     assert sys.argv[2] == str(command.file)
 
@@ -157,7 +157,7 @@ def test_missing_data_is_named_before_anything_is_made(command, key):
         command(edit=missing)
 
 
-@pytest.mark.parametrize("make", [inspect.unwrap(misc.make_exp_dirs), misc.make_exp_dirs], ids=["stock", "cured"])
+@pytest.mark.parametrize("make", [inspect.unwrap(misc.make_exp_dirs), misc.make_exp_dirs], ids=["stock", "patched"])
 def test_unknown_path_keys_do_not_become_folders(command, make, monkeypatch):
     monkeypatch.chdir(command.folder)
     opt, _ = command(edit=("resume_state: ~", "resume_state: ~, pretrained_network_g: weights.pth"))

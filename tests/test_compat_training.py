@@ -26,8 +26,8 @@ scale: 2
 num_gpu: auto
 manual_seed: 0
 datasets:
-  train: &pictures
-    name: pictures
+  train: &images
+    name: images
     type: PairedImageDataset
     dataroot_gt: HR
     dataroot_lq: LR
@@ -38,7 +38,7 @@ datasets:
     num_worker_per_gpu: 0
     batch_size_per_gpu: 1
     prefetch_mode: cpu
-  val: {<<: *pictures, prefetch_mode: ~}
+  val: {<<: *images, prefetch_mode: ~}
 network_g: {type: SRVGGNetCompact, num_feat: 4, num_conv: 1, upscale: 2}
 path: {experiments_root: elsewhere/run, unknown: weights.pth}
 train:
@@ -61,9 +61,9 @@ def workplace(tmp_path, monkeypatch) -> Path:
     for name in ("HR", "LR"):
         (tmp_path / name).mkdir()
     for number in range(2):
-        picture = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        cv2.imwrite(str(tmp_path / "HR" / f"{number}.png"), picture)
-        cv2.imwrite(str(tmp_path / "LR" / f"{number}.png"), picture[::2, ::2])
+        image = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "HR" / f"{number}.png"), image)
+        cv2.imwrite(str(tmp_path / "LR" / f"{number}.png"), image[::2, ::2])
     (tmp_path / "run.yml").write_text(OPTIONS)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -140,13 +140,13 @@ def test_the_documentation_has_every_block():
     assert all(f"<!-- options of {block} -->\n{table(block)}\n" in text for block in BLOCKS)
 
 
-def test_stale_tables_are_renewed(tmp_path, capsys):
+def test_stale_tables_are_updated(tmp_path, capsys):
     file = tmp_path / "page.md"
     file.write_text("before\n<!-- options of logger (keep_best) -->\nstale\n<!-- end of options -->\nafter\n")
     assert main(["options", "--tables", str(file)]) == 0
     head, *rows, tail = file.read_text().splitlines()
     assert (head, tail) == ("before", "after") and any("`logger: keep_best`" in row for row in rows)
-    assert "renewed" in capsys.readouterr().out
+    assert "updated" in capsys.readouterr().out
     assert main(["options", "--tables", str(file)]) == 0 and "unchanged" in capsys.readouterr().out
 
 

@@ -64,7 +64,7 @@ def test_asks_no_network(tmp_path, monkeypatch):
     write_demo(tmp_path, scales=[4])
 
 
-def test_scikit_image_without_its_pictures_is_named(tmp_path, monkeypatch):
+def test_scikit_image_without_its_images_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("bidiffsr_arch.data.demo.files", lambda _: tmp_path / "skimage")
     with pytest.raises(InputError, match=r"astronaut\.png.*no such file"):
         write_demo(tmp_path / "demo")
@@ -87,7 +87,7 @@ def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert path.read_bytes() == before
 
 
-def test_strip_shows_every_picture_in_its_column():
+def test_strip_shows_every_image_in_its_column():
     low = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)  # 1 x 2
     wide, narrow = np.full((60, 120, 3), 50, np.uint8), np.full((40, 80, 3), 90, np.uint8)
     table = strip([{"LR": low, "HR": wide}, {"LR": low, "HR": narrow}])
@@ -102,8 +102,8 @@ def test_strip_shows_every_picture_in_its_column():
 
 
 def test_strip_refuses_ragged_rows():
-    picture = np.zeros((8, 8, 3), np.uint8)
+    image = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match="expected"):
         strip([])
     with pytest.raises(ValueError, match="zip"):
-        strip([{"LR": picture, "HR": picture}, {"LR": picture}])
+        strip([{"LR": image, "HR": image}, {"LR": image}])

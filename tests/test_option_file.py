@@ -412,9 +412,9 @@ def test_one_base_for_two_is_no_circle(write):
 
 
 def test_benchmark_root(write, monkeypatch):
-    monkeypatch.setenv("BIDIFFSR_BENCHMARK_ROOT", "/pictures/")
+    monkeypatch.setenv("BIDIFFSR_BENCHMARK_ROOT", "/images/")
     dataset = load_options(write(SMALL))["datasets"]["val"]
-    assert dataset["dataroot_gt"] == "/pictures/Set5/HR"
+    assert dataset["dataroot_gt"] == "/images/Set5/HR"
     assert dataset["dataroot_lq"] == "datasets/benchmarks"  # another folder, not one in datasets/benchmark
 
 

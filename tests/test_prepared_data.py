@@ -23,12 +23,12 @@ CUT = Cut(scale=2, size=16, step=12)
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Folders HR and LR with two pictures, 40x30 and 16x16; LR's pixels are every second one of HR's."""
+    """Folders HR and LR with two images, 40x30 and 16x16; LR's pixels are every second one of HR's."""
     generator = np.random.default_rng(0)
     for name, shape in (("a", (30, 40, 3)), ("b", (16, 16, 3))):
-        picture = generator.integers(0, 256, shape, dtype=np.uint8)
-        write_image(tmp_path / "HR" / f"{name}.png", picture)
-        write_image(tmp_path / "LR" / f"{name}x2.png", picture[::2, ::2])
+        image = generator.integers(0, 256, shape, dtype=np.uint8)
+        write_image(tmp_path / "HR" / f"{name}.png", image)
+        write_image(tmp_path / "LR" / f"{name}x2.png", image[::2, ::2])
     return tmp_path / "HR", tmp_path / "LR"
 
 
@@ -72,7 +72,7 @@ def test_cutting_another_way_into_the_same_folder_is_refused(pairs, tmp_path):
         write_subimages(*pairs, tmp_path / "out", Cut(2, 16, 8))
 
 
-def test_pictures_without_partner_or_of_another_size_are_named(pairs, tmp_path):
+def test_images_without_partner_or_of_another_size_are_named(pairs, tmp_path):
     (pairs[1] / "bx2.png").unlink()
     with pytest.raises(InputError, match="expected bx2 or b in"):
         write_subimages(*pairs, tmp_path / "out", CUT)
@@ -129,7 +129,7 @@ def test_a_stopped_lmdb_goes_on_where_it_was(pairs, tmp_path, monkeypatch):
     assert lines == ["a.png (30,40,3) 1", "b.png (16,16,3) 1"]
 
 
-def test_lmdbs_of_other_pictures_and_impossible_names_are_refused(pairs, tmp_path):
+def test_lmdbs_of_other_images_and_impossible_names_are_refused(pairs, tmp_path):
     write_lmdb(pairs[0], tmp_path / "x.lmdb")
     with pytest.raises(InputError, match="got others; choose another name"):
         write_lmdb(pairs[1], tmp_path / "x.lmdb")
@@ -174,7 +174,7 @@ def test_photographs_become_pairs(photographs, tmp_path, reduce):
 
 
 def test_low_resolution_through_jpeg(photographs, tmp_path):
-    """Quality is drawn for each picture by its name, so that a second run makes the same; HR has no JPEG in it."""
+    """Quality is drawn for each image by its name, so that a second run makes the same; HR has no JPEG in it."""
     out = tmp_path / "out"
     write_pairs(photographs, out, Making([2]))
     high = (out / "HR" / "b.png").read_bytes()
@@ -219,7 +219,7 @@ def test_pairs_that_are_there_are_kept_and_missing_ones_made(photographs, tmp_pa
         ({"jpeg": (80, 70)}, "the lower one first, got \\[80, 70\\]"),
         ({"jpeg": (0, 70)}, "qualities from 1 to 100"),
         ({"sources": ["b.png", "b.png"]}, "1 names twice"),
-        ({"sources": ["c.png"]}, "expected a picture at"),
+        ({"sources": ["c.png"]}, "expected an image at"),
     ],
 )
 def test_impossible_pairs_are_refused_before_anything_is_written(photographs, tmp_path, change, message):

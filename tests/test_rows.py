@@ -86,12 +86,12 @@ def test_bicubic_is_a_model_like_any_other(options, photograph):
     model = BicubicModel(options | dict(is_train=False))
     model.feed_data(photograph)
     model.test()
-    picture = (photograph["lq"][0] * 255).round().byte().permute(1, 2, 0).numpy()
-    assert (model.output[0] * 255).round().byte().permute(1, 2, 0).numpy().tolist() == imresize(picture, 2).tolist()
+    image = (photograph["lq"][0] * 255).round().byte().permute(1, 2, 0).numpy()
+    assert (model.output[0] * 255).round().byte().permute(1, 2, 0).numpy().tolist() == imresize(image, 2).tolist()
 
 
-def test_a_residual_network_learns_to_change_the_enlarged_picture(options, photograph):
-    """Untrained it returns that picture, so only this shows that training does something."""
+def test_a_residual_network_learns_to_change_the_upsampled_image(options, photograph):
+    """Untrained it returns that image, so only this shows that training does something."""
     options["network_g"] |= dict(type="BIDiffSRUNet", zero_init=True)
     options["beta_schedule"]["prediction_type"] = "sample"
     torch.manual_seed(3)

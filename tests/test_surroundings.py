@@ -148,7 +148,7 @@ def test_the_commands_say_it_too(workplace, options, capsys, arguments):
     assert not Path("experiments").exists()
 
 
-def test_bicubic_enlargement_needs_smaller_images(workplace, options):
+def test_bicubic_upsampling_needs_smaller_images(workplace, options):
     options["datasets"] = {"val": options["datasets"]["val"]}
     bicubic(options)
     with pytest.raises(InputError, match=r"2 times smaller than GT .* got one of GT's size for data/HR/0\.png"):

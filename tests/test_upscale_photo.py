@@ -1,4 +1,4 @@
-"""Picture files: every format, depth and layout goes in and out with what belongs to it."""
+"""Image files: every format, depth and layout goes in and out with what belongs to it."""
 
 import io
 import struct
@@ -121,9 +121,9 @@ def test_the_bytes_say_what_a_file_is_not_its_name(tmp_path):
 
 
 def test_compressed_16_bit_tiffs_of_others_are_read(tmp_path):
-    picture = pixels((3,), np.uint16)
-    cv2.imwrite(str(tmp_path / "lzw.tif"), picture[..., ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, 5])
-    np.testing.assert_array_equal(read_photo(tmp_path / "lzw.tif").pixels, picture)
+    image = pixels((3,), np.uint16)
+    cv2.imwrite(str(tmp_path / "lzw.tif"), image[..., ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, 5])
+    np.testing.assert_array_equal(read_photo(tmp_path / "lzw.tif").pixels, image)
 
 
 def test_pillow_has_no_16_bit_colour():
@@ -145,7 +145,7 @@ def content(kind: str, **options) -> bytes:
 
 others = [Image.fromarray(pixels((3,), size=(40, 40)) // 2)]
 BAD = {
-    "text.png": b"no picture at all",
+    "text.png": b"no image at all",
     "empty.jpg": b"",
     "half.jpg": content("JPEG")[:700],
     "half.png": content("PNG")[:900],
@@ -162,7 +162,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_whole_picture_is_named_in_one_line(tmp_path, name):
+def test_what_is_no_whole_image_is_named_in_one_line(tmp_path, name):
     path = Path(tmp_path, name)
     path.write_bytes(BAD[name])
     with pytest.raises(InputError, match=name) as caught:

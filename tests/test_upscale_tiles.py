@@ -1,4 +1,4 @@
-"""Tiles: they cover a picture, their weights sum to 1, and blending shows no seam."""
+"""Tiles: they cover an image, their weights sum to 1, and blending shows no seam."""
 
 from itertools import pairwise
 

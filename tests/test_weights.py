@@ -18,10 +18,10 @@ from bidiffsr_arch.networks import build_network
 from bidiffsr_arch.packed import load_packed
 from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
 
-from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
+from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which patches what it imports
 
 MEGABYTE = 10**6
-# dB over cv2's bicubic enlargement on the demo's two pictures; measured were 1.19 and 0.91.
+# dB over cv2's bicubic upsampling on the demo's two images; measured were 1.19 and 0.91.
 LEAST_GAIN = {2: 1.1, 4: 0.8}
 
 
@@ -53,7 +53,7 @@ def test_seventy_per_cent_of_the_multiplications_are_binary(scale):
 
 
 @pytest.mark.parametrize("scale", SHIPPED)
-def test_weights_beat_bicubic_on_pictures_that_they_were_not_trained_on(scale, photographs):
+def test_weights_beat_bicubic_on_images_that_they_were_not_trained_on(scale, photographs):
     upscaler, gains = Upscaler.shipped(scale, seed=10, device="cpu"), []
     for path in sorted((photographs / "HR").iterdir()):
         high = read_image(path)

@@ -22,7 +22,7 @@ COMMANDS = {
     "train": ("bidiffsr_arch.cli.train", "train a network with an option file"),
     "test": ("bidiffsr_arch.cli.test", "test a network with an option file; --check compares with expected numbers"),
     "upscale": ("bidiffsr_arch.cli.upscale", "upscale images with trained weights"),
-    "plot": ("bidiffsr_arch.cli.plot", "figures of what a network does, as PNG"),
+    "plot": ("bidiffsr_arch.cli.plot", "figures of a network's layers and results, as PNG"),
     "pack": ("bidiffsr_arch.cli.pack", "pack a trained network's weights into bits, for fast inference"),
     "bench": ("bidiffsr_arch.cli.bench", "time packed inference against full precision on this machine"),
     "cost": ("bidiffsr_arch.cli.cost", "count parameters and operations of option files' networks"),

@@ -1,4 +1,4 @@
-"""`basicsr test --check`: a test's metrics beside the numbers that its option file expects."""
+"""`basicsr test --check`: compare the metrics of a test with the numbers that its option file expects."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ OK, DIFFERS, NOT_CHECKED = "ok", "differs", "not checked"
 
 @dataclass(frozen=True)
 class Row:
-    """One expected number, and what came of it."""
+    """An expected number and the result of the comparison."""
 
     dataset: str
     metric: str
@@ -37,7 +37,7 @@ class Row:
 
     @property
     def difference(self) -> float | None:
-        """Got less expected."""
+        """The measured number minus the expected one."""
         return None if self.got is None else self.got - self.expected
 
 
@@ -47,10 +47,9 @@ def run_check(args: argparse.Namespace, file: AnyFile, options: OrderedDict) -> 
     Args:
         args: those of `basicsr test`.
         file: the checked options; options: the same as plain data, for BasicSR.
-
     Raises:
         InputError: the `expected:` block or the report's name is wrong (nothing was tested then).
-        CheckFailed: a number differs by more than its tolerance, or, with --strict, was not checked.
+        CheckFailed: a number differs by more than its tolerance, or could not be checked with --strict.
     """
     if not file.expected:
         raise InputError(f"{args.opt}: expected an `expected:` block for --check, found none")
@@ -78,7 +77,7 @@ def run_check(args: argparse.Namespace, file: AnyFile, options: OrderedDict) -> 
 
 
 def absent_datasets(file: AnyFile) -> dict[str, str]:
-    """Data sets of which a folder does not exist: {name: folder}."""
+    """Data sets with a missing folder: {name: folder}."""
     return {
         dataset.name: root
         for dataset in file.datasets.values()
@@ -135,7 +134,7 @@ def compare(
 
 
 def _rounding(got: Real, value: float) -> float:
-    """By how much a number at the edge of its tolerance may miss it: a few units in its last place."""
+    """Allowance for rounding at the edge of the tolerance: a few units in the last place."""
     kind = type(got) if isinstance(got, np.floating) else float
     return 4 * float(np.finfo(kind).eps) * max(abs(float(got)), abs(value)) if math.isfinite(got) else 0.0
 
@@ -177,7 +176,7 @@ def json_report(rows: list[Row], failed: list[Row]) -> bytes:
 
 
 def junit_report(rows: list[Row], failed: list[Row]) -> bytes:
-    """JUnit's XML, as CI systems read it: a test case for each number, skipped where it was not checked."""
+    """JUnit XML for CI systems: one test case per number, skipped if the number was not checked."""
     skipped = [row for row in rows if row.verdict == NOT_CHECKED and row not in failed]
     suite = ElementTree.Element(
         "testsuite", name="basicsr test --check", tests=str(len(rows)), failures=str(len(failed)), errors="0",

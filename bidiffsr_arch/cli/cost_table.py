@@ -27,7 +27,7 @@ Params = full precision + binary / 32. OPs = full precision + binary / 64, for o
 counts 1, GroupNorm 5 per element, BatchNorm (with fixed statistics) 1 per element, nearest up-sampling 1 per output
 element; activations, PReLU, bias, additions and other element-wise operations are free. XNOR's map K counts 1 per
 averaged element: per pixel C for the channel mean and k² for the box. "Published" are the figures of the paper (Chen et
-al., NeurIPS 2024, Tables 1 and 2), "equal" tells whether both figures agree with it to the printed digits.
+al., NeurIPS 2024, Tables 1 and 2), "equal" says whether both figures agree with the paper to the printed digits.
 
 {table}
 
@@ -94,7 +94,7 @@ def count_file(file: str, input_size: list[int]) -> Row:
 
 
 def cells(row: Row) -> list[str]:
-    """The cells of one line under `COLUMNS`."""
+    """One row of the table with the columns `COLUMNS`."""
     printed = row.published or (None, None)
     got = (row.params_m, row.ops_g)
     pairs = zip(got, printed, strict=True)
@@ -107,7 +107,7 @@ def cells(row: Row) -> list[str]:
 
 
 def remarks(row: Row) -> list[str]:
-    """Notes on a row that its numbers need."""
+    """Notes without which a row's numbers would mislead."""
     if row.cost is None:
         return [f"{row.name}: has no network and therefore no parameters; upsampling is not counted in any row"]
     lines = []
@@ -121,7 +121,7 @@ def remarks(row: Row) -> list[str]:
 
 
 def module_cells(cost: Cost | None) -> list[list[str]]:
-    """Lines under `MODULE_COLUMNS` for the modules with parameters or operations."""
+    """Rows of the table with the columns `MODULE_COLUMNS`, for the modules with parameters or operations."""
     return [
         [module.name or "(all)", module.kind, number(module.params / 1e6, 4), number(module.ops / 1e9, 4)]
         + [number(getattr(module, field), 0) for field in SPLIT]

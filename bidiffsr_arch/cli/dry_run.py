@@ -48,13 +48,13 @@ def dry_run(file: AnyFile, options: OrderedDict, train: Callable[[OrderedDict], 
 
 
 def _check_pairs(data: OrderedDict, phase: str, scale: int | None) -> str:
-    """Read every pair, as training or validation will."""
+    """Read every pair as training or validation does."""
     from basicsr.data import build_dataset
     from tqdm import tqdm
 
     options = {**data, "phase": phase.split("_")[0], "scale": scale}
     if data["type"] not in PAIRED_DATA_SETS:
-        return f"{len(build_dataset(options))} entries of {data['type']}, which only it can check"
+        return f"{len(build_dataset(options))} entries of {data['type']}, not checked further"
     pairs, problems = build_dataset(options), []
     for index in tqdm(range(len(pairs)), desc=f"data {phase}", unit="pair", leave=False):
         try:
@@ -109,10 +109,10 @@ def _one_iteration(options: OrderedDict, folder: str, train: Callable[[OrderedDi
 
 
 def _memory() -> str:
-    """Peak memory of this process, and of the GPU."""
+    """Peak memory of this process and of the GPU."""
     import torch
 
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIBI
     if torch.cuda.is_available():
         return f"peak memory {peak:.2f} GiB, on the GPU {torch.cuda.max_memory_allocated() / GIBI:.2f} GiB"
@@ -124,15 +124,14 @@ def _check_disk(file: AnyFile, saved: int) -> str:
 
     Args:
         saved: size of one checkpoint in bytes.
-
     Raises:
-        CheckFailed: there is too little.
+        CheckFailed: there is too little space.
     """
     logger = file.logging()
     kept = count = file.length().total_iter // logger.save_checkpoint_freq
     if logger.keep_newest is not None:
         kept = min(count, logger.keep_newest + bool(logger.keep_best))
-    needed = (kept + 2) * saved  # the latest network, and one file that is being written
+    needed = (kept + 2) * saved  # with net_g_latest.pth, and one checkpoint that is being written
     root = file.path.experiments_root if isinstance(file.path, Paths) else file.path.get("experiments_root")
     place = Path(root or "experiments").expanduser().absolute()
     while not place.exists():

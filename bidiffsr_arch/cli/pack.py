@@ -15,13 +15,11 @@ EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BI
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what training saved (.pth)")
+    """Checkpoint, option file and output."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint saved by training (.pth)")
     parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML) of this network")
     parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="the packed network")
-    parser.add_argument(
-        "--half", action="store_true", help="store real numbers as float16: a third smaller, not exact"
-    )
+    parser.add_argument("--half", action="store_true", help="store real numbers as float16: a third smaller, not exact")
     parser.add_argument("--params", choices=["params", "params_ema"], help="which network of the checkpoint to pack")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
@@ -77,4 +75,3 @@ def run(args: argparse.Namespace) -> None:
     size = save_packed(packed, output, description, half=args.half, overwrite=args.overwrite)
     before = Path(args.checkpoint).stat().st_size
     print(f"wrote {output}: {size / 1e6:.2f} MB, {before / size:.1f} times less than {args.checkpoint} ({found})")
-

@@ -1,4 +1,4 @@
-"""The options as tables for the documentation and as JSON Schema for editors, both from the structs."""
+"""Option tables for the documentation and JSON Schema for editors, generated from the structs."""
 
 import re
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ BLOCKS: dict[str, type[Struct]] = {
     "expected: …: …": Expected,
 }
 HEAD = "| key | values | default | |\n|---|---|---|---|"
-# In Markdown: a table of a whole block, or of some of its keys, between comments that stay.
+# In Markdown: the table of a block, or of some of its keys, between two comments.
 MARKED = re.compile(r"(<!-- options of ([^(>]+?)(?: \(([^)]+)\))? -->\n).*?(<!-- end of options -->)", re.DOTALL)
 
 
@@ -55,7 +55,7 @@ def table(block: str, keys: list[str] | None = None) -> str:
 
     Args:
         block: one of `BLOCKS`.
-        keys: those to list, with the block's name before each; all of them, without it, if None.
+        keys: the keys to list, each with the block's name before it; if None, all keys, without it.
     Raises:
         InputError: there is no such block or key.
     """
@@ -89,29 +89,29 @@ def _shown(default: Any, values: str) -> str:
 
 
 def with_tables(markdown: str) -> str:
-    """A Markdown text in which the tables between its comments are replaced.
+    """Replace the tables between the comments of a Markdown text.
 
     Raises:
         InputError: a comment names an unknown block or key.
     """
 
-    def renewed(match: re.Match) -> str:
+    def updated(match: re.Match) -> str:
         begin, block, keys, end = match.groups()
         return f"{begin}{table(block, keys.split(', ') if keys else None)}\n{end}"
 
-    return MARKED.sub(renewed, markdown)
+    return MARKED.sub(updated, markdown)
 
 
 def editor_schema() -> dict[str, Any]:
     """JSON Schema of an option file, for completion and checking in editors.
 
-    Nothing in it is required, since a file may leave to its `base:` what it does not change.
+    No key is required, since the `base:` file may have it.
     """
     schema = _without_required(DiffusionFile.model_json_schema())
     is_paired = {"properties": {"type": {"enum": list(PAIRED_DATA_SETS)}}, "required": ["type"]}
     paired, other = ({"$ref": f"#/$defs/{name}"} for name in ("PairedDataset", "Dataset"))
     schema["properties"]["datasets"]["additionalProperties"] = {"if": is_paired, "then": paired, "else": other}
-    schema["properties"]["base"] = {"type": "string", "description": "option file that this one changes"}
+    schema["properties"]["base"] = {"type": "string", "description": "option file whose options this one changes"}
     known = {"anyOf": [{"enum": sorted(schema["properties"])}, {"pattern": "^network_"}]}
     is_ours = {"properties": {"model_type": {"enum": list(OUR_MODELS)}}, "required": ["model_type"]}
     # Other models may read further keys at the top level.

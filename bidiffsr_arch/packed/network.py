@@ -36,12 +36,12 @@ class PackedNetwork(nn.Module, ABC):
     Attributes:
         multiple: height and width of an image are multiples of it.
         out_channels: channels of the result; `build` sets it.
-        enlargement: height and width of the result over those of the image; 1 unless `build` sets it.
+        scale_factor: height and width of the result over those of the image; 1 unless `build` sets it.
         weight_bytes: size of the packed tensors.
     """
 
     out_channels: int
-    enlargement: int = 1
+    scale_factor: int = 1
 
     def __init__(self, network: nn.Module, state: Mapping[str, Tensor], backend: str | None = None) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class PackedNetwork(nn.Module, ABC):
             images: (B, C, H, W) on any device.
             time: (B,), see `step_contexts`.
         Returns:
-            float32 (B, out_channels, enlargement * H, enlargement * W), on the device of the images.
+            float32 (B, out_channels, scale_factor * H, scale_factor * W), on the device of the images.
         """
         on_cpu, time = images.float().cpu(), time.cpu()
         if torch.compiler.is_compiling():
@@ -142,5 +142,5 @@ def _run_packed(images: Tensor, time: Tensor, handle: int) -> Tensor:
 def _(images: Tensor, time: Tensor, handle: int) -> Tensor:
     network = NETWORKS[handle]
     batch, _, height, width = images.shape
-    size = (batch, network.out_channels, network.enlargement * height, network.enlargement * width)
+    size = (batch, network.out_channels, network.scale_factor * height, network.scale_factor * width)
     return images.new_empty(size, dtype=torch.float32)

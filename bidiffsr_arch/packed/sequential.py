@@ -29,7 +29,7 @@ from bidiffsr_arch.packed.state import packed_state
 class Convolution:
     """A convolution that keeps the image's size, 1-bit or not; its result is a new map."""
 
-    enlargement = 1
+    scale_factor = 1
 
     def __init__(self, builder: LayerBuilder, conv: BinaryConv | PlainConv3x3 | PlainConv1x1) -> None:
         self.arena, self.conv, self.filters = builder.arena, conv, conv.filters
@@ -44,7 +44,7 @@ class Convolution:
 class BatchNorm:
     """A BatchNorm with its running statistics, in place."""
 
-    enlargement = 1
+    scale_factor = 1
 
     def __init__(self, builder: LayerBuilder, name: str, module: nn.BatchNorm2d, channels: int) -> None:
         self.backend, self.filters = builder.backend, channels
@@ -60,7 +60,7 @@ class BatchNorm:
 class RPReLU:
     """``PReLU(x + bias0) + bias1`` with the numbers of the timestep group, in place; a PReLU has no biases."""
 
-    enlargement = 1
+    scale_factor = 1
 
     def __init__(
         self, builder: LayerBuilder, name: str, module: TimestepRPReLU | nn.PReLU, channels: int
@@ -86,17 +86,17 @@ class Shuffle:
 
     def __init__(self, builder: LayerBuilder, name: str, module: nn.PixelShuffle, channels: int) -> None:
         self.backend, self.arena = builder.backend, builder.arena
-        self.channels, self.enlargement = channels, module.upscale_factor
-        self.filters = channels // self.enlargement**2
+        self.channels, self.scale_factor = channels, module.upscale_factor
+        self.filters = channels // self.scale_factor**2
 
     def __call__(self, x: Map, step: StepContext) -> Map:
         """Returns the new map."""
         height, width, _ = x.shape
-        out = self.arena.allocate((self.enlargement * height, self.enlargement * width, self.filters))
-        if self.enlargement == 2:
+        out = self.arena.allocate((self.scale_factor * height, self.scale_factor * width, self.filters))
+        if self.scale_factor == 2:
             self.backend.depth_to_space(x, self.channels, out)
         else:
-            planes(out, self.filters).copy_(F.pixel_shuffle(planes(x, self.channels), self.enlargement))
+            planes(out, self.filters).copy_(F.pixel_shuffle(planes(x, self.channels), self.scale_factor))
         return out
 
 
@@ -147,7 +147,7 @@ class PackedSequential(PackedNetwork):
                 raise InputError(f"expected layers of {known} to pack, got {name}: {type(module).__name__}")
             layer = LAYERS[type(module)](builder, name, module, channels)
             self.layers.append(layer)
-            channels, self.enlargement = layer.filters, self.enlargement * layer.enlargement
+            channels, self.scale_factor = layer.filters, self.scale_factor * layer.scale_factor
         self.out_channels = channels
 
     def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:

@@ -127,7 +127,7 @@ class StridedConv:
         return out, None
 
 
-class EnlargedConv:
+class UpsampledConv:
     """Nearest neighbour twice as large, then a 3x3 convolution."""
 
     def __init__(self, builder: LayerBuilder, name: str, module: Up) -> None:
@@ -143,7 +143,7 @@ class EnlargedConv:
             return out, self.conv(large, step, out)
 
 
-LAYERS: dict[type[nn.Module], Any] = {ResBlockAttention: ResBlock, Down: StridedConv, Up: EnlargedConv}
+LAYERS: dict[type[nn.Module], Any] = {ResBlockAttention: ResBlock, Down: StridedConv, Up: UpsampledConv}
 
 
 def _layers(builder: LayerBuilder, name: str, modules: nn.ModuleList) -> list[Any]:

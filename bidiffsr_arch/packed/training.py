@@ -133,7 +133,7 @@ LEAST_WORK = 2**25
 POPCOUNT = BinaryConvBackend(pack_signs, pack_weight, count_signs, LEAST_WORK)
 
 
-def train_on_bits(network: nn.Module) -> None:
+def use_popcount_kernels(network: nn.Module) -> None:
     """Let the 1-bit convolutions of a network use popcount in training on a CPU, if Numba can be imported."""
     try:
         import bidiffsr_arch.packed.kernels.planes  # noqa: F401

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bidiffsr_arch.binary import set_progress
 from bidiffsr_arch.config.file import DiffusionOptions, wrong_for_diffusion
-from bidiffsr_arch.config.struct import told
+from bidiffsr_arch.config.struct import one_line
 from bidiffsr_arch.config.training import Objective
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
@@ -225,5 +225,5 @@ def _checked(opt: dict[str, Any]) -> tuple[DiffusionOptions, Objective]:
     options = DiffusionOptions.part_of(opt)
     objective = Objective.part_of(opt["train"], place="train") if opt["is_train"] else None
     if wrong := list(wrong_for_diffusion(options, opt["network_g"], objective)):
-        raise InputError(told(wrong, ""))
+        raise InputError(one_line(wrong, ""))
     return options, objective or Objective()

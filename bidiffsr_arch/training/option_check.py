@@ -13,7 +13,7 @@ from pydantic import Field
 from bidiffsr_arch import archs
 from bidiffsr_arch.config.file import AnyFile, OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
-from bidiffsr_arch.config.struct import told
+from bidiffsr_arch.config.struct import one_line
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import is_direct
 from bidiffsr_arch.training.surroundings import wrong_here
@@ -54,7 +54,7 @@ def check_options(options: dict[str, Any], path: str, is_train: bool) -> AnyFile
         make_possible(options, is_train)
         wrong += wrong_here(file, options, is_train)
     if wrong:
-        raise InputError(told(wrong, path))
+        raise InputError(one_line(wrong, path))
     return file
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from basicsr.utils import get_root_logger
 
-from bidiffsr_arch.config.struct import told
+from bidiffsr_arch.config.struct import one_line
 from bidiffsr_arch.config.training import Kept, Metric, unknown_best
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
@@ -28,7 +28,7 @@ def retention_of(opt: Mapping[str, Any]) -> "Retention":
     kept = Kept.part_of(opt.get("logger") or {}, place="logger")
     metrics = (opt.get("val") or {}).get("metrics") or {}
     if wrong := list(unknown_best(kept, metrics)):
-        raise InputError(told(wrong, ""))
+        raise InputError(one_line(wrong, ""))
     best = Metric.part_of(metrics[kept.keep_best]) if kept.keep_best is not None else None
     return Retention(kept, best, *(Path(opt["path"][key]) for key in ("models", "training_states")))
 

@@ -16,7 +16,7 @@ from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
 from bidiffsr_arch.config.training import Step
-from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, train_on_bits
+from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, use_popcount_kernels
 from bidiffsr_arch.training.stepping import Stepping
 
 pytest.importorskip("numba")
@@ -177,7 +177,7 @@ def test_a_network_learns_the_same(tiny_options, train):
 
 def test_a_network_that_counts_compiles_as_one_graph(tiny_options):
     torch.compiler.reset()
-    network = train_on_bits_always(BIDiffSRUNet(**tiny_options | dict(channel_mults=[1], image_size=32)))
+    network = always_by_popcount(BIDiffSRUNet(**tiny_options | dict(channel_mults=[1], image_size=32)))
     x, time = torch.rand(2, 3, 8, 8), torch.tensor([3, 97])
     gradients = []
     for compute in (network, torch.compile(network, backend="aot_eager", fullgraph=True)):
@@ -188,7 +188,7 @@ def test_a_network_that_counts_compiles_as_one_graph(tiny_options):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
-def train_on_bits_always(network):
+def always_by_popcount(network):
     for layer in layers(network):
         layer.backend = ALWAYS
     return network
@@ -235,7 +235,7 @@ def test_training_elsewhere_convolves(tiny_network, train, device):
 
 def test_training_convolves_where_numba_cannot_be_imported(tiny_network, monkeypatch):
     monkeypatch.setitem(sys.modules, "bidiffsr_arch.packed.kernels.planes", None)
-    train_on_bits(tiny_network)
+    use_popcount_kernels(tiny_network)
     assert backends(tiny_network) == {None}
 
 
