@@ -1,7 +1,7 @@
-"""From options and a weights file to a network and what it was trained to do.
+"""Build networks from options, and load trained networks with their options.
 
-The architectures of this package need no BasicSR. Other names are looked up in BasicSR's registry, where BasicSR and
-the plugins that register them are installed.
+The architectures of this package do not need BasicSR. Other names are looked up in BasicSR's registry, if BasicSR is
+installed.
 """
 
 import inspect
@@ -27,12 +27,12 @@ CHECKPOINT = ".pth"
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained network, and what it was trained to do.
+    """A trained network and its options.
 
     Attributes:
         network: (x_t, condition, time) -> prediction, or image -> larger image without diffusion; in eval mode.
         options: ``scale``, ``beta_schedule`` and the other options of `SuperResolution`.
-        multiple: the network takes images whose height and width are multiples of it.
+        multiple: height and width of the network's input must be multiples of it.
     """
 
     network: nn.Module
@@ -41,7 +41,7 @@ class Weights:
 
     @property
     def scale(self) -> int:
-        """Side of the result over that of the input image."""
+        """Scale factor from the input image to the result."""
         return self.options["scale"]
 
     @property
@@ -59,7 +59,7 @@ def is_direct(network: Callable) -> bool:
 
 
 def find_architecture(name: Any) -> type[nn.Module]:
-    """The network class of that name: of this package, of BasicSR, or of a plugin.
+    """The network class with this name, from this package, BasicSR or a plugin.
 
     Raises:
         InputError: there is none; the message lists the known names, and plugins that could not be imported.
@@ -89,8 +89,8 @@ def build_network(network_g: Mapping[str, Any], *, without_memory: bool = False)
 
     Args:
         network_g: ``type``, a name of `find_architecture`, and the constructor's arguments.
-        without_memory: build on the meta device, which takes neither time nor memory for parameters. Constructors that
-            look at values of tensors are called on the CPU instead.
+        without_memory: build on the meta device, which needs neither time nor memory for parameters. Constructors that
+            read values of tensors are called on the CPU instead.
     Raises:
         InputError: there is no such network, or its arguments are wrong.
     """
@@ -115,10 +115,10 @@ def load_weights(path: str | Path, option_file: str | Path | None = None, packed
         path: a ``.pth`` written by training or a ``.safetensors`` of float parameters, or a ``.safetensors`` written by
             `basicsr pack`, which is recognised by its content; a folder that has them in the Hub's layout; or
             ``hf://OWNER/NAME``, see `hub.local`.
-        option_file: what a checkpoint was trained with; if None, what the file says of itself, the folder's
-            config.json, or the file that training stored beside it, see `stored_options`. A packed network brings its
-            own options.
-        packed: whether to compute with 1-bit weights; None for as the file is.
+        option_file: option file of a checkpoint; if None, the description in the checkpoint, config.json in its folder,
+            or the option file that training stored beside it, see `stored_options`. A packed network contains its
+            options.
+        packed: whether to use packed inference; if None, use it for packed files.
     Raises:
         InputError: no such file, not weights, weights of another network or scale, or options that are missing or
             wrong.
@@ -134,7 +134,8 @@ def load_weights(path: str | Path, option_file: str | Path | None = None, packed
 
 
 def is_packed(path: str | Path) -> bool:
-    """Whether a file is a packed network, or a ``.safetensors`` that cannot be read, and `load_packed` says why."""
+    """Whether a file is a packed network. True for an unreadable ``.safetensors``, too: `load_packed` reports the
+    reason."""
     from bidiffsr_arch.packed.file_format import FORMAT
 
     if Path(path).suffix != SAFETENSORS:
@@ -147,8 +148,8 @@ def is_packed(path: str | Path) -> bool:
 
 
 def stored_options(checkpoint: Path) -> Path | None:
-    """The option file of a checkpoint: its name with ``.yml``, or the one that training copied into the experiment's
-    folder, of which the checkpoint lies in ``models/``. None if there is none.
+    """The option file of a checkpoint: the file of the same name with ``.yml``, or the copy in the experiment's folder
+    if the checkpoint is in its ``models/``. None if there is none.
 
     Raises:
         InputError: there are several.
@@ -165,10 +166,10 @@ def stored_options(checkpoint: Path) -> Path | None:
 
 
 def described_options(path: Path) -> Mapping[str, Any] | None:
-    """What a checkpoint, or config.json beside ``model.safetensors``, says of the network; None if they do not.
+    """The description in a checkpoint, or in config.json beside ``model.safetensors``; None if there is none.
 
     Raises:
-        InputError: the two say different things.
+        InputError: the two differ.
     """
     own = description.read_description(path) if path.suffix == SAFETENSORS else read_content(path).get(description.KEY)
     config = hub.read_config(path.parent) if path.name == hub.WEIGHTS else None
@@ -201,7 +202,7 @@ def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | 
 
 
 def _refuse_other_scale(path: Path, option_file: str | Path, scale: int) -> None:
-    """An option file's scale has to be that of the checkpoint, where that is known."""
+    """Refuse an option file whose scale is not that of the checkpoint, if that is known."""
     try:
         beside = stored_options(path)
         known = described_options(path) or (load_options(beside) if beside else {})
@@ -218,7 +219,7 @@ def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None
     if packed is False:
         raise InputError(f"expected a .pth to compute in float, got the packed network {path}; leave --float out")
     if option_file is not None:
-        raise InputError(f"expected no -opt with {path}: a packed network brings its own options")
+        raise InputError(f"expected no -opt with {path}: a packed network contains its options")
     network, said = load_packed(path)
     return _packed_weights(path, network, said)
 
@@ -233,10 +234,10 @@ def _packed_weights(source: Path | str, network: Any, said: Any) -> Weights:
 
 
 def weights_from_tensors(tensors: Mapping[str, Any]) -> Weights:
-    """A float or packed network from the tensors of a file that says what it is, see `bidiffsr_arch.description`.
+    """A float or packed network from the tensors of a file with a description, see `bidiffsr_arch.description`.
 
     Raises:
-        InputError: they do not say what they are, or are those of another network.
+        InputError: there is no description, or the tensors do not fit it.
     """
     source = "the state dict"
     options = description.usable(description.from_tensors(tensors))

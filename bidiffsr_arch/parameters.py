@@ -1,4 +1,4 @@
-"""A network's parameters: read from a file in every known spelling, and loaded into a network."""
+"""Parameters of networks: read from checkpoints of many formats, and loaded into a network."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from bidiffsr_arch import description
 from bidiffsr_arch.errors import InputError
 
 SAFETENSORS = ".safetensors"
-# Where a checkpoint may keep its parameters, in order of preference.
+# Keys under which a checkpoint may store its parameters, in order of preference.
 CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 NESTED = 2  # {'model': {'state_dict': …}}
-# What wrappers put before parameter names: DataParallel, and SR3, whose checkpoints hold the whole diffusion: the
-# network behind a prefix, and the noise schedule as buffers beside it.
+# Prefixes of parameter names: of DataParallel, and of SR3, whose checkpoints contain the whole diffusion: the network
+# with this prefix, and the noise schedule as buffers without it.
 PREFIXES = ("module.", "denoise_fn.")
-COMPILED = "_orig_mod."  # torch.compile's, before the names of whichever module was compiled
+COMPILED = "_orig_mod."  # prefix of torch.compile, before the names of the compiled module
 
 
 def read_parameters(path: str | Path, param_key: str | None = "params") -> tuple[OrderedDict[str, Tensor], str]:
@@ -28,10 +28,10 @@ def read_parameters(path: str | Path, param_key: str | None = "params") -> tuple
     Args:
         path: a file of ``torch.save``, read with ``weights_only=True``, so that no code in it can run; or a
             ``.safetensors`` of float parameters.
-        param_key: the wanted entry (``params``, ``params_ema``). A file without it gives the first of `CONTAINERS` that
-            it has, and a bare state dict is taken as it is (key ``.``).
+        param_key: the wanted key (``params``, ``params_ema``). Without it in the file, the first key of `CONTAINERS` is
+            used; a bare state dict is used as it is (key ``.``).
     Raises:
-        InputError: no such file, not a checkpoint, no parameters in it, or some that are not finite.
+        InputError: no such file, not a checkpoint, no parameters in it, or parameters that are not finite.
     """
     content = read_content(Path(path))
     keys = ([] if param_key is None else [param_key]) + list(CONTAINERS)
@@ -60,13 +60,13 @@ def set_parameters(
     options: str | Path = "network_g",
     strict: bool = True,
 ) -> None:
-    """Load what `read_parameters` has read from `path` into a network.
+    """Load parameters read by `read_parameters` into a network.
 
     Args:
-        options: where the network is described, for the message.
-        strict: False loads what has the names and shapes of the network's parameters.
+        path: the file they were read from; options: the source of the network's options; both for messages.
+        strict: if False, load only parameters whose names and shapes match.
     Raises:
-        InputError: they are of another network; the number of differences and the first one are named.
+        InputError: they do not fit the network; the message has the number of differences and the first one.
     """
     try:
         network.load_state_dict(parameters, strict=strict)
@@ -117,7 +117,7 @@ def read_content(path: Path) -> Mapping[str, Any]:
 
 
 def _without_prefixes(tensors: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """Remove wrappers' prefixes; where only some names have one, the others belong to the wrapper and are left out."""
+    """Remove the prefixes of wrappers; if only some names have one, drop the others, which belong to the wrapper."""
     tensors = OrderedDict((name.replace(COMPILED, ""), tensor) for name, tensor in tensors.items())
     for prefix in PREFIXES:
         if any(name.startswith(prefix) for name in tensors):

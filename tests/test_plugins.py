@@ -47,7 +47,7 @@ def test_a_broken_plugin_is_named_once_and_left_out(broken, capsys):
     plugins.load_plugins()
     plugins.load_plugins()
     said = capsys.readouterr().err
-    assert said == "basicsr: plugin 'bad' is left out: ModuleNotFoundError: No module named 'no_such_module_here'\n"
+    assert said == "basicsr: plugin 'bad' is skipped: ModuleNotFoundError: No module named 'no_such_module_here'\n"
     assert plugins.failed_plugins() == {"'bad'": "ModuleNotFoundError: No module named 'no_such_module_here'"}
 
 

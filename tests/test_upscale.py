@@ -206,7 +206,7 @@ def test_packed_weights_give_the_images_of_float_ones(workplace, tiny_options):
 
 def test_packed_weights_bring_their_own_options(workplace, tiny_options):
     make, file = bidiffsr_arch.Upscaler.from_file, packed_file(tiny_options)
-    with pytest.raises(InputError, match="a packed network brings its own options"):
+    with pytest.raises(InputError, match="a packed network contains its options"):
         make(file, "experiments/tiny/train_tiny.yml")
     with pytest.raises(InputError, match="leave --float out"):
         make(file, packed=False)

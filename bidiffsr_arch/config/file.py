@@ -168,7 +168,7 @@ class DiffusionOptions(Trained):
     )
     noise_level_sampling: Literal["discrete", "uniform"] = Field(
         "discrete",
-        description="training with `time_input: noise_level`: noise levels of the timesteps, or any between two of them (SR3)",
+        description="training with `time_input: noise_level`: levels of timesteps, or any between two of them (SR3)",
     )
 
     def _relations(self) -> Iterator[str]:

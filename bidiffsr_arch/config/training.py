@@ -132,7 +132,7 @@ class Train(Objective, Length):
     warmup_iter: Whole = Field(-1, description="iterations of linear warm-up of the rate; -1: none")
     ema_decay: Share = Field(
         0,
-        description="decay of the average of parameters and buffers that is validated and saved as `params_ema`; 0: none",
+        description="decay of the average of parameters and buffers, validated and saved as `params_ema`; 0: none",
     )
 
     def _relations(self) -> Iterator[str]:

@@ -31,7 +31,7 @@ class Contents:
     folders: int = 0
 
     def left_out(self) -> str:
-        """What is left out, such as `2 .heic, 1 .db, 3 folders`; empty if there is nothing."""
+        """The ignored contents, such as `2 .heic, 1 .db, 3 folders`; empty if there are none."""
         counts = [*self.others.most_common(), ("folder" if self.folders == 1 else "folders", self.folders)]
         return ", ".join(f"{count} {kind}" for kind, count in counts if count)
 
@@ -46,7 +46,7 @@ def scan(
     Args:
         suffixes: suffixes of images, in lower case.
         recursive: include subfolders; symbolic links to folders are not followed.
-        leave_out: a subfolder that is not entered, such as that of the results.
+        leave_out: a subfolder to skip, such as that of the results.
     """
     contents = Contents()
     for place, folders, names in os.walk(folder):

@@ -15,7 +15,7 @@ RECORD = "subimages.json"
 
 @dataclass(frozen=True)
 class Cut:
-    """How images are cut, in pixels of HR.
+    """Settings for cutting images, in pixels of HR.
 
     Attributes:
         scale: size of HR divided by that of LR.

@@ -57,7 +57,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class ModuleCost(Counts):
-    """What a module costs, submodules included.
+    """The cost of a module, submodules included.
 
     Attributes:
         name: its path in the network; empty for the network itself.
@@ -70,7 +70,7 @@ class ModuleCost(Counts):
 
 @dataclass(frozen=True)
 class Cost(Counts):
-    """What a network costs.
+    """The cost of a network.
 
     Attributes:
         inputs: shapes of the network's input tensors.
@@ -86,20 +86,20 @@ class Cost(Counts):
 def count_cost(
     network: nn.Module, input_size: Sequence[int] = (256, 256), inputs: Tensor | Sequence[Any] | None = None
 ) -> Cost:
-    """Count what a network costs in evaluation mode; a copy without memory runs, the network itself stays unchanged.
+    """Count the cost of a network in evaluation mode, with a copy on the meta device; the network is not changed.
 
     Args:
         network: any module, with or without 1-bit layers.
         input_size: height and width of the input images. A diffusion network of this package gets one sample of
             (x_t, condition, time). Any other network gets one image for each argument of its `forward` that has no
-            default, or a clip of 7 or 5 frames. If it upsamples, this is the size *before*. `Cost.inputs` tells which
-            input was used.
+            default, or a clip of 7 or 5 frames. If it upsamples, this is the size *before*. `Cost.inputs` has the
+            shapes that were used.
         inputs: the arguments of `forward` if they are not images; replaces `input_size`.
 
     Raises:
         InputError: the network does not run on such an input.
     """
-    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
+    network = getattr(network, "_orig_mod", network)  # without the wrapper of torch.compile
     failure: Exception | None = None
     for arguments in [inputs] if inputs is not None else _inputs(network, *_height_width(input_size)):
         arguments = (arguments,) if isinstance(arguments, Tensor) else tuple(arguments)
@@ -107,7 +107,7 @@ def count_cost(
             return _count(network, tree_map_only(Tensor, lambda tensor: tensor.to("meta"), arguments))
         except InputError:
             raise
-        except Exception as error:  # any network may be counted, and raise anything
+        except Exception as error:  # other packages' networks may raise anything
             failure = failure or error
     size = "the given inputs" if inputs is not None else f"an image of {input_size[0]}x{input_size[1]}"
     reason = next(iter(str(failure).splitlines()), "")

@@ -1,12 +1,12 @@
-"""Packed networks on disk: a safetensors file with 1 bit for each binary weight, and in its header all that is needed
-to run it.
+"""Packed networks on disk: a safetensors file with 1 bit per binary weight, whose header contains all options needed to
+run it.
 
 Tensors are those of `state.packed_state`. Metadata, all strings:
 
 - ``format``: ``bidiffsr-packed``; ``version``: ``1``;
-- ``sha256``: digest of all bytes of the file, read with 64 zeros in its own place;
+- ``sha256``: digest of the file's bytes with this digest replaced by 64 zeros;
 - ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs;
-- ``modelspec.*``, and one tensor more: see `bidiffsr_arch.description`.
+- ``modelspec.*`` and one further tensor: see `bidiffsr_arch.description`.
 """
 
 import hashlib
@@ -31,10 +31,10 @@ from bidiffsr_arch.packed.state import expected_shapes
 FORMAT, VERSION = "bidiffsr-packed", "1"
 
 NO_SEAL = "0" * 64
-"""In place of the checksum while it is computed."""
+"""Placeholder of the checksum while it is computed."""
 
 ONLY_TYPE = "BIDiffSRUNet"
-"""The architecture of a file that names none; there was no other when the format was made."""
+"""The architecture of files that name none, which were written before there were others."""
 
 
 def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -44,7 +44,7 @@ def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 
 
 def _digest_without(path: Path, seal: str) -> str:
-    """SHA-256 of a safetensors file, with `NO_SEAL` where its header says `seal`."""
+    """SHA-256 of a safetensors file with `seal` in its header replaced by `NO_SEAL`."""
     content = path.read_bytes()
     data = 8 + int.from_bytes(content[:8], "little")
     digest = hashlib.sha256(content[:data].replace(seal.encode(), NO_SEAL.encode(), 1))
@@ -55,10 +55,10 @@ def _digest_without(path: Path, seal: str) -> str:
 def save_packed(
     network: PackedNetwork, path: Path | str, description: Description, *, half: bool = False, overwrite: bool = False
 ) -> int:
-    """Write a packed network; the file appears as a whole or not at all.
+    """Write a packed network to a file, atomically.
 
     Args:
-        half: real numbers as float16.
+        half: store floats as float16.
     Returns:
         Size of the file in bytes.
     Raises:
@@ -79,7 +79,7 @@ def save_packed(
 
 
 def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedNetwork, Description]:
-    """Read a packed network; nothing else is needed to run it.
+    """Read a packed network, which can be run without other files.
 
     Args:
         backend: as `PackedNetwork`.
@@ -107,17 +107,17 @@ def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedNet
 def assemble(
     source: Path | str, description: Description, tensors: Mapping[str, Tensor], backend: str | None = None
 ) -> PackedNetwork:
-    """A packed network from a file's tensors.
+    """Build a packed network from the tensors of a file.
 
     Args:
-        source: where they come from, for messages.
+        source: name of the file, for messages.
         backend: as `PackedNetwork`.
     Raises:
         InputError: an unknown network, a tensor that is missing or of another shape.
     """
     network = _structure(source, description)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    state.pop(TENSOR, None)  # what the header says again; older files lack it
+    state.pop(TENSOR, None)  # a copy of the header's description; older files lack it
     _check_shapes(source, expected_shapes(network), state)
     return packer_for(type(network))(network, state, backend)
 
@@ -138,7 +138,7 @@ def _check_seal(path: Path, metadata: Mapping[str, str]) -> None:
     seal = metadata.get("sha256", "")
     if _digest_without(path, seal) != seal:
         raise InputError(
-            f"expected {path} to hold what was written, but its checksum differs: the file is damaged; "
+            f"expected {path} to be unchanged since it was written, but its checksum differs: the file is damaged; "
             "copy or pack it again"
         )
 

@@ -1,4 +1,4 @@
-"""What all packed networks have in common: packed tensors, a backend, an arena, and samples that run one by one."""
+"""The base class of packed networks: packed tensors, a backend, an arena, and one sample at a time."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from bidiffsr_arch.packed.arena import Arena
 from bidiffsr_arch.packed.backends import Map, choose_backend
 from bidiffsr_arch.packed.layers import LayerBuilder, StepContext
 
-# Numba's simplest threading layer allows one Python thread at a time.
+# Numba's `workqueue` threading layer allows one Python thread at a time.
 ONE_AT_A_TIME = Lock()
 
 NETWORKS: "WeakValueDictionary[int, PackedNetwork]" = WeakValueDictionary()
-"""Packed networks by their handles, which stand for them in compiled graphs."""
+"""Packed networks by the handles that represent them in compiled graphs."""
 
 _handles = count()
 
@@ -27,10 +27,10 @@ _handles = count()
 class PackedNetwork(nn.Module, ABC):
     """A network for inference whose layers a backend runs: on the CPU, one sample after the other, without gradients.
 
-    A subclass builds its layers in `build`, runs them in `compute`, and says in `forward` what it is called with.
+    A subclass builds its layers in `build`, runs them in `compute`, and defines its arguments in `forward`.
 
     Args:
-        network: the training network, for its structure only; may be on the meta device.
+        network: the training network, whose structure alone is used; may be on the meta device.
         state: its packed tensors (`state.packed_state`); kept as they are, for saving.
         backend: numba-avx2 | numba-portable | torch; the fastest on this machine if None.
     Attributes:
@@ -55,7 +55,7 @@ class PackedNetwork(nn.Module, ABC):
 
     @abstractmethod
     def build(self, builder: LayerBuilder, network: Any) -> None:
-        """Make the packed layers from those of the training network.
+        """Build the packed layers from those of the training network.
 
         Raises:
             InputError: a layer that cannot be packed; it is named.
@@ -72,11 +72,11 @@ class PackedNetwork(nn.Module, ABC):
         """
 
     def step_contexts(self, time: Tensor) -> list[StepContext]:
-        """What depends on the timesteps (B,), for each sample; nothing unless a subclass overrides it."""
+        """The `StepContext` of each sample for timesteps (B,); empty unless a subclass overrides this."""
         return [StepContext() for _ in time]
 
     def run(self, images: Tensor, time: Tensor) -> Tensor:
-        """All samples of a batch.
+        """Run all samples of a batch.
 
         Args:
             images: (B, C, H, W) on any device.
@@ -114,7 +114,7 @@ class PackedNetwork(nn.Module, ABC):
         NETWORKS[self.handle] = self
 
     def __setstate__(self, state: dict) -> None:
-        """A copy gets a handle of its own."""
+        """Give a copy a new handle."""
         super().__setstate__(state)
         self._register()
 

@@ -1,4 +1,4 @@
-"""Which class packs which architecture: ``@packs(BIDiffSRUNet)`` above a subclass of `PackedNetwork`."""
+"""Registry from architectures to packed classes: ``@packs(BIDiffSRUNet)`` decorates a subclass of `PackedNetwork`."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ _PACKERS: dict[type[nn.Module], type[PackedNetwork]] = {}
 
 
 def packs(architecture: type[nn.Module]) -> Callable[[Packer], Packer]:
-    """Register the decorated class as what packs an architecture; files name it by ``architecture.__name__``."""
+    """Register the decorated class as the packed class of an architecture, which files name by its ``__name__``."""
 
     def register(packer: Packer) -> Packer:
         _PACKERS[architecture] = packer
@@ -57,7 +57,7 @@ def packer_for(kind: type[nn.Module]) -> type[PackedNetwork]:
 
 
 def pack(network: nn.Module, backend: str | None = None) -> PackedNetwork:
-    """Pack a trained network (or its EMA) for inference; the network itself stays as it is.
+    """Pack a trained network (or its EMA) for inference; the network is not changed.
 
     Args:
         network: of an architecture that has a packer, or one wrapped for distributed training.
