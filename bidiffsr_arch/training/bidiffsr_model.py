@@ -35,7 +35,7 @@ class BIDiffSRModel(ValidatedSRModel):
     (`bidiffsr_arch.packed`).
 
     Raises:
-        InputError: options that do not fit together.
+        InputError: options are wrong or contradict each other.
     """
 
     packed: nn.Module | None = None
@@ -56,7 +56,7 @@ class BIDiffSRModel(ValidatedSRModel):
         self.multiple = getattr(self.get_bare_model(self.net_g), "multiple", 1)
 
     def init_training_settings(self) -> None:
-        """As BasicSR's, with teachers where the options name them."""
+        """As BasicSR's; also loads the teachers that the options name."""
         super().init_training_settings()
         distill, teacher = (self.objective.distill, self.objective.teacher)
         self.distillation = Distillation(distill, self.options.scale, self.device) if distill else None
@@ -65,10 +65,10 @@ class BIDiffSRModel(ValidatedSRModel):
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
-        """As BasicSR's, for every spelling that `read_parameters` knows.
+        """As BasicSR's, for all formats that `read_parameters` supports, and for packed files in tests.
 
         Raises:
-            InputError: the file does not load, or is of another network; the first difference is named.
+            InputError: the file cannot be loaded or does not fit the network; the message has the first difference.
         """
         if is_packed(load_path):
             self.packed = packed_for_test(self, self.get_bare_model(net), load_path)
@@ -130,7 +130,7 @@ class BIDiffSRModel(ValidatedSRModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take LQ (B, 3, h, w) and GT (B, 3, H, W) in [0, 1]; LQ is upsampled by ``scale`` unless it already has GT's
-        size. Of images of one channel (``color: y``) the network gets as many equal ones as it takes."""
+        size. Images of one channel (``color: y``) are repeated to the number of channels of the network."""
         super().feed_data(data)
         for name in ("lq", "gt"):
             image: Tensor | None = getattr(self, name, None)
@@ -141,7 +141,7 @@ class BIDiffSRModel(ValidatedSRModel):
         self.condition = self.lq if same_size else upsample(self.lq, self.opt["scale"])
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One step: add noise of a random timestep to each image, predict, compare, update."""
+        """One training step: add noise at a random timestep to each image, predict, compute the loss, update."""
         set_progress(self.net_g, (current_iter - 1) / self.opt["train"]["total_iter"])
         time, noise = self._draw(self.gt, current_iter)
         gt = self.gt if self.distillation is None else self.distillation.result(self.condition, noise)
@@ -168,7 +168,7 @@ class BIDiffSRModel(ValidatedSRModel):
         return self._at_one_time(torch.cat(times)), torch.stack(noises)
 
     def _draw_between(self, x0: Tensor, current_iter: int) -> Tensor | None:
-        """Fractions (B,) of the way from a timestep's noise level to the one before; None for discrete levels."""
+        """Random fractions (B,) between a timestep's noise level and the one before; None for discrete levels."""
         if not self.any_noise_level:
             return None
         drawn = [torch.rand(1, generator=generator, device=x0.device)
@@ -205,7 +205,7 @@ class BIDiffSRModel(ValidatedSRModel):
         return result
 
     def validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
-        """As BasicSR's, with packed inference where ``val: packed`` says so."""
+        """As BasicSR's, with packed inference if ``val: packed`` is true."""
         if self.packed is not None or not self.opt["val"].get("packed"):
             super().validation(dataloader, current_iter, tb_logger, save_img)
             return
@@ -221,7 +221,7 @@ class BIDiffSRModel(ValidatedSRModel):
 
 
 def _checked(opt: dict[str, Any]) -> tuple[DiffusionOptions, Objective]:
-    """What the model itself reads of BasicSR's options: at the top level, and in ``train``, which a test ignores."""
+    """The options that the model itself reads: those at the top level, and those in ``train``, which tests ignore."""
     options = DiffusionOptions.part_of(opt)
     objective = Objective.part_of(opt["train"], place="train") if opt["is_train"] else None
     if wrong := list(wrong_for_diffusion(options, opt["network_g"], objective)):

@@ -22,7 +22,7 @@ from bidiffsr_arch.training.validation import ValidatedSRModel
 
 
 def safetensors() -> bool:
-    """BasicSR loads .pth files only: .safetensors are loaded, too, and a packed one replaces the network in a test."""
+    """BasicSR loads .pth only: .safetensors are loaded, too, and a packed one replaces the network in a test."""
     stock = BaseModel.load_network
     if contains(stock, "safetensors"):
         return False
@@ -43,7 +43,7 @@ def safetensors() -> bool:
 
 
 def packed_validation() -> bool:
-    """Only this package's models read ``val: packed``: models of BasicSR compute with a packed network, too."""
+    """BasicSR's models ignored ``val: packed``: they validate with the packed network, too."""
     stock = BaseModel.validation
     if contains(stock, "packed"):
         return False
@@ -79,10 +79,10 @@ def packed_inference(model: BaseModel) -> Iterator[None]:
 
 
 def packed_for_test(model: BaseModel, network: nn.Module, path: str) -> PackedNetwork:
-    """Load a packed file in place of a model's network.
+    """Load a packed file to replace a model's network in a test.
 
     Raises:
-        InputError: the file is damaged, was packed from a network of other options, or the model is to be trained.
+        InputError: the file is damaged or was packed with other options, or the model is for training.
     """
     if model.is_train:
         raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
@@ -91,7 +91,7 @@ def packed_for_test(model: BaseModel, network: nn.Module, path: str) -> PackedNe
     given = defaults | description.network_g | {"scale": description.scale}
     wanted = defaults | model.opt["network_g"] | {"scale": model.opt["scale"]}
     for key in given.keys() & wanted.keys():
-        if json.dumps(given[key]) != json.dumps(wanted[key]):  # which does not tell lists from tuples
+        if json.dumps(given[key]) != json.dumps(wanted[key]):  # equal for lists and tuples
             raise InputError(f"expected {key}: {given[key]}, as {path} was packed, got {wanted[key]}")
     get_root_logger().info(f"Loading packed network from {path}, made from {description.source}.")
     return packed

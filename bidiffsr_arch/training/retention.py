@@ -1,6 +1,6 @@
-"""Which checkpoints (network and training state) of a run are kept on the disk, by ``logger: keep_newest, keep_best``.
+"""Deletion of old checkpoints (network and training state) by ``logger: keep_newest`` and ``keep_best``.
 
-The best is the best of those that were validated, on the file's first validation set, whatever its age.
+The best checkpoint is that with the best score on the first validation set, among all that were validated.
 """
 
 import json
@@ -20,10 +20,10 @@ SCORES = "scores.json"
 
 
 def retention_of(opt: Mapping[str, Any]) -> "Retention":
-    """The retention that BasicSR's options ask for.
+    """Create the `Retention` of BasicSR's options.
 
     Raises:
-        InputError: ``logger: keep_newest`` is no count, or ``keep_best`` no metric of the file.
+        InputError: ``keep_newest`` is not a whole number, or ``keep_best`` not a metric of the file.
     """
     kept = Kept.part_of(opt.get("logger") or {}, place="logger")
     metrics = (opt.get("val") or {}).get("metrics") or {}
@@ -34,11 +34,11 @@ def retention_of(opt: Mapping[str, Any]) -> "Retention":
 
 
 class Retention:
-    """Deletes the checkpoints that are not to be kept. Scores are in models/scores.json, {iteration: value}.
+    """Deletes old checkpoints, and stores scores in models/scores.json, {iteration: value}.
 
     Args:
-        kept: how many of the newest checkpoints are kept, and the metric by which the best one is.
-        metric: that metric's options; None without one.
+        kept: number of newest checkpoints to keep, and the metric of the best one.
+        metric: options of that metric; None without one.
         models: folder of the networks; states: folder of the training states.
     """
 
@@ -55,11 +55,11 @@ class Retention:
             write_bytes(self.models / SCORES, json.dumps(scores, indent=1).encode())
 
     def prune(self, newest: int) -> None:
-        """Delete checkpoints, a training state before its networks, so that a kill leaves no state without them.
+        """Delete checkpoints, a training state before its networks, so that a kill leaves no state without networks.
 
         Args:
-            newest: the iteration that was saved last. Higher ones are what another run left behind when this one went
-                back to an earlier state; they are deleted, too, as --auto_resume would take them for the newest.
+            newest: the iteration saved last. Checkpoints of higher iterations are from before this run resumed an
+                earlier state; they are deleted, too, because --auto_resume would resume from them.
         """
         if self.newest is None:
             return
@@ -73,7 +73,7 @@ class Retention:
             get_root_logger().info(f"Deleted the checkpoint of iteration {iteration} (logger: keep_newest).")
 
     def _scores(self) -> dict[int, float]:
-        """The finite scores by iteration; none where the file cannot be read, since training goes on without them."""
+        """The finite scores by iteration; empty if the file cannot be read, so that training continues."""
         file = self.models / SCORES
         try:
             scores = {int(iteration): float(score) for iteration, score in json.loads(file.read_text()).items()}

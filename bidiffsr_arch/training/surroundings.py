@@ -1,4 +1,4 @@
-"""Checks of what an option file needs of this machine, its folders and images, before anything is written."""
+"""Checks of the machine, folders and images that an option file needs, before anything is written."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ def wrong_here(file: OptionFile, options: Mapping[str, Any], is_train: bool) -> 
 
     Args:
         file: the checked options; options: the same as plain data.
-        is_train: whether they are to be trained by.
+        is_train: whether they are for training.
     """
     if is_train:
         yield from _wrong_loggers(file)
@@ -46,7 +46,7 @@ def _wrong_loggers(file: OptionFile) -> Iterator[str]:
 
 
 def _wrong_perceptual_loss(file: OptionFile) -> Iterator[str]:
-    """BasicSR fetches the weights of its VGG when the loss is built; here they are fetched before."""
+    """Download the weights of BasicSR's VGG, which BasicSR would do when the loss is built."""
     if not (file.train and file.train.perceptual_opt):
         return
     import torchvision
@@ -72,7 +72,7 @@ def _roots(data: PairedDataset) -> list[str]:
 
 
 def _present(file: OptionFile) -> dict[str, PairedDataset]:
-    """Data sets of pairs of which all folders exist; others are named later, or left out by ``test --check``."""
+    """Paired data sets whose folders all exist; others are reported later, or skipped by ``test --check``."""
     return {phase: data for phase, data in file.paired().items()
             if all(Path(root).expanduser().exists() for root in _roots(data))}  # fmt: skip
 
@@ -139,7 +139,7 @@ def _sizes(data: Mapping[str, Any]) -> Iterator[tuple[str, Size, Size]]:
     for paths in dataset.paths:
         sizes = [listed[side].get(paths[f"{side}_path"]) if listed else _size(paths[f"{side}_path"])
                  for side in ("lq", "gt")]  # fmt: skip
-        if all(sizes):  # images that do not open are named when they are read
+        if all(sizes):  # images that cannot be opened are reported when they are read
             yield paths["gt_path"], *sizes
 
 

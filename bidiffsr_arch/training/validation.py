@@ -24,7 +24,7 @@ class ValidatedSRModel(SRModel):
     """
 
     takes_pixels = True
-    """Its images are in [0, 1] whatever a data set's ``mean`` and ``std`` are, see `compat.validation`."""
+    """Results are in [0, 1] for any ``mean`` and ``std`` of a data set, see `compat.validation`."""
     gathered: Tensor | None = None
     """The result of the current image if another process computed it."""
 
