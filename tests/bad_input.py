@@ -1,4 +1,4 @@
-"""Hundreds of bad inputs, made from good ones. What is here is wrong for certain; what may be right is elsewhere."""
+"""Hundreds of wrong inputs made from correct ones, each of which must be refused."""
 
 import copy
 import json
@@ -45,14 +45,14 @@ NEEDED = [
     ("val", "metrics", "psnr", "type"), ("logger", "print_freq"), ("logger", "save_checkpoint_freq"),
     ("logger", "use_tb_logger"),
 ]  # fmt: skip
-# The values of these are read by nobody, or may be of any kind.
+# Keys whose values are not read, or may be of any type.
 FREE = {"paper_row", "task", "guidance_scale", "is_guidance", "weights", "restart_weights", "reduction", "input_size"}
 NULLS = {"manual_seed", "pretrain_network_g", "resume_state", "prefetch_mode", "suffix", "project", "resume_id", "val",
          "metrics"}  # fmt: skip
 
 
 def leaves(block: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every key of a nest of dictionaries with its place and value."""
+    """Every key of nested dictionaries, with its path and value."""
     for key, value in block.items():
         yield (*place, key), value
         if isinstance(value, dict):
@@ -77,7 +77,7 @@ def changed(options: dict[str, Any], place: tuple[str, ...], *value: Any, rename
 
 
 def bad_options(options: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
-    """Wrong option files by what is wrong with them, each with a word that the message has to have."""
+    """Wrong option files by their mistake, each with a word that the message must contain."""
     cases = {}
     for place, value in leaves(options):
         key, shown = place[-1], ": ".join(place)
@@ -107,7 +107,7 @@ BAD_TEXTS = [
 
 
 def bad_option_bytes() -> dict[str, bytes]:
-    """Files that are no option file at all."""
+    """Files that are not option files."""
     return {repr(text[:40]): text.encode() for text in BAD_TEXTS} | {
         "UTF-16": "name: a".encode("utf-16"),
         "latin-1": "name: é".encode("latin-1"),
@@ -125,7 +125,7 @@ def encoded(suffix: str, image: np.ndarray) -> bytes:
 
 
 def bad_images() -> dict[str, bytes]:
-    """Files that are no whole image."""
+    """Files that are not complete images."""
     cases = {"empty": b"", "a text": b"not an image", "zeros": bytes(1000), "JSON": json.dumps({"a": 1}).encode(),
              "an SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
              "random": np.random.default_rng(1).bytes(2000)}  # fmt: skip
@@ -141,7 +141,7 @@ def bad_images() -> dict[str, bytes]:
 
 
 def odd_images() -> dict[str, bytes]:
-    """Images unlike others, which may be read or refused, but never end in a traceback."""
+    """Unusual images, which may be read or refused, but must not cause a traceback."""
     from PIL import Image
 
     def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -168,7 +168,7 @@ def odd_images() -> dict[str, bytes]:
 
 
 def bad_checkpoints(whole: bytes) -> dict[str, bytes]:
-    """Checkpoint files cut at many places, or something else."""
+    """Truncated checkpoint files, and files that are not checkpoints."""
     cases = {f"{part}/16 of it": whole[: len(whole) * part // 16] for part in range(16)}
     cases |= {f"its last {part}/4": whole[-len(whole) * part // 4 :] for part in (1, 2, 3)}
     return cases | {

@@ -33,7 +33,7 @@ def benchmark_root() -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that is a file system of its own, of 64 KiB; without the right to mount one the test is skipped."""
+    """A folder with a file system of 64 KiB; without the right to mount one the test is skipped."""
     folder = tmp_path / "small disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
@@ -68,7 +68,7 @@ def tiny_network(tiny_options: dict[str, Any]) -> BIDiffSRUNet:
 
 
 class NoResidual(torch.nn.Module):
-    """Predicts that there is nothing to add."""
+    """Predicts a residual of zero."""
 
     def forward(self, x_t: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """Zeros of x_t's shape."""
@@ -85,7 +85,7 @@ def bicubic_upscaler() -> Upscaler:
 
 @pytest.fixture
 def options(tiny_options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """Options of a training run, as BasicSR hands them to a model."""
+    """Options of a training run, as BasicSR passes them to a model."""
     return dict(
         name="tiny",
         model_type="BIDiffSRModel",

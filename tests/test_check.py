@@ -1,4 +1,4 @@
-"""`basicsr test --check`: verdicts, table, reports, and what is left out."""
+"""`basicsr test --check`: verdicts, table, reports, and skipped data sets."""
 
 import json
 from collections import OrderedDict
@@ -47,7 +47,7 @@ def test_a_data_set_without_one_of_its_folders_is_absent(tmp_path):
 
 @pytest.fixture
 def bicubic_options(tmp_path, monkeypatch) -> OrderedDict:
-    """A bicubic test over one small data set that exists and one that does not, with numbers that hold."""
+    """A bicubic test on one data set that exists and one that does not, with correct expected numbers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIDIFFSR_LPIPS_WEIGHTS", str(tmp_path / "none.pth"))
     rng = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def check(options: OrderedDict, *arguments: str) -> int:
     return main(["test", "-opt", "check.yml", "--check", *arguments])
 
 
-def test_what_holds_passes_and_what_is_absent_is_not_checked(bicubic_options, capsys):
+def test_correct_numbers_pass_and_absent_data_sets_are_not_checked(bicubic_options, capsys):
     assert check(bicubic_options) == 0
     lines = capsys.readouterr().out.splitlines()[-3:]
     assert lines[0].startswith("Here") and lines[0].endswith("  ok")
@@ -100,7 +100,7 @@ def test_what_holds_passes_and_what_is_absent_is_not_checked(bicubic_options, ca
     assert lines[2].endswith("not checked (nowhere does not exist)")
 
 
-def test_strict_fails_what_was_not_checked(bicubic_options, capsys):
+def test_strict_fails_for_unchecked_numbers(bicubic_options, capsys):
     assert check(bicubic_options, "--strict") == 1
     assert "2 of 3 expected numbers failed" in capsys.readouterr().err
     del bicubic_options["expected"]["Away"], bicubic_options["expected"]["Here"]["lpips"]
@@ -108,7 +108,7 @@ def test_strict_fails_what_was_not_checked(bicubic_options, capsys):
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_a_number_off_fails(bicubic_options, capsys, sign):
+def test_a_wrong_number_fails(bicubic_options, capsys, sign):
     bicubic_options["expected"]["Here"]["psnr"]["value"] += sign * 1e-3
     assert check(bicubic_options) == 1
     captured = capsys.readouterr()
@@ -116,7 +116,7 @@ def test_a_number_off_fails(bicubic_options, capsys, sign):
     assert captured.out.splitlines()[-3].endswith("differs")
 
 
-def test_nothing_present_is_nothing_tested(bicubic_options, capsys):
+def test_without_data_sets_nothing_is_tested(bicubic_options, capsys):
     del bicubic_options["datasets"]["test_1"], bicubic_options["expected"]["Here"]
     assert check(bicubic_options) == 0
     assert not Path("results").exists()
@@ -183,7 +183,7 @@ def number_for_metrics(options):
         (number_for_metrics, "expected `expected: Here:` to hold keys of its own, got 30"),
     ],
 )
-def test_a_block_that_cannot_be_checked_is_refused(bicubic_options, capsys, damage, said):
+def test_a_wrong_expected_block_is_refused(bicubic_options, capsys, damage, said):
     damage(bicubic_options)
     assert check(bicubic_options) == 2
     error = capsys.readouterr().err
@@ -192,7 +192,7 @@ def test_a_block_that_cannot_be_checked_is_refused(bicubic_options, capsys, dama
     assert not Path("results").exists()
 
 
-def test_a_report_of_another_kind_is_refused_before_the_test(bicubic_options, capsys):
+def test_an_unknown_report_format_is_refused_before_the_test(bicubic_options, capsys):
     assert check(bicubic_options, "--report", "report.txt") == 2
     assert ".json or .xml" in capsys.readouterr().err
     assert not Path("results").exists()
@@ -214,7 +214,7 @@ def test_bicubic_on_set5(benchmark_root, scale, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64])
-def test_numbers_of_any_type_are_compared_with_slack_for_their_rounding(kind):
+def test_the_comparison_allows_for_rounding_in_every_float_type(kind):
     expected = {"A": {"psnr": Expected(value=30.0, tolerance=0.1)}}
     for got, verdict in [(30.1, OK), (29.9, OK), (30.1001, DIFFERS), (float("nan"), DIFFERS), (float("inf"), DIFFERS)]:
         (row,) = compare(expected, {"A": {"psnr": kind(got)}}, absent={})
@@ -222,7 +222,7 @@ def test_numbers_of_any_type_are_compared_with_slack_for_their_rounding(kind):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_report_has_null_for_what_is_no_finite_number(value):
+def test_a_report_has_null_for_numbers_that_are_not_finite(value):
     rows = compare({"A": {"psnr": Expected(value=30.0, tolerance=0.1)}}, {"A": {"psnr": value}}, absent={})
     report = json.loads(json_report(rows, rows), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     (entry,) = report["rows"]

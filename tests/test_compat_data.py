@@ -37,7 +37,7 @@ def pair(tmp_path: Path) -> dict:
 
 
 class Draws(Dataset):
-    """What a loader's worker draws from the two generators that BasicSR's augmentations use."""
+    """Random numbers of a loader worker from the two generators of BasicSR's augmentations."""
 
     def __len__(self) -> int:
         return 2
@@ -53,7 +53,7 @@ def epochs(worker_init_fn, seed: int) -> list[list]:
     return [[float(value) for pair in loader for value in pair] for _ in range(2)]
 
 
-def test_workers_draw_anew_in_every_epoch():
+def test_workers_draw_new_numbers_in_every_epoch():
     first, second = epochs(inspect.unwrap(basicsr.data.worker_init_fn), 0)
     assert first == second
     first, second = epochs(basicsr.data.worker_init_fn, 0)
@@ -68,7 +68,7 @@ def failing(count: int):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_stock_prefetching_waits_for_ever_after_an_error():
+def test_stock_prefetching_hangs_after_an_error():
     class Stock(PrefetchGenerator):
         run = inspect.unwrap(PrefetchGenerator.run)
 
@@ -78,7 +78,7 @@ def test_stock_prefetching_waits_for_ever_after_an_error():
         generator.queue.get(timeout=0.1)
 
 
-def test_prefetching_hands_over_an_error():
+def test_prefetching_raises_an_error_in_the_main_thread():
     generator = PrefetchGenerator(failing(3), 1)
     assert [next(generator) for _ in range(3)] == [0, 1, 2]
     for _ in range(2):
@@ -86,14 +86,14 @@ def test_prefetching_hands_over_an_error():
             next(generator)
 
 
-def test_prefetching_ends_as_often_as_it_is_asked():
+def test_an_exhausted_prefetcher_stays_exhausted():
     prefetcher = CPUPrefetcher(PrefetchDataLoader(num_prefetch_queue=1, dataset=[1, 2]))
     assert [prefetcher.next() is None for _ in range(4)] == [False, False, True, True]
     prefetcher.reset()
     assert prefetcher.next().item() == 1
 
 
-def test_a_prefetcher_starts_workers_when_it_is_asked():
+def test_a_prefetcher_starts_workers_on_first_use():
     class Counted(list):
         started = 0
 
@@ -123,7 +123,7 @@ def test_a_broken_image_is_named(tmp_path, suffix, kept):
 
 
 @pytest.mark.parametrize(("suffix", "tail"), [(".png", 12), (".jpg", 2)])
-def test_a_cut_file_is_refused_whatever_the_decoder_makes_of_it(suffix, tail, monkeypatch):
+def test_a_truncated_file_is_refused_even_if_the_decoder_accepts_it(suffix, tail, monkeypatch):
     content = cv2.imencode(suffix, an_image(16, 12))[1].tobytes()
     monkeypatch.setattr(cv2, "imdecode", lambda *_: an_image(16, 12))  # as older OpenCVs: an image, half of it gray
     assert inspect.unwrap(imfrombytes)(content[:-tail]).shape == (16, 12, 3)
@@ -149,7 +149,7 @@ def test_a_data_set_names_its_broken_image(pair):
         PairedImageDataset({**pair, "phase": "val"})[0]
 
 
-def test_content_knows_its_source_and_stays_bytes(pair):
+def test_content_has_its_path_and_is_bytes(pair):
     file = Path(pair["dataroot_gt"], "a.png")
     content = FileClient("disk").get(file)
     assert content == file.read_bytes() and content.source == str(file)

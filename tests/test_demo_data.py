@@ -43,7 +43,7 @@ def test_missing_file_is_written_again(demo):
 
 
 @pytest.mark.parametrize("content", [b"", b"mine"], ids=["empty", "other"])
-def test_other_file_in_the_way_is_kept_unless_told(tmp_path, content):
+def test_another_file_is_kept_unless_overwrite_is_set(tmp_path, content):
     mine = tmp_path / "val" / "HR" / "chelsea.png"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(content)
@@ -55,7 +55,7 @@ def test_other_file_in_the_way_is_kept_unless_told(tmp_path, content):
     assert read_image(mine).shape == (288, 432, 3)
 
 
-def test_asks_no_network(tmp_path, monkeypatch):
+def test_needs_no_connection(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("the network was asked")
 

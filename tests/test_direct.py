@@ -1,4 +1,4 @@
-"""A network without diffusion, the whole way: dry run, training by SRModel, test, cost, packing, upscaling."""
+"""A network without diffusion: dry run, training with SRModel, test, cost, packing, upscaling."""
 
 import re
 
@@ -65,7 +65,7 @@ def test_the_same_commands_serve_a_direct_network(workplace, options, capsys):
 
 
 def test_srmodel_validates_with_its_packed_network(workplace, options, monkeypatch):
-    """By `val: packed`, in training too, with the same PSNR; the float network is in place again afterwards."""
+    """With `val: packed`, in training too, with the same PSNR; afterwards the float network is restored."""
     packed_calls = []
     run = PackedBBCUNet.forward
     monkeypatch.setattr(PackedBBCUNet, "forward", lambda *args: packed_calls.append(1) or run(*args))
@@ -117,7 +117,7 @@ def test_the_result_is_the_networks_one_call():
 
 @pytest.mark.parametrize(("height", "width"), [(5, 3), (40, 33), (64, 64)])
 def test_tiles_are_blended_without_a_seam(height, width):
-    """A network that looks no farther than overlap / 4 gives the same with tiles."""
+    """A network whose receptive field is within overlap / 4 gives the same result with tiles."""
     calls = []
 
     def network(x: torch.Tensor) -> torch.Tensor:

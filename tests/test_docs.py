@@ -1,4 +1,4 @@
-"""Documentation that is checked: snippets run, commands, options, files and links exist, and nothing is left undone."""
+"""Checks of the documentation: snippets run; commands, options, files and links exist."""
 
 import argparse
 import re
@@ -122,7 +122,7 @@ def test_links_lead_to_files(page):
 
 @pytest.mark.parametrize("code", fences("python"))
 def test_python_snippets_run(code, run_options, tiny_network, workplace, monkeypatch):
-    """In a folder with photo.jpg and an option file, with the tensors that snippets speak of."""
+    """In a folder with photo.jpg and an option file, with the variables that snippets use."""
     Image.fromarray(np.zeros((12, 12, 3), np.uint8)).save("photo.jpg")
     run_options["train"]["total_iter"] = 1
     run_options["val"]["metrics"] = None
@@ -177,7 +177,7 @@ PACKAGES = [".".join(file.parent.relative_to(PROJECT).parts) for file in PROJECT
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_packages_say_what_lives_there(name):
+def test_packages_have_docstrings_and_all(name):
     package = import_module(name)
     assert package.__doc__ and package.__doc__.strip()
     assert isinstance(package.__all__, list) and package.__all__

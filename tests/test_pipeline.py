@@ -1,4 +1,4 @@
-"""The whole way: an option file under BasicSR's own trainer and test pipeline, through the command."""
+"""Option files with BasicSR's trainer and test pipeline, through the command."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_train_stop_resume_and_test_with_the_references_keys(workplace, options,
         assert re.search(rf"# {metric}: {value}", whole), metric
     assert whole.count("lpips: n/a") == 1 and "basicsr data lpips-weights" in whole
 
-    # A run of its own that is stopped after two iterations, and goes on with the third.
+    # A separate run that is stopped after two iterations and continues with the third.
     options["name"] = "stopped"
     assert basicsr("train", options, "--force_yml", "train:total_iter=2") == 0
     assert basicsr("train", options, "--auto_resume") == 0
@@ -131,7 +131,7 @@ def test_images_smaller_than_the_networks_multiple_are_tested(workplace, options
     assert basicsr("test", options) == 0
 
 
-def test_validation_on_bits_gives_the_same_psnr(workplace, options):
+def test_packed_validation_gives_the_same_psnr(workplace, options):
     """0.02 dB: rounding flips a few signs in any order of operations."""
     options["val"]["metrics"] = dict(psnr=options["val"]["metrics"]["psnr"])
     assert basicsr("train", options) == 0

@@ -55,7 +55,7 @@ def test_pairs_of_squares_show_the_same(pairs, tmp_path):
         np.testing.assert_array_equal(read_image(small), read_image(file)[::2, ::2])
 
 
-def test_a_second_run_makes_what_is_missing_and_nothing_else(pairs, tmp_path):
+def test_a_second_run_makes_missing_files_only(pairs, tmp_path):
     out = tmp_path / "out"
     write_subimages(*pairs, out, CUT)
     lost = out / "LR_bicubic" / "X2" / "a_s003x2.png"
@@ -112,7 +112,7 @@ def test_basicsr_reads_a_pair_of_lmdbs_as_it_reads_the_folders(pairs, tmp_path, 
         assert torch.equal(a["lq"], b["lq"]) and torch.equal(a["gt"], b["gt"])
 
 
-def test_a_stopped_lmdb_goes_on_where_it_was(pairs, tmp_path, monkeypatch):
+def test_an_interrupted_lmdb_is_continued(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr("bidiffsr_arch.data.lmdb.AT_ONCE", 1)
     broken = pairs[0] / "b.png"
     content = broken.read_bytes()
@@ -198,7 +198,7 @@ def test_qualities_lie_between_the_two_and_differ():
     assert drawn == set(range(60, 70))
 
 
-def test_pairs_that_are_there_are_kept_and_missing_ones_made(photographs, tmp_path):
+def test_existing_pairs_are_kept_and_missing_ones_made(photographs, tmp_path):
     out = tmp_path / "out"
     write_pairs(photographs, out, Making([2]))
     lost = out / "LR_bicubic" / "X2" / "ax2.png"
@@ -239,7 +239,7 @@ def test_the_command_makes_pairs(photographs, tmp_path, capsys):
     assert main([*arguments, "--workers", "0"]) == 2
 
 
-# what else lies in folders
+# other files in folders
 
 STRAYS = ["._a.png", ".DS_Store", "Thumbs.db", "b.heic", "c.heic", "notes.txt", ".hidden/d.png"]
 LEFT_OUT = "2 .heic, 1 .db, 1 .txt"
@@ -251,7 +251,7 @@ def with_strays(folder):
         (folder / name).write_bytes(b"whatever")
 
 
-def test_strays_are_passed_over_and_counted(pairs, photographs, tmp_path, capsys):
+def test_other_files_are_skipped_and_counted(pairs, photographs, tmp_path, capsys):
     for folder in (*pairs, photographs[0]):
         with_strays(folder)
     hr, lr, out = *map(str, pairs), str(tmp_path / "out")

@@ -119,6 +119,6 @@ def test_channels_do_not_mix(image, scale):
         (np.zeros((4, 4), np.uint8), math.nan, ValueError),
     ],
 )
-def test_says_what_it_expects(image, scale, error):
+def test_error_messages(image, scale, error):
     with pytest.raises(error, match="expected"):
         imresize(image, scale)

@@ -1,4 +1,4 @@
-"""Rooms import one way: each only what stands to its right, so that a part can be read, and used, without the rest."""
+"""Rooms import in one direction, so that each part can be read and used without those that build on it."""
 
 import ast
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ ASK_FOR_BASICSR = NEED_BASICSR | {"cli", "networks", "registration"}
 
 
 def imports(file: Path, at_import: bool = False) -> Iterator[str]:
-    """The modules that a file imports, in full, function by function or only those of its own import.
+    """The full names of modules that a file imports; with `at_import`, only of those outside functions.
 
     Imports for a type checker alone are left out.
     """

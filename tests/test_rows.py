@@ -1,4 +1,5 @@
-"""Every row of Table 2 trains, saves, resumes and tests: seven binarizers and SR3, small, on the demo's photographs."""
+"""Every row of Table 2 trains, saves, resumes and tests: small networks of seven binarizers and SR3, on the demo's
+photographs."""
 
 from copy import deepcopy
 from typing import Any
@@ -42,7 +43,7 @@ def train(model: BIDiffSRModel, data: dict[str, torch.Tensor], first: int, last:
 
 
 def fixed_loss(model: BIDiffSRModel, data: dict[str, torch.Tensor]) -> float:
-    """The loss of one batch with fixed timesteps and noise, by the statistics that training sees."""
+    """The loss of one batch with fixed timesteps and noise, in training mode."""
     model.feed_data(data)
     time = torch.tensor([20, 80])
     noise = torch.randn(model.gt.shape, generator=torch.Generator().manual_seed(1))

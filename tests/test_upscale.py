@@ -42,7 +42,7 @@ def options(tiny_options: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options, tiny_options) -> Path:
-    """A current directory with an experiment as training leaves it, and images in in/."""
+    """A current directory with an experiment of training, and images in in/."""
     monkeypatch.chdir(tmp_path)
     Path(WEIGHTS).parent.mkdir(parents=True)
     Path("in").mkdir()
@@ -72,7 +72,7 @@ def size(path: str) -> tuple[int, int]:
 # Python
 
 
-def test_the_names_are_exported_and_import_nothing_by_themselves():
+def test_the_names_are_exported_and_imported_lazily():
     code = "import sys, bidiffsr_arch; assert 'bidiffsr_arch.upscale' not in sys.modules; bidiffsr_arch.Upscaler"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -115,7 +115,7 @@ def test_results_are_those_of_the_model_class(workplace, options):
     assert np.abs(result.astype(int) - expected).max() <= 1
 
 
-def test_results_depend_on_the_seed_and_on_nothing_that_was_upsampled_before(workplace):
+def test_results_depend_on_the_seed_but_not_on_earlier_calls(workplace):
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     make = bidiffsr_arch.Upscaler.from_file
     first = make(WEIGHTS, seed=3)(image)
@@ -157,7 +157,7 @@ def test_what_is_no_image_is_refused(workplace, image):
     lambda image: image.transpose(1, 0, 2), np.asfortranarray,
 ], ids=["BGR", "turned", "a part", "transposed", "by columns"])  # fmt: skip
 @pytest.mark.parametrize("channels", [3, 4])
-def test_views_give_what_copies_give(bicubic_upscaler, view, channels):
+def test_views_give_the_results_of_copies(bicubic_upscaler, view, channels):
     image = np.random.default_rng(0).integers(0, 256, (8, 9, channels), np.uint8)
     image.flags.writeable = False
     np.testing.assert_array_equal(bicubic_upscaler(view(image)), bicubic_upscaler(view(image).copy()))
@@ -166,7 +166,7 @@ def test_views_give_what_copies_give(bicubic_upscaler, view, channels):
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 4)])
 def test_results_that_are_not_finite_are_refused(bicubic_upscaler, bad, shape):
-    """As of samplers that diverge; written to a file they would be black."""
+    """As from diverging samplers; in a file they would be black."""
 
     def diverge(x_t: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         prediction = torch.zeros_like(x_t)
@@ -194,7 +194,7 @@ def packed_file(tiny_options: dict[str, Any]) -> str:
 
 
 def test_packed_weights_give_the_images_of_float_ones(workplace, tiny_options):
-    """Rounding may turn a sign where a value is next to 0, so a few pixels may differ, by little."""
+    """Rounding may flip the sign of a value close to 0, so a few pixels may differ slightly."""
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     make, file = bidiffsr_arch.Upscaler.from_file, packed_file(tiny_options)
     expected = make(WEIGHTS, tile=24, overlap=8)(image).astype(int)
@@ -204,7 +204,7 @@ def test_packed_weights_give_the_images_of_float_ones(workplace, tiny_options):
         assert np.sqrt((difference**2).mean()) < 1 and (difference > 2).mean() < 0.05
 
 
-def test_packed_weights_bring_their_own_options(workplace, tiny_options):
+def test_packed_weights_contain_their_options(workplace, tiny_options):
     make, file = bidiffsr_arch.Upscaler.from_file, packed_file(tiny_options)
     with pytest.raises(InputError, match="a packed network contains its options"):
         make(file, "experiments/tiny/train_tiny.yml")
@@ -229,7 +229,7 @@ def test_images_and_folders_get_results_of_their_names(workplace, capsys):
     assert "4 images upscaled by 2 in out" in capsys.readouterr().out
 
 
-def test_what_exists_stays_until_overwrite(workplace, capsys):
+def test_existing_results_are_kept_without_overwrite(workplace, capsys):
     Path("out").mkdir()
     Path("out/a.png").write_text("mine")
     assert upscale("in", "-o", "out", "--weights", WEIGHTS) == 0
@@ -240,7 +240,7 @@ def test_what_exists_stays_until_overwrite(workplace, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_ctrl_c_leaves_whole_images_and_the_next_run_goes_on(workplace, monkeypatch):
+def test_ctrl_c_leaves_complete_images_and_the_next_run_continues(workplace, monkeypatch):
     from bidiffsr_arch.upscale.upscaler import Upscaler
 
     call, count = Upscaler.__call__, [0]
@@ -278,7 +278,7 @@ def test_a_disk_that_is_really_full_keeps_the_whole_images(workplace, small_disk
     assert os.listdir(small_disk) == ["a.png"]
 
 
-def test_quiet_prints_errors_alone(workplace, monkeypatch, capsys):
+def test_quiet_prints_errors_only(workplace, monkeypatch, capsys):
     """Compiled kernels, for one, are announced on stderr."""
     from bidiffsr_arch.upscale.upscaler import Upscaler
 
@@ -296,7 +296,7 @@ def test_quiet_prints_errors_alone(workplace, monkeypatch, capsys):
     assert said.err.count("\n") == 1
 
 
-def test_damaged_images_are_named_and_the_others_are_done(workplace, capsys):
+def test_damaged_images_are_reported_and_the_others_upscaled(workplace, capsys):
     whole = Path("in/a.png").read_bytes()
     Path("in/a.png").write_bytes(whole[: len(whole) // 2])
     Path("in/d.png").write_bytes(whole[: len(whole) // 2])

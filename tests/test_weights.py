@@ -1,4 +1,4 @@
-"""The weights that come with the package: small, mostly binary, better than bicubic, found without being named."""
+"""The weights of the package: small, mostly binary, better than bicubic, and the default of the command."""
 
 import cv2
 import numpy as np
@@ -66,7 +66,7 @@ def test_weights_beat_bicubic_on_images_that_they_were_not_trained_on(scale, pho
 
 
 @pytest.mark.parametrize(("arguments", "side"), [([], 48), (["--scale", "4"], 96)])
-def test_the_command_needs_no_weights_and_says_whose_it_takes(arguments, side, tmp_path, capsys):
+def test_the_command_defaults_to_the_shipped_weights_and_prints_them(arguments, side, tmp_path, capsys):
     Image.fromarray(np.full((24, 24, 3), 90, np.uint8)).save(tmp_path / "gray.png")
     command = ["upscale", str(tmp_path / "gray.png"), "-o", str(tmp_path / "large"), *arguments]
     assert main(command) in (None, 0)
