@@ -95,11 +95,11 @@ SWITCHES = {
 @torch.no_grad()
 def test_every_combination_of_switches_runs_and_round_trips(values, tiny_options):
     options = tiny_options | dict(zip(SWITCHES, values, strict=True))
-    network, twin = BIDiffSRUNet(**options).eval(), BIDiffSRUNet(**options).eval()
-    twin.load_state_dict(network.state_dict())
+    network, copy = BIDiffSRUNet(**options).eval(), BIDiffSRUNet(**options).eval()
+    copy.load_state_dict(network.state_dict())
     x, y, t = torch.rand(2, 3, 10, 14), torch.rand(2, 3, 10, 14), torch.tensor([3, 97])
     out = network(x, y, t)
-    assert out.shape == x.shape and torch.equal(out, twin(x, y, t))
+    assert out.shape == x.shape and torch.equal(out, copy(x, y, t))
 
 
 @pytest.mark.parametrize("name", BINARIZERS)
