@@ -1,4 +1,4 @@
-"""One peer in an environment of its own, run by `peers.py`: arrays in, larger arrays out. Imports nothing of ours.
+"""Another program in a separate environment, run by `peers.py`: upscales arrays. Does not import this package.
 
     python peer.py NAME --scale 2 --threads 2 [--model FILE]
 
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--model")
     args = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keeps the output of libraries out of the answers
     try:
         import numpy as np
 

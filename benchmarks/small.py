@@ -1,10 +1,10 @@
-"""Which small network to ship: several of them, each trained for the same time. Prints Markdown.
+"""Comparison of small networks that are trained for the same time, to choose one to ship. Prints Markdown.
 
     python benchmarks/small.py [--scale 2] [--seconds 120] [--rows NAME ...] [--jobs 2] [-o FILE.md]
 
-Every row is `options/train_BIDiffSR_small_x{scale}.yml` with a few options changed. The number of iterations is what
-fits into --seconds on one thread, by the time of a forward and backward pass of this machine; the learning rate goes
-down to 0 over them.
+Every row is `options/train_BIDiffSR_small_x{scale}.yml` with a few options changed. The number of iterations
+is --seconds divided by the time of a forward and backward pass on one thread of this machine; the learning rate decays
+to 0.
 """
 
 import argparse
@@ -65,8 +65,8 @@ TRIED = {
         "crops of 64 x 64": ["datasets:train:gt_size=64", "network_g:image_size=64", "network_g:fp_res=[64]"],
         "32 channels": ["network_g:inner_channel=32"],
         "96 channels": ["network_g:inner_channel=96"],
-        "1 ResBlock a level": ["network_g:res_blocks=1"],
-        "3 ResBlocks a level": ["network_g:res_blocks=3"],
+        "1 ResBlock per level": ["network_g:res_blocks=1"],
+        "3 ResBlocks per level": ["network_g:res_blocks=3"],
         "3 levels, 1 ResBlock each": ["network_g:channel_mults=[1, 2, 4]", "network_g:res_blocks=1"],
         "patches of 2, 32 channels, 3 levels": [
             "network_g:patch_size=2",
@@ -79,8 +79,7 @@ TRIED = {
 
 
 def options_of(row: str, scale: int, seconds: float) -> dict[str, Any]:
-    """The shipped options with the row's changes, for as many iterations as there is time for; those of a run that has
-    begun before stay."""
+    """The shipped options with the row's changes and number of iterations; a run that has begun keeps its options."""
     name = f"small_x{scale}_{file_name(row)}_{seconds:g}s"
     if (begun := Path("experiments", f"{name}.yml")).exists():
         return load_options(begun)
@@ -92,10 +91,10 @@ def options_of(row: str, scale: int, seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=int, choices=(2, 4), default=2)
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="some of the table's, all by default")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="rows of the table (default: all)")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--jobs", type=int, default=2, help="networks trained at the same time, one thread each")
-    parser.add_argument("-o", "--output", type=Path, help="write the table there, too")
+    parser.add_argument("-o", "--output", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     rows = args.rows or list(TRIED[args.scale])
     if unknown := set(rows) - TRIED[args.scale].keys():

@@ -1,10 +1,10 @@
-"""Sampling steps against quality and time, on the bits of the shipped weights or of others. Prints Markdown.
+"""Quality and time by number of sampling steps, for the shipped weights or others. Prints Markdown.
 
     python benchmarks/steps.py HR_FOLDER LR_FOLDER [--scale 2] [--weights FILE.safetensors] [--steps 1 2 4 10 20 50]
 
-PSNR on Y (dB, `scale` pixels of border left out) and LPIPS (AlexNet, whole images), means over the images, each at
-once and not in tiles; seconds for a megapixel of result. The first rows are what the sampler starts from: the image
-upsampled by cv2's bicubic, and by MATLAB's.
+PSNR on Y (dB, without a border of `scale` pixels) and LPIPS (AlexNet, whole images), means over the images, without
+tiles; seconds per megapixel of result. The first rows are bicubic upsampling by cv2, the sampler's condition, and by
+MATLAB.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
         "bicubic (MATLAB)": lambda low: imresize(low, scale),
         **{f"{steps} {'step' if steps == 1 else 'steps'}": by_network(steps) for steps in args.steps},
     }
-    by_network(1)(pairs[0][0])  # compiles, where that was never done
+    by_network(1)(pairs[0][0])  # compiles the kernels
     print(f"x{scale}, {args.high}: {len(pairs)} images; {date.today()}, {platform.machine()}, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")  # fmt: skip
     print("| | PSNR | LPIPS | s a megapixel |\n|---|---|---|---|")
