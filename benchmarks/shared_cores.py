@@ -228,7 +228,7 @@ def table(args: argparse.Namespace, results: dict[tuple[str, int], list[float]])
     lines = [
         f"## {names[0] if names else platform.processor()}, {os.cpu_count()} cores", "",
         f"{datetime.date.today()}, torch {torch.__version__}, Numba {numba.__version__}, Python "
-        f"{platform.python_version()}; milliseconds a step. In brackets: alone, how many times {ALONE}'s; beside "
+        f"{platform.python_version()}; milliseconds per step. In brackets: alone, how many times {ALONE}'s; beside "
         f"others, how many times {REFERENCE}'s.", "",
         "| step | other processes | " + " | ".join(args.policies) + " |", "|---|--:|" + "--:|" * len(args.policies),
     ]  # fmt: skip

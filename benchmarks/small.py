@@ -17,7 +17,7 @@ from small_runs import (
     file_name,
     quality_cells,
     quality_head,
-    seconds_a_step,
+    seconds_per_step,
     shortened,
     train_all,
 )
@@ -84,7 +84,7 @@ def options_of(row: str, scale: int, seconds: float) -> dict[str, Any]:
     if (begun := Path("experiments", f"{name}.yml")).exists():
         return load_options(begun)
     options = load_options(shipped_path(f"train_BIDiffSR_small_x{scale}"), TRIED[scale][row])
-    iterations = int(seconds / seconds_a_step(options)) // 50 * 50
+    iterations = int(seconds / seconds_per_step(options)) // 50 * 50
     return shortened(options, name, options["manual_seed"], iterations)
 
 

@@ -83,7 +83,7 @@ def train_all(runs: Sequence[dict[str, Any]], jobs: int) -> list[Results]:
         return list(tqdm(pool.imap(train_and_measure, runs, chunksize=1), total=len(runs), unit="run"))
 
 
-def seconds_a_step(options: Mapping[str, Any], steps: int = 5) -> float:
+def seconds_per_step(options: Mapping[str, Any], steps: int = 5) -> float:
     """Median seconds of forward and backward pass on one thread, with the batch size of the options."""
     torch.set_num_threads(1)
     data = options["datasets"]["train"]

@@ -70,7 +70,7 @@ def main() -> None:
     by_network(1)(pairs[0][0])  # compiles the kernels
     print(f"x{scale}, {args.high}: {len(pairs)} images; {date.today()}, {platform.machine()}, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")  # fmt: skip
-    print("| | PSNR | LPIPS | s a megapixel |\n|---|---|---|---|")
+    print("| | PSNR | LPIPS | s per megapixel |\n|---|---|---|---|")
     for name, upscale in tqdm(ways.items(), disable=None):
         print(measure(name, upscale, pairs, scale), flush=True)
 

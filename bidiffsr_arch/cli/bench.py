@@ -121,7 +121,7 @@ def network_of(option_file: str) -> Mapping[str, Any]:
 
 def tables(report: dict[str, Any]) -> list[str]:
     """A report as lines of Markdown tables."""
-    lines = ["| network | s a step | peak memory MB | weights MB |", "|---|---|---|---|"]
+    lines = ["| network | s per step | peak memory MB | weights MB |", "|---|---|---|---|"]
     for row in report["rows"]:
         peak = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}"
         lines.append(f"| {row['name']} | {row['seconds']:.3f} | {peak} | {row['weight_bytes'] / 1e6:.1f} |")
@@ -129,7 +129,7 @@ def tables(report: dict[str, Any]) -> list[str]:
     if "layers" in report:
         lines += [
             "",
-            "| layer | map | calls | ms a step | GMAC/s | torch float32, GMAC/s | times faster |",
+            "| layer | map | calls | ms per step | GMAC/s | torch float32, GMAC/s | times faster |",
             "|---|---|---|---|---|---|---|",
         ]
         for layer in report["layers"]:

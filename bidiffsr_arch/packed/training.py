@@ -118,7 +118,7 @@ def count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> T
 
     Args:
         packed: what `pack_signs` returned for x, shift and v.
-        words, sums: what `pack_weight` returned for v; at most 32767 taps a filter.
+        words, sums: what `pack_weight` returned for v; at most 32767 taps per filter.
         scale: float32 (C_out, 1, 1) or (1, 1, 1).
     Returns:
         float32 (B, C_out, H, W).
