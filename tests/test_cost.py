@@ -22,8 +22,9 @@ from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.cli import cost as command
 from bidiffsr_arch.cli import cost_table
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.metrics import cost as cost_module
-from bidiffsr_arch.metrics.cost import Cost, calculate_ops, calculate_params, count_cost, measured_network
+from bidiffsr_arch.metrics import measured
+from bidiffsr_arch.metrics.cost import Cost, count_cost
+from bidiffsr_arch.metrics.measured import calculate_ops, calculate_params, measured_network
 from bidiffsr_arch.metrics.published import PUBLISHED
 
 PROJECT = Path(__file__).parents[1]
@@ -353,8 +354,8 @@ def test_metrics_are_those_of_the_measured_network(tiny_network: BIDiffSRUNet, t
 
 def test_metrics_count_once_for_all_images(tiny_network: BIDiffSRUNet, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    count = cost_module.count_cost
-    monkeypatch.setattr(cost_module, "count_cost", lambda network, size: sizes.append(size) or count(network, size))
+    count = measured.count_cost
+    monkeypatch.setattr(measured, "count_cost", lambda network, size: sizes.append(size) or count(network, size))
     with measured_network(tiny_network):
         for _ in range(3):
             calculate_params(None, None)

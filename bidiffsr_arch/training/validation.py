@@ -9,8 +9,8 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, default_collate
 
-from bidiffsr_arch.metrics.cost import measured_network
 from bidiffsr_arch.metrics.lpips import WeightsMissing, load_lpips
+from bidiffsr_arch.metrics.measured import measured_network
 from bidiffsr_arch.training.leaving import leave_if_asked
 
 
