@@ -27,8 +27,9 @@ def _none_is_empty(value: Any) -> Any:
 
 
 def _or_none(schema: dict[str, Any]) -> None:
-    """Let a field's JSON Schema admit null."""
-    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"type": "null"}]
+    """Let a field's JSON Schema accept null."""
+    reference = {key: schema.pop(key) for key in ("$ref", "allOf") if key in schema}  # allOf before pydantic 2.9
+    schema["anyOf"] = [reference, {"type": "null"}]
 
 
 def _named(*names: str) -> Any:

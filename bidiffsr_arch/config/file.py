@@ -94,7 +94,7 @@ class AnyFile(Scaled, extra="allow"):
         missing = [f"`{name}:`" for name in ("train", "logger") if not getattr(self, name)]
         missing += ["`datasets: train:`"] * ("train" not in self.datasets)
         if missing:
-            yield f"expected {', '.join(missing)} for training, found none; only `basicsr test` needs none"
+            yield f"expected {', '.join(missing)} for training, found none; `basicsr test` needs none"
 
     def test_relations(self) -> Iterator[str]:
         """Violated requirements of a file for tests, one sentence each."""
