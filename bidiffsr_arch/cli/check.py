@@ -84,7 +84,7 @@ def absent_datasets(file: AnyFile) -> dict[str, str]:
         for key, roots in dataset
         if key.startswith("dataroot_")
         for root in (roots if isinstance(roots, list) else [roots])
-        if root is not None and not Path(root).expanduser().exists()
+        if root is not None and not Path(os.path.expanduser(root)).exists()
     }
 
 
@@ -160,7 +160,7 @@ def report_writer(report: str | None) -> Callable[[list[Row], list[Row]], None] 
     """
     if report is None:
         return None
-    path = Path(report).expanduser()
+    path = Path(os.path.expanduser(report))
     formats = {".json": json_report, ".xml": junit_report}
     if path.suffix not in formats:
         raise InputError(f"expected --report to end in {' or '.join(formats)}, got {report}")

@@ -6,6 +6,7 @@ space on the disk.
 """
 
 import io
+import os
 import resource
 import shutil
 import sys
@@ -133,7 +134,7 @@ def _check_disk(file: AnyFile, saved: int) -> str:
         kept = min(count, logger.keep_newest + bool(logger.keep_best))
     needed = (kept + 2) * saved  # with net_g_latest.pth, and one checkpoint that is being written
     root = file.path.experiments_root if isinstance(file.path, Paths) else file.path.get("experiments_root")
-    place = Path(root or "experiments").expanduser().absolute()
+    place = Path(os.path.expanduser(root or "experiments")).absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free

@@ -64,7 +64,7 @@ def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
     if not metrics or isinstance(dataset, PairedImageDataset) or "gt" in dataset[0]:
         yield
         return
-    left_out = [name for name, options in metrics.items() if _needs_gt(options)]
+    left_out = [name for name, options in metrics.items() if needs_gt(options["type"])]
     if left_out:
         get_root_logger().warning(f"{dataset.opt['name']} has no GT: {', '.join(left_out)} cannot be computed")
     possible = {name: options for name, options in metrics.items() if name not in left_out}
@@ -75,8 +75,9 @@ def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
         model.opt["val"]["metrics"] = metrics
 
 
-def _needs_gt(options: Mapping[str, Any]) -> bool:
-    gt = inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters.get("img2")
+def needs_gt(metric: str) -> bool:
+    """Whether a metric of the registry compares with GT."""
+    gt = inspect.signature(METRIC_REGISTRY.get(metric)).parameters.get("img2")
     return gt is not None and gt.default is gt.empty
 
 

@@ -120,6 +120,9 @@ class OptionFile(AnyFile):
         for phase, data in self.paired().items():
             if phase == "train" and data.gt_size and self.scale and data.gt_size % self.scale:
                 yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {data.gt_size}"
+        binarize = ((self.network_g and self.network_g.model_extra) or {}).get("binarize")
+        if self.val and self.val.packed and binarize == "activations":
+            yield "expected val: packed: false with network_g: binarize: activations, whose weights are real, got true"
         metrics = (self.val and self.val.metrics) or {}
         yield from unknown_best(self.logger or Kept(), metrics)
         logger = self.logger
@@ -196,8 +199,11 @@ def wrong_for_diffusion(
     steps, timesteps = network_g.get("total_step"), options.beta_schedule.n_timestep
     if steps is not None and steps != timesteps:
         yield (f"expected network_g: total_step and beta_schedule: n_timestep to be equal, got {steps} and {timesteps}")
-    if train and train.perceptual_opt:
-        yield "expected train: pixel_opt alone, got perceptual_opt: the prediction is not an image"
+    if train and train.perceptual_opt and options.beta_schedule.prediction_type == "epsilon":
+        yield (
+            "expected beta_schedule: prediction_type sample or v_prediction with train: perceptual_opt, got epsilon: "
+            "the image that a predicted noise implies is itself noise at most timesteps"
+        )
     if train and not train.pixel_opt:
         yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
 

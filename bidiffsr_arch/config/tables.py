@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bidiffsr_arch.config.data import PAIRED_DATA_SETS, IOBackend, PairedDataset
+from bidiffsr_arch.config.data import DATA_SETS_WITHOUT_GT, PAIRED_DATA_SETS, IOBackend, PairedDataset, SingleDataset
 from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.config.file import OUR_MODELS, DiffusionFile
 from bidiffsr_arch.config.struct import Struct
@@ -13,6 +13,7 @@ from bidiffsr_arch.config.training import (
     DistParams,
     Expected,
     Logger,
+    LossChange,
     Metric,
     Optimizer,
     Paths,
@@ -30,11 +31,13 @@ BLOCKS: dict[str, type[Struct]] = {
     "top level": DiffusionFile,
     "beta_schedule": BetaSchedule,
     "datasets: …": PairedDataset,
+    "datasets: … without GT": SingleDataset,
     "datasets: …: io_backend": IOBackend,
     "train": Train,
     "train: optim_g": Optimizer,
     "train: scheduler": Scheduler,
     "train: timestep_weighting": TimestepWeights,
+    "train: loss_schedule": LossChange,
     "train: distill": Distill,
     "train: teacher": TeacherBlock,
     "val": Val,
@@ -108,9 +111,7 @@ def editor_schema() -> dict[str, Any]:
     No key is required, since the `base:` file may have it.
     """
     schema = _without_required(DiffusionFile.model_json_schema())
-    is_paired = {"properties": {"type": {"enum": list(PAIRED_DATA_SETS)}}, "required": ["type"]}
-    paired, other = ({"$ref": f"#/$defs/{name}"} for name in ("PairedDataset", "Dataset"))
-    schema["properties"]["datasets"]["additionalProperties"] = {"if": is_paired, "then": paired, "else": other}
+    schema["properties"]["datasets"]["additionalProperties"] = _any_dataset()
     schema["properties"]["base"] = {"type": "string", "description": "option file whose options this one changes"}
     known = {"anyOf": [{"enum": sorted(schema["properties"])}, {"pattern": "^network_"}]}
     is_ours = {"properties": {"model_type": {"enum": list(OUR_MODELS)}}, "required": ["model_type"]}
@@ -118,6 +119,15 @@ def editor_schema() -> dict[str, Any]:
     further = {"additionalProperties": True, "if": is_ours, "then": {"propertyNames": known}}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "option file"}
     return {**head, **schema, **further}
+
+
+def _any_dataset() -> dict[str, Any]:
+    """Schema of a data set, chosen by its type; a block without one belongs to that of a base file."""
+    schema: dict[str, Any] = {"$ref": "#/$defs/Dataset"}
+    for name, types in {"PairedDataset": PAIRED_DATA_SETS, "SingleDataset": DATA_SETS_WITHOUT_GT}.items():
+        condition = {"properties": {"type": {"enum": list(types)}}, "required": ["type"]}
+        schema = {"if": condition, "then": {"$ref": f"#/$defs/{name}"}, "else": schema}
+    return schema
 
 
 def _without_required(schema: Any) -> Any:

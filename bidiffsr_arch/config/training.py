@@ -54,7 +54,9 @@ class Scheduler(Struct, extra="allow"):
     milestones: Iterations = Field([], description="iterations after which `gamma` multiplies the rate")
     gamma: FromZero = Field(0.1, description="of `MultiStepLR`")
     restarts: Iterations = Field([0], description="of `MultiStepLR`: iterations at which the schedule restarts")
-    periods: Iterations = Field([], description="of `CosineAnnealingRestartLR`: lengths of the periods in iterations")
+    periods: list[Count] = Field(
+        [], strict=False, description="of `CosineAnnealingRestartLR`: lengths of the periods in iterations"
+    )
     restart_weights: list[Number] = Field([1], description="factors of the rate after each restart")
     eta_min: FromZero = Field(0, description="of `CosineAnnealingRestartLR`: the lowest rate")
 
@@ -97,6 +99,13 @@ class TeacherBlock(Struct):
     weight: Weight = Field(0.5, description="weight of its prediction in the target")
 
 
+class LossChange(Struct, extra="allow"):
+    """A loss that takes the place of the one before. Further keys are its arguments."""
+
+    from_iter: Count = Field(description="the iteration from which it is used")
+    type: Text = Field(description="a loss of BasicSR or of another package, such as `L1Loss`, `CharbonnierLoss`")
+
+
 class Objective(Step):
     """What a network is trained for, and how a step is computed; part of ``train``."""
 
@@ -109,10 +118,19 @@ class Objective(Step):
     teacher: TeacherBlock | None = Field(None, description="also learn from the predictions of a better network")
     pixel_opt: dict[str, Any] | None = Field(None, description="the loss, such as `{type: L1Loss}`")
     perceptual_opt: dict[str, Any] | None = Field(
-        None, description="BasicSR's perceptual loss, for models that predict images"
+        None, description="a loss of images in addition: `{type: LPIPSLoss}`, or BasicSR's `PerceptualLoss`"
+    )
+    loss_schedule: list[LossChange] | None = Field(
+        None, description="losses that follow `pixel_opt`, as in `[{from_iter: 20000, type: L1Loss}]`"
     )
 
     def _relations(self) -> Iterator[str]:
+        changes = self.loss_schedule or []
+        iterations = [change.from_iter for change in changes]
+        if iterations != sorted(set(iterations)):
+            yield f"expected train: loss_schedule to have rising from_iter, got {iterations}"
+        if any((change.model_extra or {}).get("reduction") == "none" for change in changes):
+            yield "expected train: loss_schedule: reduction: mean or sum, got none: the loss must be one number"
         for name in ("pixel_opt", "perceptual_opt"):
             if (getattr(self, name) or {}).get("reduction") == "none":
                 yield f"expected train: {name}: reduction: mean or sum, got none: the loss must be one number"
@@ -142,6 +160,11 @@ class Train(Objective, Length):
             yield (
                 f"expected train: scheduler: periods to reach total_iter {self.total_iter}, got {schedule.periods}, "
                 f"{sum(schedule.periods)} together"
+            )
+        if self.loss_schedule and self.loss_schedule[-1].from_iter > self.total_iter:
+            yield (
+                f"expected train: loss_schedule: from_iter of at most total_iter {self.total_iter}, got "
+                f"{self.loss_schedule[-1].from_iter}, which is never reached"
             )
         if self.warmup_iter > self.total_iter:
             yield (
@@ -220,7 +243,9 @@ class Paths(Struct):
     )
     strict_load_g: bool = Field(True, description="refuse weights whose names or shapes differ")
     param_key_g: Text | None = Field(
-        "params", description="key of the network in the checkpoint; tests of `BIDiffSRModel` default to `params_ema`"
+        "params",
+        description="key of the network in the file; tests of `BIDiffSRModel` default to `params_ema`; in a packed "
+        "file `fidelity` or `perceptual`",
     )
     resume_state: Text | None = Field(None, description="training state to resume from")
     ignore_resume_networks: Any = Field(None, description="networks that are not loaded when resuming")

@@ -8,10 +8,10 @@ import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
-from bidiffsr_arch.binary import set_progress
+from bidiffsr_arch.binary import repeat_groups, set_progress
 from bidiffsr_arch.config.file import DiffusionOptions, wrong_for_diffusion
 from bidiffsr_arch.config.struct import one_line
-from bidiffsr_arch.config.training import Objective
+from bidiffsr_arch.config.training import Objective as ObjectiveOptions
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -19,6 +19,8 @@ from bidiffsr_arch.networks import is_packed
 from bidiffsr_arch.parameters import read_parameters, set_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
+from bidiffsr_arch.training.loss_schedule import LossSchedule
+from bidiffsr_arch.training.objective import Objective
 from bidiffsr_arch.training.packed_networks import packed_for_test
 from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
@@ -42,23 +44,24 @@ class BIDiffSRModel(ValidatedSRModel):
     sample_indices: Sequence[SampleIndex] = ()
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.options, self.objective = options, objective = _checked(opt)
+        self.options, self.train_options = options, train_options = _checked(opt)
         self.super_resolution = SuperResolution(options)
         self.diffusion = self.super_resolution.diffusion
         self.one_time = options.timestep_sampling == "batch"
         self.channels = opt["network_g"].get("out_channel", 3)
         self.any_noise_level = options.noise_level_sampling == "uniform"
-        self.stepping = Stepping(objective)
-        self.timestep_weighting = TimestepWeighting(objective.timestep_weighting, self.diffusion)
+        self.stepping = Stepping(train_options)
+        self.timestep_weighting = TimestepWeighting(train_options.timestep_weighting, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
         self.multiple = getattr(self.get_bare_model(self.net_g), "multiple", 1)
 
     def init_training_settings(self) -> None:
-        """As BasicSR's; also loads the teachers that the options name."""
+        """As BasicSR's; also builds the schedule of losses and loads the teachers that the options name."""
         super().init_training_settings()
-        distill, teacher = (self.objective.distill, self.objective.teacher)
+        self.losses = LossSchedule(self.cri_pix, self.train_options.loss_schedule or (), self.device)
+        distill, teacher = self.train_options.distill, self.train_options.teacher
         self.distillation = Distillation(distill, self.options.scale, self.device) if distill else None
         self.teacher = Teacher(teacher, self.options, self.device) if teacher else None
 
@@ -67,14 +70,19 @@ class BIDiffSRModel(ValidatedSRModel):
     ) -> None:
         """As BasicSR's, for all formats that `read_parameters` supports, and for packed files in tests.
 
+        Of a packed file, `param_key` may be a quality, see `QUALITIES`. Training may begin with a network of fewer
+        timestep groups, see `repeat_groups`.
+
         Raises:
             InputError: the file cannot be loaded or does not fit the network; the message has the first difference.
         """
         if is_packed(load_path):
-            self.packed = packed_for_test(self, self.get_bare_model(net), load_path)
+            self.packed = packed_for_test(self, self.get_bare_model(net), load_path, param_key)
             return
         parameters, found = read_parameters(load_path, param_key)
         net = self.get_bare_model(net)
+        if self.is_train and (groups := repeat_groups(net, parameters)):
+            get_root_logger().info(f"{load_path}: banks of {groups[0]} timestep groups are repeated for {groups[1]}.")
         get_root_logger().info(f"Loading {net.__class__.__name__} model from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(net, parameters, strict)
         set_parameters(net, parameters, load_path, strict=strict)
@@ -153,9 +161,10 @@ class BIDiffSRModel(ValidatedSRModel):
         if self.teacher is not None:
             target = self.teacher.blend(target, *inputs)
         self.group_parameters.begin(time)
-        loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target, self.group_parameters)
+        objective = Objective(self.losses.at(current_iter), self.cri_perceptual, self.super_resolution)
+        terms = self.stepping.step(self.net_g, self.optimizer_g, objective, inputs, target, self.group_parameters)
 
-        self.log_dict = self.reduce_loss_dict(OrderedDict(l_pix=loss))
+        self.log_dict = self.reduce_loss_dict(OrderedDict(terms))
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
 
@@ -220,10 +229,10 @@ class BIDiffSRModel(ValidatedSRModel):
         return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
 
 
-def _checked(opt: dict[str, Any]) -> tuple[DiffusionOptions, Objective]:
+def _checked(opt: dict[str, Any]) -> tuple[DiffusionOptions, ObjectiveOptions]:
     """The options that the model itself reads: those at the top level, and those in ``train``, which tests ignore."""
     options = DiffusionOptions.part_of(opt)
-    objective = Objective.part_of(opt["train"], place="train") if opt["is_train"] else None
-    if wrong := list(wrong_for_diffusion(options, opt["network_g"], objective)):
+    train = ObjectiveOptions.part_of(opt["train"], place="train") if opt["is_train"] else None
+    if wrong := list(wrong_for_diffusion(options, opt["network_g"], train)):
         raise InputError(one_line(wrong, ""))
-    return options, objective or Objective()
+    return options, train or ObjectiveOptions()

@@ -17,7 +17,7 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import is_packed
 from bidiffsr_arch.packed import load_packed, pack
 from bidiffsr_arch.packed.network import PackedNetwork
-from bidiffsr_arch.parameters import SAFETENSORS, read_parameters, set_parameters
+from bidiffsr_arch.parameters import CONTAINERS, SAFETENSORS, read_parameters, set_parameters
 from bidiffsr_arch.training.validation import ValidatedSRModel
 
 
@@ -34,7 +34,7 @@ def safetensors() -> bool:
             stock(self, net, load_path, strict, param_key)
         elif is_packed(load_path):
             name = next(name for name, value in vars(self).items() if value is net)
-            setattr(self, name, packed_for_test(self, self.get_bare_model(net), load_path))
+            setattr(self, name, packed_for_test(self, self.get_bare_model(net), load_path, param_key))
         else:
             set_parameters(self.get_bare_model(net), read_parameters(load_path, param_key)[0], load_path, strict=strict)
 
@@ -78,15 +78,17 @@ def packed_inference(model: BaseModel) -> Iterator[None]:
         setattr(model, name, network)
 
 
-def packed_for_test(model: BaseModel, network: nn.Module, path: str) -> PackedNetwork:
+def packed_for_test(model: BaseModel, network: nn.Module, path: str, param_key: str | None) -> PackedNetwork:
     """Load a packed file to replace a model's network in a test.
 
+    Args:
+        param_key: a set of parameters of the file, see `QUALITIES`; the first set for keys of checkpoints.
     Raises:
         InputError: the file is damaged or was packed with other options, or the model is for training.
     """
     if model.is_train:
         raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
-    packed, description = load_packed(path)
+    packed, description = load_packed(path, quality=None if param_key in CONTAINERS else param_key)
     defaults = {name: entry.default for name, entry in inspect.signature(type(network)).parameters.items()}
     given = defaults | description.network_g | {"scale": description.scale}
     wanted = defaults | model.opt["network_g"] | {"scale": model.opt["scale"]}
