@@ -342,7 +342,7 @@ def test_command_refuses_sets(command, arguments, message):
 def test_packed_files_bring_their_options(written, capsys):
     for arguments in (["-opt", "x.yml"], ["--params", "params"]):
         assert main(["pack", str(written), "-o", str(written.with_name("new.safetensors")), *arguments]) == 2
-        assert "a packed network brings its own options" in capsys.readouterr().err
+        assert "a packed network contains its options" in capsys.readouterr().err
 
 
 def test_command_refuses(command, tmp_path):
