@@ -36,9 +36,9 @@ class Dataset(Struct, extra="allow"):
 
 
 class ImageDataset(Dataset):
-    """What data sets of pairs and those of LQ images alone have in common."""
+    """Keys of both paired data sets and those of LQ images alone."""
 
-    io_backend: IOBackend = Field(description="where the files lie")
+    io_backend: IOBackend = Field(description="how the files are stored")
     meta_info_file: Text | None = Field(None, description="text file with an image's name on each line")
     color: Literal["y"] | None = Field(None, description="`y`: the luma channel alone")
     mean: Colour | None = Field(None, description="subtracted from pixels; undone before metrics")

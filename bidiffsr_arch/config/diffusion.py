@@ -21,7 +21,7 @@ QUALITIES = {
     "fidelity": "closest to the true image, pixel by pixel",
     "perceptual": "sharper, at some cost of fidelity, in more steps",
 }
-"""The sets of parameters that a packed file may hold, and what they are for. Every file has the first one."""
+"""Sets of parameters that a packed file may contain, and their purpose. Every file has the first one."""
 FIRST = next(iter(QUALITIES))
 
 
@@ -73,7 +73,7 @@ class BetaSchedule(Struct, extra="allow"):
     )
     num_inference_steps: Steps = Field(50, description="number of sampling steps")
     eta: Annotated[float, Field(ge=0, le=1)] = Field(
-        0, description="noise that DDIM adds in every step: 0 for none, 1 for as much as DDPM; of no effect in others"
+        0, description="noise that DDIM adds in every step: 0: none, 1: as much as DDPM; no effect on other samplers"
     )
     timestep_spacing: Text = Field("leading", description="spacing of the sampling timesteps")
     clip_sample: bool = Field(True, description="clip the predicted x0 in every sampling step")
@@ -164,7 +164,7 @@ class Description(Trained):
         """The description of each set of parameters, the first one's first.
 
         Args:
-            source: names the file in an error.
+            source: name of the file, for messages.
         Raises:
             InputError: one of them is wrong.
         """

@@ -100,7 +100,7 @@ class TeacherBlock(Struct):
 
 
 class LossChange(Struct, extra="allow"):
-    """A loss that takes the place of the one before. Further keys are its arguments."""
+    """A loss that replaces the one before. Further keys are its arguments."""
 
     from_iter: Count = Field(description="the iteration from which it is used")
     type: Text = Field(description="a loss of BasicSR or of another package, such as `L1Loss`, `CharbonnierLoss`")

@@ -186,11 +186,10 @@ class Diffusion:
         return x
 
     def rehearse(self, steps: int | None = None) -> None:
-        """Sample a tiny image with a network that predicts 0, to find options that sampling would fail on.
+        """Sample a tiny image with a network that predicts 0, to find options with which sampling would fail.
 
         Raises:
-            InputError: a number of steps that the scheduler cannot do, or an argument of the scheduler that it does not
-                take.
+            InputError: the scheduler does not support the number of steps, or one of its arguments.
         """
         noise = torch.zeros(1, 1, 4, 4)
         self._denoised(lambda x, time: torch.zeros_like(x), noise, [torch.Generator()], steps, iter)
@@ -217,12 +216,12 @@ class Diffusion:
                 prediction = self.clipped_noise(prediction, x_t, time)
             try:
                 x = sampler.step(prediction, t, x, **extra).prev_sample
-            except (TypeError, ValueError, IndexError, AssertionError) as error:  # of options, once it knows them
+            except (TypeError, ValueError, IndexError, AssertionError) as error:  # for options that fail only here
                 raise self._refused(error) from error
         return x, len(sampler.timesteps)
 
     def _refused(self, error: Exception) -> InputError:
-        """The error for arguments of the scheduler on which it fails only when it samples."""
+        """The error for arguments with which the scheduler fails only during sampling."""
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         further = self.schedule.model_extra or "its defaults"
         return InputError(
@@ -230,7 +229,7 @@ class Diffusion:
         )
 
     def implied_x0(self, prediction: Tensor, x_t: Tensor, network_time: Tensor) -> Tensor:
-        """The x0 that a prediction stands for, (B, C, H, W); `network_time` (B,) is what the network was given."""
+        """The x0 implied by a prediction, (B, C, H, W); `network_time` (B,) is the network's time input."""
         level = network_time if self.time_input == "noise_level" else self.abar(network_time).sqrt()
         return PREDICTIONS[self.schedule.prediction_type](prediction, x_t, *_factors(level))
 

@@ -121,7 +121,7 @@ def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) 
 
 
 def _wrong_sampling(file: OptionFile) -> Iterator[str]:
-    """What the sampler of `BIDiffSRModel` would fail on at the first validation."""
+    """Sampler options with which `BIDiffSRModel` would fail at its first validation."""
     from bidiffsr_arch.diffusion.schedule import Diffusion
 
     if isinstance(file, DiffusionFile) and file.model_type == "BIDiffSRModel" and set(file.datasets) - {"train"}:
