@@ -87,7 +87,7 @@ def test_schedulers_are_found_by_name():
 
 
 def test_the_warm_up_reaches_the_rate():
-    """BasicSR's MultiStepLR multiplies the present rate, so that it stayed at 3/4 of lr for ever."""
+    """BasicSR's MultiStepLR multiplies the current rate, which therefore stayed at 3/4 of lr."""
     model = Model(scheduler=dict(type="MultiStepLR", milestones=[5], gamma=0.5))
     assert model.rates(7, warmup_iter=4) == [0.25, 0.5, 0.75, 1.0, 1.0, 0.5, 0.5]
 

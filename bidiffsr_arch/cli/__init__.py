@@ -24,7 +24,7 @@ COMMANDS = {
     "test": ("bidiffsr_arch.cli.test", "test a network with an option file; --check compares with expected numbers"),
     "upscale": ("bidiffsr_arch.cli.upscale", "upscale images with trained weights"),
     "web": ("bidiffsr_arch.cli.web", "upscale images on a page in the browser"),
-    "plot": ("bidiffsr_arch.cli.plot", "figures of what a network does, as PNG"),
+    "plot": ("bidiffsr_arch.cli.plot", "figures of a network's layers and results, as PNG"),
     "pack": ("bidiffsr_arch.cli.pack", "pack a trained network's weights into bits, for fast inference"),
     "bench": ("bidiffsr_arch.cli.bench", "time packed inference against full precision on this machine"),
     "cost": ("bidiffsr_arch.cli.cost", "count parameters and operations of option files' networks"),

@@ -1,4 +1,4 @@
-"""Data sets: pairs of images and LQ images alone, of which all keys are known, and those of other packages."""
+"""Data sets: pairs of images and LQ images alone, with all keys, and those of other packages."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ class IOBackend(Struct):
     client_keys: Any = Field(None, description="of `lmdb`; set by the data set")
     server_list_cfg: Text | None = Field(None, description="of `memcached`")
     client_cfg: Text | None = Field(None, description="of `memcached`")
-    sys_path: Text | None = Field(None, description="of `memcached`: where its Python client is")
+    sys_path: Text | None = Field(None, description="of `memcached`: folder of its Python client")
 
     def _relations(self) -> Iterator[str]:
         if self.type == "memcached" and not (self.server_list_cfg and self.client_cfg):
@@ -36,9 +36,9 @@ class Dataset(Struct, extra="allow"):
 
 
 class ImageDataset(Dataset):
-    """What data sets of pairs and those of LQ images alone have in common."""
+    """Keys of both paired data sets and those of LQ images alone."""
 
-    io_backend: IOBackend = Field(description="where the files lie")
+    io_backend: IOBackend = Field(description="how the files are stored")
     meta_info_file: Text | None = Field(None, description="text file with an image's name on each line")
     color: Literal["y"] | None = Field(None, description="`y`: the luma channel alone")
     mean: Colour | None = Field(None, description="subtracted from pixels; undone before metrics")
@@ -71,17 +71,17 @@ class PairedDataset(ImageDataset, extra="forbid"):
     task: Text = Field("SR", description="the reference's key, always `SR`")
     dataroot_gt: Roots = Field(description="folder of GT (HR) images, or a list of folders")
     dataroot_lq: Roots = Field(description="folder of LQ (LR) images, or a list of as many folders")
-    filename_tmpl: Template = Field("{}", description="name of an LQ image, from that of its GT image")
+    filename_tmpl: Template = Field("{}", description="name of an LQ image, made from that of its GT image")
     gt_size: Items | None = Field(None, description="training: side of a GT crop in pixels, a multiple of `scale`")
     use_hflip: bool | None = Field(None, description="training: flip at random")
     use_rot: bool | None = Field(None, description="training: rotate by multiples of 90 degrees at random")
-    use_shuffle: bool = Field(True, description="the reference's key, without effect: training is always shuffled")
+    use_shuffle: bool = Field(True, description="the reference's key, without effect: training data is always shuffled")
     num_worker_per_gpu: Workers | None = Field(None, description="training: loader processes for each GPU")
     batch_size_per_gpu: Items | None = Field(None, description="training: samples for each GPU")
-    dataset_enlarge_ratio: Positive = Field(1, description="training: how often an epoch repeats the data")
+    dataset_enlarge_ratio: Positive = Field(1, description="training: number of times that an epoch repeats the data")
     prefetch_mode: Literal["cpu", "cuda"] | None = Field(None, description="training: prefetch batches")
-    num_prefetch_queue: Items = Field(1, description="batches that `prefetch_mode: cpu` prepares")
-    pin_memory: bool = Field(False, description="page-locked memory, which `prefetch_mode: cuda` needs")
+    num_prefetch_queue: Items = Field(1, description="number of batches that `prefetch_mode: cpu` loads in advance")
+    pin_memory: bool = Field(False, description="page-locked memory; required by `prefetch_mode: cuda`")
     persistent_workers: bool = Field(False, description="training: keep loader processes between epochs")
 
     def roots(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Checks of what an option file needs of this machine, its folders and images, before anything is written."""
+"""Checks of the machine, folders and images that an option file needs, before anything is written."""
 
 import inspect
 import os
@@ -27,7 +27,7 @@ def wrong_here(file: OptionFile, options: Mapping[str, Any], is_train: bool) -> 
 
     Args:
         file: the checked options; options: the same as plain data.
-        is_train: whether they are to be trained by.
+        is_train: whether they are for training.
     """
     if is_train:
         yield from _wrong_loggers(file)
@@ -63,7 +63,7 @@ def _wrong_lpips(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _wrong_vgg(block: Mapping[str, Any]) -> Iterator[str]:
-    """BasicSR fetches the weights of its VGG when the loss is built; here they are fetched before."""
+    """Download the weights of BasicSR's VGG, which BasicSR would do when the loss is built."""
     import torchvision
     from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
     from basicsr.losses.basic_loss import PerceptualLoss
@@ -86,7 +86,7 @@ LOSS_WEIGHTS = {"PerceptualLoss": _wrong_vgg, "LPIPSLoss": _wrong_lpips}
 
 
 def _present(file: OptionFile) -> dict[str, ImageDataset]:
-    """Data sets of which all folders exist; others are named later, or left out by ``test --check``."""
+    """Data sets whose folders all exist; others are reported later, or skipped by ``test --check``."""
     return {phase: data for phase, data in file.datasets.items() if isinstance(data, ImageDataset)
             and all(Path(os.path.expanduser(root)).exists() for root in data.roots())}  # fmt: skip
 
@@ -170,7 +170,7 @@ def _sizes(data: Mapping[str, Any], has_gt: bool) -> Iterator[tuple[str, Size, S
         paths = [entry[f"{side}_path"] for side in sides] if has_gt else [entry]
         sizes = [listed[side].get(path) if listed else _size(path) for side, path in zip(sides, paths, strict=True)]
         found = [size for size in sizes if size]
-        if len(found) == len(sides):  # images that do not open are named when they are read
+        if len(found) == len(sides):  # images that cannot be opened are reported when they are read
             width, height = found[0]
             yield paths[-1], found[0], found[1] if has_gt else (width * data["scale"], height * data["scale"])
 

@@ -50,7 +50,7 @@ class PlainWeight:
         self.direct = torch.from_numpy(weight)
 
     def suits_winograd(self, pixels: int) -> bool:
-        """A large map pays for the transforms, and many pixels for reading four times as many weights."""
+        """Whether the map is large enough to outweigh the transforms and reading four times as many weights."""
         filters, channels = self.direct.shape[:2]
         return channels * pixels >= 2**13 and pixels >= 8 * filters
 
@@ -60,10 +60,10 @@ class PlainWeight:
 
 
 class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
-    """Operations by Numba kernels, compiled at their first call and kept on disk.
+    """Operations by Numba kernels, compiled at their first call and cached on disk.
 
     Args:
-        name: ``numba-avx2`` counts bits by look-up in tables, ``numba-portable`` by XOR and popcount of words.
+        name: ``numba-avx2`` counts bits by table look-up, ``numba-portable`` by XOR and popcount of words.
     """
 
     def __init__(self, name: str) -> None:
@@ -206,7 +206,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         return self._sums[:size].reshape(parts, 2, channels)
 
     def _scratch_of(self, size: int) -> np.ndarray:
-        """Scratch of each thread, at least `size` bytes."""
+        """Scratch buffers of the threads, of at least `size` bytes each."""
         threads = threads_of_kernels()
         if self._scratch.shape[0] != threads or self._scratch.shape[1] < size:
             self._scratch = aligned((threads, -(-size // 64) * 64), np.uint8, None)
@@ -214,9 +214,9 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
 
 
 def fastest() -> str:
-    """Name of the backend that suits this CPU best.
+    """Name of the fastest backend for this CPU.
 
-    ``numba-portable`` counts bits of words: on any CPU, and fastest where whole vectors are counted by one instruction
-    (AVX-512 VPOPCNTDQ). ``numba-avx2`` looks counts up by byte shuffle.
+    ``numba-portable`` runs on any CPU and is fastest if there is a popcount instruction for vectors (AVX-512
+    VPOPCNTDQ). ``numba-avx2`` looks up counts by byte shuffles.
     """
     return "numba-avx2" if "avx2" in FEATURES and not popcount.FAST else "numba-portable"
