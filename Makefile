@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all of their own set-up, in .venv, and reuse it until a pin changes.
+# `make demo` and `make test` set up .venv first, and reuse it until a pin changes.
 BIN := .venv/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 WORKERS ?= 2
@@ -14,7 +14,7 @@ SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_in
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3.14 python3 python; do \
 	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 
-# The stamp's name holds the checksum of what was installed, so a changed pin has no stamp and the set-up starts afresh.
+# The stamp's name contains the checksum of the requirements, so that a changed pin has no stamp and is installed.
 STAMP := ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
 READY := .venv/$(STAMP)
 
@@ -30,6 +30,8 @@ demo: $(READY)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
+# The browser is Debian's: apt-get install chromium.
+test-web: FURTHER := playwright
 $(EXTRAS:%=test-%): test-%: .venv-%/$(STAMP)
 	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -m $* -n $(WORKERS)
 
@@ -37,7 +39,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The rows of the paper that need no training: bicubic's quality where the benchmark pictures are, and every row's cost.
+# The rows of the paper that need no training: bicubic's quality, if the benchmark images are available, and all costs.
 bench-check: $(READY)
 	$(BIN)/basicsr test -opt options/test_Bicubic_x2.yml --check
 	$(BIN)/basicsr test -opt options/test_Bicubic_x4.yml --check
@@ -66,7 +68,7 @@ $(READY) $(EXTRAS:%=.venv-%/$(STAMP)): .venv%/$(STAMP):
 	"$(PYTHON)" -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install $(PIP_OPTIONS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(@D)/bin/python -m bidiffsr_arch.compat.install $(PIP_OPTIONS)
-	$(@D)/bin/python -m pip install $(PIP_OPTIONS) --no-build-isolation --editable '.[fast,plot,test$(subst -,$(comma),$*)]'
+	$(@D)/bin/python -m pip install $(PIP_OPTIONS) --no-build-isolation --editable '.[fast,plot,test$(subst -,$(comma),$*)]' $(FURTHER)
 	@touch $@
 
 .venv-tools/$(STAMP):

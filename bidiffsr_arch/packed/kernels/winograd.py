@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite.ir import Value
-from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.gemm import GROUP, Terms, finish_run, gemm
 from bidiffsr_arch.packed.kernels.places import Grid, Strided, Sums
 from bidiffsr_arch.packed.kernels.prefetch import LINE, Prefetch, prefetch
 from bidiffsr_arch.packed.kernels.signs import norm_swish_vector
+from bidiffsr_arch.packed.kernels.split import split
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
     LANES,
@@ -282,6 +282,34 @@ def _products(x, weights, shortcut, target, ty, tx, tiles, inputs, products) -> 
             )
 
 
+@helper
+def _rows_of_tiles(part, first, last, x, normalise, gain, bias, weights, add, shortcut, target, scratch) -> None:
+    """Rows first to last - 1 of tiles."""
+    height, width, channels = x.shape
+    filters, pixel = weights.shape[1] * BLOCK, channels * 4
+    tiles_across = (width + 3) // 4
+    strips = (tiles_across + TILES - 1) // TILES
+    sums_row = 2 * target.sums.shape[2] * 4
+    own = _scratch_from(address(scratch) + part * scratch.shape[1], width, channels, filters)
+    inputs = Strided(own.inputs, TILES * pixel + ROW_PAD)
+    products = Strided(own.products, TILES * filters * 4 + ROW_PAD)
+    clear(address(target.sums) + first * sums_row, (last - first) * sums_row)
+    for strip in range(strips):
+        tx, end = strip * tiles_across // strips, (strip + 1) * tiles_across // strips
+        tiles = end - tx
+        rows = Strided(own.rows, (4 * tiles + 2) * pixel)
+        for ty in range(first, last):
+            _input_rows(x, normalise, gain, bias, ty, 2 if ty > first else 0, tx, tiles, rows)
+            for t in range(tiles):
+                for d in range(0, pixel, BYTES):
+                    grid = Grid(own.rows + t * 4 * pixel + d, rows.step, pixel)
+                    _input_tile(grid, Strided(own.inputs + t * pixel + d, inputs.step))
+            _products(x, weights, shortcut, target, ty, tx, tiles, inputs, products)
+            for t in range(tiles):
+                points = Strided(own.products + t * filters * 4, products.step)
+                _store_tile(points, add, shortcut, target, own.tile, ty, tx + t, (height, width))
+
+
 @kernel
 def winograd(x, normalise, gain, bias, weights, add, shortcut, target, scratch) -> None:
     """Convolution of a map (H, W, C), or of swish(gain * x + bias) of it, plus `add` per channel and a map.
@@ -290,29 +318,6 @@ def winograd(x, normalise, gain, bias, weights, add, shortcut, target, scratch) 
         for four rows of the image. scratch: uint8 (threads, bytes), see `scratch_from`.
     Error: about 2e-5 for maps and results of order 1, against 3e-6 of the definition in float32.
     """
-    height, width, channels = x.shape
-    filters, pixel = weights.shape[1] * BLOCK, channels * 4
-    tile_rows, tiles_across = (height + 3) // 4, (width + 3) // 4
-    strips = (tiles_across + TILES - 1) // TILES
-    sums_row = 2 * target.sums.shape[2] * 4
-    chunks = min(scratch.shape[0], tile_rows)
-    for chunk in prange(chunks):
-        own = _scratch_from(address(scratch) + chunk * scratch.shape[1], width, channels, filters)
-        inputs = Strided(own.inputs, TILES * pixel + ROW_PAD)
-        products = Strided(own.products, TILES * filters * 4 + ROW_PAD)
-        first, last = chunk * tile_rows // chunks, (chunk + 1) * tile_rows // chunks
-        clear(address(target.sums) + first * sums_row, (last - first) * sums_row)
-        for strip in range(strips):
-            tx, end = strip * tiles_across // strips, (strip + 1) * tiles_across // strips
-            tiles = end - tx
-            rows = Strided(own.rows, (4 * tiles + 2) * pixel)
-            for ty in range(first, last):
-                _input_rows(x, normalise, gain, bias, ty, 2 if ty > first else 0, tx, tiles, rows)
-                for t in range(tiles):
-                    for d in range(0, pixel, BYTES):
-                        grid = Grid(own.rows + t * 4 * pixel + d, rows.step, pixel)
-                        _input_tile(grid, Strided(own.inputs + t * pixel + d, inputs.step))
-                _products(x, weights, shortcut, target, ty, tx, tiles, inputs, products)
-                for t in range(tiles):
-                    points = Strided(own.products + t * filters * 4, products.step)
-                    _store_tile(points, add, shortcut, target, own.tile, ty, tx + t, (height, width))
+    tile_rows = (len(x) + 3) // 4
+    arguments = x, normalise, gain, bias, weights, add, shortcut, target, scratch
+    split(tile_rows, _rows_of_tiles, arguments)
