@@ -86,7 +86,7 @@ model.to("cpu")
 
 
 def test_comfyuis_calls_after_the_module_in_the_docs(file, tmp_path):
-    (module,) = re.findall(r"^```py\n(\"\"\"Lets .*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    (module,) = re.findall(r"^```python\n(\"\"\"Lets .*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "__init__.py").write_text(module)
     torch.save(torch.rand(2, 9, 12, 3, generator=torch.Generator().manual_seed(0)), tmp_path / "images.pt")
     names = [tmp_path / "__init__.py", file, tmp_path / "images.pt", tmp_path / "large.pt"]
