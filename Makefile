@@ -18,7 +18,11 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 pyth
 STAMP := ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
 READY := .venv/$(STAMP)
 
-.PHONY: demo test lint bench-check venv clean $(EXTRAS:%=test-%)
+# What builds the site and the distributions, in an environment that needs no torch.
+TOOLS := build mkdocs-material mkdocstrings-python ruff twine
+TOOLS_BIN := .venv-tools/bin
+
+.PHONY: demo test lint bench-check docs dist venv clean $(EXTRAS:%=test-%)
 
 demo: $(READY)
 	$(BIN)/basicsr demo
@@ -41,6 +45,19 @@ bench-check: $(READY)
 	$(BIN)/basicsr test -opt options/test_Bicubic_x4.yml --check
 	$(BIN)/basicsr cost -opt options/test_*_x4.yml options/ablation/*.yml --markdown | diff docs/cost.md -
 
+# The pages as a site, build/site/index.html. Any warning is an error, and so is a page that loads something from elsewhere.
+docs: .venv-tools/$(STAMP)
+	rm -rf build/docs build/site && mkdir -p build/docs
+	cp -R *.md CITATION.cff LICENSE docs benchmarks options bidiffsr_arch build/docs
+	NO_MKDOCS_2_WARNING=1 $(TOOLS_BIN)/mkdocs build --quiet --strict
+	! grep -rE '<(script|link|img)[^>]+(src|href)="?(https?:)?//' build/site --include='*.html'
+
+# An sdist and a wheel in dist/, as they would be uploaded.
+dist: .venv-tools/$(STAMP)
+	rm -rf dist
+	$(TOOLS_BIN)/python -m build
+	$(TOOLS_BIN)/twine check --strict dist/*
+
 venv: $(READY)
 
 comma := ,
@@ -52,6 +69,11 @@ $(READY) $(EXTRAS:%=.venv-%/$(STAMP)): .venv%/$(STAMP):
 	$(@D)/bin/python -m pip install $(PIP_OPTIONS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(@D)/bin/python -m bidiffsr_arch.compat.install $(PIP_OPTIONS)
 	$(@D)/bin/python -m pip install $(PIP_OPTIONS) --no-build-isolation --editable '.[fast,plot,test$(subst -,$(comma),$*)]' $(FURTHER)
+	@touch $@
+
+.venv-tools/$(STAMP):
+	"$(PYTHON)" -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install $(PIP_OPTIONS) $(TOOLS)
 	@touch $@
 
 clean:

@@ -26,7 +26,7 @@ from bidiffsr_arch.files import write_bytes
 KEY = "description"
 TENSOR = "bidiffsr.description"
 OPTIONS = ("network_g", *Trained.model_fields)
-TITLES = {"BIDiffSRUNet": "BI-DiffSR", "SR3UNet": "SR3"}
+TITLES = {"BIDiffSRUNet": "BI-DiffSR", "SR3UNet": "SR3"}  # diffusion networks, also without a ``beta_schedule``
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # ModelSpec's names
 SPEC = "1.0.1"
 
@@ -101,7 +101,8 @@ def modelspec(description: Mapping[str, Any], sha256: str) -> dict[str, str]:
         sha256: digest of the file's tensors, in hexadecimal.
     """
     kind, about = description["network_g"].get("type", "BIDiffSRUNet"), description.get("about", {})
-    scale = description.get("scale")
+    scale, schedule = description.get("scale"), description.get("beta_schedule") or {}
+    predicts = schedule.get("prediction_type", "epsilon") if schedule or kind in TITLES else ""
     spec = {
         "sai_model_spec": SPEC,
         "architecture": kind.lower(),
@@ -113,7 +114,7 @@ def modelspec(description: Mapping[str, Any], sha256: str) -> dict[str, str]:
         "license": about.get("license"),
         "tags": "super-resolution",
         "usage_hint": "basicsr upscale IMAGE -o FOLDER --weights THIS_FILE",
-        "prediction_type": PREDICTIONS.get((description.get("beta_schedule") or {}).get("prediction_type", "epsilon")),
+        "prediction_type": PREDICTIONS.get(predicts),
         "hash_sha256": f"0x{sha256}",
     }
     return {f"modelspec.{name}": str(value) for name, value in spec.items() if value}

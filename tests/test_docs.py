@@ -130,8 +130,9 @@ def test_links_lead_to_files(page):
 def test_python_snippets_run(code, run_options, tiny_network, workplace, monkeypatch):
     """In a folder with photo.jpg, weights and an option file, with the variables that snippets use."""
     torch.manual_seed(0)
-    if "spandrel" in code:
-        pytest.importorskip("spandrel")
+    for package in ("onnxruntime", "spandrel"):
+        if package in code:
+            pytest.importorskip(package)
     schedule = dict(n_timestep=100, num_inference_steps=2)
     options = dict(network_g={"type": "BIDiffSRUNet", **tiny_network.arguments}, scale=2, beta_schedule=schedule)
     save_float(tiny_network.state_dict(), Path("net_g.safetensors"), describe(options))
@@ -165,7 +166,17 @@ def test_yaml_snippets_are_valid_options(text):
 
 def test_every_fenced_block_is_checked():
     languages = {match[1] for page in PAGES for match in FENCE.finditer(text_of(page))}
-    assert languages == {"bash", "python", "yaml"}
+    assert languages == {"bash", "bibtex", "python", "yaml"}
+
+
+def test_the_readme_cites_the_paper_as_the_citation_file_does():
+    (entry,) = [match[2] for match in FENCE.finditer(text_of(PROJECT / "README.md")) if match[1] == "bibtex"]
+    cited = dict(re.findall(r"^ *(\w+) = \{(.*)\}", entry, re.MULTILINE))
+    paper = yaml.safe_load(text_of(PROJECT / "CITATION.cff"))["preferred-citation"]
+    assert (cited["title"], cited["year"]) == (paper["title"], str(paper["year"]))
+    authors = [f"{author['family-names']}, {author['given-names']}" for author in paper["authors"]]
+    assert cited["author"].split(" and ") == authors
+    assert f"arXiv:{cited['eprint']}" in [identifier["value"] for identifier in paper["identifiers"]]
 
 
 def test_every_page_is_in_the_index():

@@ -112,6 +112,19 @@ def test_files_have_descriptions_for_all_readers(folder, tiny_network, tmp_path,
     assert from_tensors(load_file(path))["scale"] == 2
 
 
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        (dict(network_g=dict(type="BIDiffSRUNet")), "epsilon"),  # the default of beta_schedule
+        (dict(network_g=dict(type="Other"), beta_schedule=dict(prediction_type="v_prediction")), "v"),
+        (dict(network_g=dict(type="SR3UNet"), beta_schedule=dict(prediction_type="sample")), None),  # no name for it
+        (dict(network_g=dict(type="BBCUNet"), scale=2), None),
+    ],
+)
+def test_only_diffusion_networks_have_a_prediction_type(description, expected):
+    assert modelspec(description, "0").get("modelspec.prediction_type") == expected
+
+
 def test_packed_files_without_the_tensor_are_read(tiny_network, tmp_path):
     """As earlier versions wrote them."""
     from bidiffsr_arch.packed.file_format import FORMAT, VERSION, load_packed, sealed

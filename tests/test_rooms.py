@@ -16,7 +16,7 @@ ORDER = [
     "web",
     "bench plots diffusers_pipeline spandrel",
     "upscale training",
-    "pretrained",
+    "export pretrained",
     "compat",
     "networks",
     "packed",

@@ -1,5 +1,8 @@
 """This package's networks in spandrel: detected by their tensors, loaded, and called."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from bidiffsr_arch.weights import shipped_weights
 
 pytestmark = pytest.mark.hub
 
+DOCS = Path(__file__).parents[1] / "docs" / "spandrel.md"
 OPTIONS = dict(scale=2, diffuse="residual", beta_schedule=dict(n_timestep=100, num_inference_steps=3))
 
 
@@ -53,6 +57,44 @@ def test_files_are_detected_and_give_the_upscalers_images(file):
             model.half()
     batch = torch.cat([image, image.flip(-1)])  # ComfyUI hands on batches
     assert torch.equal(model(batch)[:1], expected)
+
+
+# What ComfyUI does: it runs the module, looks at NODE_CLASS_MAPPINGS, and its two nodes load a state dict, measure the
+# model, move it to a device, upscale tiles of batches with channels last, and move it back.
+COMFYUI = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+
+import torch
+from safetensors.torch import load_file
+
+spec = spec_from_file_location("bidiffsr", sys.argv[1])
+module = sys.modules["bidiffsr"] = module_from_spec(spec)
+spec.loader.exec_module(module)
+assert module.NODE_CLASS_MAPPINGS == {}
+
+from spandrel import ImageModelDescriptor, ModelLoader
+
+model = ModelLoader().load_from_state_dict(load_file(sys.argv[2])).eval()
+assert isinstance(model, ImageModelDescriptor)
+assert sum(each.nelement() * each.element_size() for each in model.model.state_dict().values()) > 0
+model.to(torch.device("cpu"))
+images = torch.load(sys.argv[3], weights_only=True)
+torch.save(model(images.movedim(-1, -3)).movedim(-3, -1), sys.argv[4])
+model.to("cpu")
+"""
+
+
+def test_comfyuis_calls_after_the_module_in_the_docs(file, tmp_path):
+    (module,) = re.findall(r"^```python\n(\"\"\"Lets .*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "__init__.py").write_text(module)
+    torch.save(torch.rand(2, 9, 12, 3, generator=torch.Generator().manual_seed(0)), tmp_path / "images.pt")
+    names = [tmp_path / "__init__.py", file, tmp_path / "images.pt", tmp_path / "large.pt"]
+    done = subprocess.run([sys.executable, "-c", COMFYUI, *names], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    large = torch.load(tmp_path / "large.pt", weights_only=True)
+    first = torch.load(tmp_path / "images.pt", weights_only=True)[:1].movedim(-1, -3)
+    assert torch.equal(large[:1].movedim(-1, -3), Upscaler.from_file(file).sample(first)) and len(large) == 2
 
 
 def test_files_of_other_packages_are_not_detected(file):

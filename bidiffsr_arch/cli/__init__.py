@@ -26,6 +26,7 @@ COMMANDS = {
     "web": ("bidiffsr_arch.cli.web", "upscale images on a page in the browser"),
     "plot": ("bidiffsr_arch.cli.plot", "figures of a network's layers and results, as PNG"),
     "pack": ("bidiffsr_arch.cli.pack", "pack a trained network's weights into bits, for fast inference"),
+    "export": ("bidiffsr_arch.cli.export", "export a float network as ONNX or for torch.export"),
     "bench": ("bidiffsr_arch.cli.bench", "time packed inference against full precision on this machine"),
     "cost": ("bidiffsr_arch.cli.cost", "count parameters and operations of option files' networks"),
     "options": ("bidiffsr_arch.cli.options", "list, show or write the shipped option files"),
