@@ -1,9 +1,11 @@
-# `make demo` and `make test` do all of their own set-up, in .venv, and reuse it until a pin changes.
-VENV := .venv
-BIN := $(VENV)/bin
+# `make demo` and `make test` set up .venv first, and reuse it until a pin changes.
+BIN := .venv/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
-PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 WORKERS ?= 2
+
+# Extras that are tested in environments of their own. `make test-NAME` installs '.[NAME]' in .venv-NAME and runs the
+# tests with `pytestmark = pytest.mark.NAME`. `make test` skips them, by `pytest.importorskip` with the reason.
+EXTRAS := export hub iqa web
 
 # PyTorch's own index has CPU builds without gigabytes of CUDA: make venv TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -12,10 +14,11 @@ SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_in
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3.14 python3 python; do \
 	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 
-# The stamp's name holds the checksum of what was installed, so a changed pin has no stamp and the set-up starts afresh.
-READY := $(VENV)/ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
+# The stamp's name contains the checksum of the requirements, so that a changed pin has no stamp and is installed.
+STAMP := ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
+READY := .venv/$(STAMP)
 
-.PHONY: demo test lint bench-check venv clean
+.PHONY: demo test lint bench-check venv clean $(EXTRAS:%=test-%)
 
 demo: $(READY)
 	$(BIN)/basicsr demo
@@ -23,11 +26,16 @@ demo: $(READY)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
+# The browser is Debian's: apt-get install chromium.
+test-web: FURTHER := playwright
+$(EXTRAS:%=test-%): test-%: .venv-%/$(STAMP)
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -m $* -n $(WORKERS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The rows of the paper that need no training: bicubic's quality where the benchmark pictures are, and every row's cost.
+# The rows of the paper that need no training: bicubic's quality, if the benchmark images are available, and all costs.
 bench-check: $(READY)
 	$(BIN)/basicsr test -opt options/test_Bicubic_x2.yml --check
 	$(BIN)/basicsr test -opt options/test_Bicubic_x4.yml --check
@@ -35,15 +43,16 @@ bench-check: $(READY)
 
 venv: $(READY)
 
-$(READY):
+comma := ,
+$(READY) $(EXTRAS:%=.venv-%/$(STAMP)): .venv%/$(STAMP):
 	@"$(PYTHON)" -c "$(SUPPORTED)" 2>/dev/null || { \
 	echo "expected Python 3.10 to 3.14 with its venv module, found '$(PYTHON)'; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo "setting up $(VENV), a few minutes the first time"
-	"$(PYTHON)" -m venv --clear $(VENV)
-	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
-	$(BIN)/python -m bidiffsr_arch.compat.install $(PIP_OPTIONS)
-	$(PIP) --no-build-isolation --editable '.[fast,plot,test]'
+	@echo "setting up $(@D), a few minutes the first time"
+	"$(PYTHON)" -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install $(PIP_OPTIONS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
+	$(@D)/bin/python -m bidiffsr_arch.compat.install $(PIP_OPTIONS)
+	$(@D)/bin/python -m pip install $(PIP_OPTIONS) --no-build-isolation --editable '.[fast,plot,test$(subst -,$(comma),$*)]' $(FURTHER)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

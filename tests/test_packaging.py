@@ -1,4 +1,4 @@
-"""What the wheel holds, and that the command and the option files of an editable install are found."""
+"""Contents of the wheel, and the command and option files of an editable install."""
 
 import shutil
 import subprocess
@@ -36,7 +36,7 @@ def option_files() -> set[str]:
     return {file.relative_to(ROOT / "options").as_posix() for file in (ROOT / "options").rglob("*.yml")}
 
 
-def test_the_wheel_holds_every_file_of_the_package_and_no_more(wheel):
+def test_the_wheel_contains_exactly_the_files_of_the_package(wheel):
     found = (file for file in (ROOT / "bidiffsr_arch").rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     package = {file.relative_to(ROOT).as_posix() for file in found}
     options = {f"bidiffsr_arch/options/{name}" for name in (*option_files(), "__init__.py")}

@@ -1,4 +1,4 @@
-"""Our networks through the real spandrel: detected by their tensors, loaded, and called."""
+"""This package's networks in spandrel: detected by their tensors, loaded, and called."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytest.importorskip("spandrel", reason="spandrel is not installed: pip install bidiffsr_arch[spandrel]")
+pytest.importorskip("spandrel", reason="spandrel is not installed: make test-hub")
 
 import spandrel
 
@@ -19,6 +19,8 @@ from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.packed import pack
 from bidiffsr_arch.pretrained import save_pretrained
 from bidiffsr_arch.weights import shipped_weights
+
+pytestmark = pytest.mark.hub
 
 OPTIONS = dict(scale=2, diffuse="residual", beta_schedule=dict(n_timestep=100, num_inference_steps=3))
 
@@ -53,7 +55,7 @@ def test_files_are_detected_and_give_the_upscalers_images(file):
     assert torch.equal(model(batch)[:1], expected)
 
 
-def test_detection_takes_nothing_from_others(file):
+def test_files_of_other_packages_are_not_detected(file):
     registry = spandrel.MAIN_REGISTRY
     ours = registry["BIDiffSR"]
     assert registry.architectures("detection")[0] is ours
@@ -63,7 +65,7 @@ def test_detection_takes_nothing_from_others(file):
     assert not ours.detect(tensors) and not ours.detect({"conv.weight": torch.zeros(1)})
 
 
-def test_tensors_that_are_not_what_they_say_are_one_line(file):
+def test_tensors_that_do_not_fit_their_description_are_refused_in_one_line(file):
     tensors = load_file(file)
     name = next(name for name in tensors if name.endswith("bias"))
     tensors[name] = tensors[name][:-1].clone()
@@ -95,8 +97,8 @@ def by_tiles(model: spandrel.ImageModelDescriptor, image: torch.Tensor, tile: in
     return total / weights
 
 
-def test_other_programs_tiles_show_no_seams(tmp_path):
-    """Programs that ask are told not to tile. Tiled nevertheless, with a noise of its own for each tile, a trained
+def test_tiles_of_other_programs_show_no_seams(tmp_path):
+    """The descriptor discourages tiling. With tiles nevertheless, each with its own noise, a trained
     network is within 40 dB of the whole (44.4 measured), and no value is off by more than 1/8 (0.08 measured)."""
     from skimage.data import astronaut
 

@@ -1,6 +1,7 @@
-"""Many images at once: what one of them, or its folder, has wrong does not stop the others."""
+"""Many images: an error in one of them, or in its folder, does not stop the others."""
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image, features
 
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.data.folders import scan
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, printable
 from bidiffsr_arch.upscale import batch
 from bidiffsr_arch.upscale.formats import FORMATS, check_size
 from bidiffsr_arch.upscale.photo import write_photo
@@ -130,7 +131,7 @@ def test_all_bad_images_are_named(folder, capsys):
     OSError(errno.EIO, "Input/output error"), ZeroDivisionError(),
 ], ids=lambda error: type(error).__name__)  # fmt: skip
 @pytest.mark.parametrize("place", ["read_photo", "check_writable", "write_photo"])
-def test_whatever_ends_one_image_names_it(folder, monkeypatch, capsys, place, error):
+def test_any_error_in_one_image_names_it(folder, monkeypatch, capsys, place, error):
     done = getattr(batch, place)
     save(folder / "m.png")
 
@@ -159,7 +160,7 @@ def test_a_sampler_that_diverges_names_its_image(folder, monkeypatch, capsys, bi
     assert "a.png: expected a finite result, got NaN" in last_line(capsys)
 
 
-def test_a_name_as_long_as_names_may_be_is_written(folder):
+def test_the_longest_possible_name_is_written(folder):
     name = "x" * 251 + ".png"
     save(folder / name)
     assert upscale("in") == 0
@@ -195,7 +196,7 @@ STRAYS = {
 
 
 @pytest.mark.parametrize("recursive", [False, True])
-def test_strays_are_passed_over_and_counted(folder, capsys, recursive):
+def test_other_files_are_skipped_and_counted(folder, capsys, recursive):
     for name in STRAYS["hidden"] + STRAYS["others"]:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"whatever")
@@ -208,7 +209,7 @@ def test_strays_are_passed_over_and_counted(folder, capsys, recursive):
     assert ".png" not in said.split("left out: ")[1]
 
 
-def test_a_folder_without_images_says_what_it_holds(folder, capsys):
+def test_the_message_for_a_folder_without_images_lists_its_contents(folder, capsys):
     Path("other").mkdir()
     for name in ("a.heic", "b.heic", ".c.png"):
         Path("other", name).write_bytes(b"")
@@ -272,11 +273,67 @@ def test_scan_lists_by_suffix_and_kind(tmp_path):
     (tmp_path / "broken.png").symlink_to("nowhere")
     (tmp_path / "a.PNG").write_bytes(b"")
     contents = scan(tmp_path)
-    assert [path.name for path in contents.images] == ["a.PNG"] and contents.left_out() == "1 folder"
+    assert [path.name for path in contents.images] == ["a.PNG"]
+    assert contents.left_out() == "1 broken link, 1 folder"
+    (tmp_path / "link").symlink_to("folder.png")
+    assert scan(tmp_path, recursive=True).left_out() == "1 broken link, 1 folder"  # the link, which is not followed
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch, capsys):
+    def refuse(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", "in/closed")
+
+    monkeypatch.setattr("os.scandir", refuse)
+    assert upscale("in", "--recursive") == 2
+    assert "in/closed" in last_line(capsys) and not results()
+
+
+def test_what_is_no_file_is_refused_at_once(folder, capsys):
+    os.mkfifo("pipe.png")  # reading it would wait for ever
+    for name, found in (("pipe.png", "a special file"), ("nowhere.png", "no such file")):
+        assert upscale(name) == 2
+        assert last_line(capsys) == f"basicsr: expected an image or a folder at {name}, found {found}"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_place_of_a_result_is_named(folder, capsys, overwrite):
+    Path("out/a.png").mkdir(parents=True)
+    assert upscale("in", *["--overwrite"] * overwrite) == 2
+    assert "expected out/a.png to be free for the result of in/a.png, got a folder" in last_line(capsys)
+    assert results() == ["z.png"]
+
+
+NAMES = [
+    "a\nb.png", "tab\t.png", "~tilde.png", "~root.png", "emoji \U0001f600.png", "-dash.png", "percent %s%d.png",
+    "braces {0}.png", "dots...png", "back\\slash.png", "escape \x1b[31m.png", os.fsdecode(b"not utf-8 \xff.png"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("is_good", [True, False])
+def test_any_name_is_upscaled_or_named_in_one_line(folder, capsys, monkeypatch, name, is_good):
+    save(Path("other", "b.png"))
+    Path("other", "b.png").rename(Path("other", name))
+    if not is_good:
+        Path("other", name).write_bytes(b"no image")
+    monkeypatch.chdir("other")
+    for arguments in (["--", name], ["."]):
+        assert main(["upscale", "-o", os.fsdecode(b"out \xff"), "--overwrite", *arguments]) == (0 if is_good else 2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "tile" not in line]
+    assert all(printable(name) in line and "which is not one" in line for line in lines) and bool(lines) != is_good
+    assert results(os.fsdecode(b"out \xff")) == [name] * is_good
+
+
+def test_homes_of_users_are_found_where_there_are_any(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    assert main(["upscale", "~/in", "-o", "~/out"]) == 0
+    assert results() == ["a.png", "z.png"]
+    assert main(["upscale", "in", "-o", "~nobody at all/out"]) == 0
+    assert results("~nobody at all/out") == ["a.png", "z.png"]
 
 
 def test_progress_ends_at_its_total(folder, monkeypatch):
-    """A failure takes its share of the total with it."""
+    """The share of a failed image is subtracted from the total."""
     bars = []
 
     class Bar(batch.tqdm):
@@ -299,7 +356,7 @@ def test_messages_are_one_line(folder, capsys, monkeypatch):
     assert re.search(r"^basicsr: in/a.png: cannot be upscaled: division by zero \(and 1 more\)$", lines[-1])
 
 
-def test_what_could_not_be_kept_is_said_with_the_name(folder, capsys):
+def test_warnings_about_dropped_metadata_name_the_image(folder, capsys):
     """On stderr, unless --quiet."""
     import struct
     import zlib

@@ -1,4 +1,4 @@
-"""Metadata of images: never in the way of pixels, kept where it holds for the result, and named where it is not."""
+"""Metadata of images: never an error, kept if it applies to the result, reported if it is dropped."""
 
 import io
 import random
@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.metadata import MetadataWarning, orientation_exif, orientation_of, resized, with_values
-from bidiffsr_arch.upscale.photo import Photo, read_photo, write_photo
+from bidiffsr_arch.upscale.photo import Photo, photo_size, read_photo, write_photo
 
 PIXELS = np.kron(np.random.default_rng(0).integers(0, 256, (4, 3, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
 MUTATIONS = {"JPEG": 270, "PNG": 270, "WEBP": 270, "TIFF": 60, "AVIF": 60}  # the last two are slow to write
@@ -81,7 +81,7 @@ def jpeg_with(marker: int, data: bytes) -> bytes:
 
 
 def with_exif(kind: str, exif: bytes) -> bytes:
-    """A file with these bytes as EXIF, whatever they are."""
+    """A file with arbitrary bytes as EXIF."""
     body = exif.removeprefix(b"Exif\0\0")
     if kind == "JPEG":
         return jpeg_with(0xE1, b"Exif\0\0" + body)
@@ -147,7 +147,7 @@ def test_broken_profiles_never_stop_an_image(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_broken_profiles_never_stop_inks(tmp_path, kind):
+def test_broken_profiles_never_stop_cmyk(tmp_path, kind):
     inks = Image.fromarray(PIXELS).convert("CMYK")
     profiles = [mutated(SRGB, number, keep=0) for number in range(100)] + [SRGB, b"", b"x"]
     for profile in profiles:
@@ -207,7 +207,7 @@ def test_bad_chunks_never_stop_a_png(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a zTXt of 2 MB", "a profile that is cut", "a short gAMA"])
-def test_what_is_dropped_is_said(tmp_path, name):
+def test_dropped_metadata_is_reported(tmp_path, name):
     path = tmp_path / "a.png"
     path.write_bytes(png_with(*BAD_CHUNKS[name]))
     with pytest.warns(MetadataWarning, match=r"dropped"):
@@ -223,7 +223,7 @@ def test_a_chunk_with_a_wrong_checksum_is_dropped(tmp_path):
 
 
 def test_damaged_pixels_stay_damaged(tmp_path):
-    """Checksums of pixels are still looked at."""
+    """Checksums of pixels are still verified."""
     content = bytearray(saved("PNG"))
     content[content.index(b"IDAT") + 20] ^= 1
     (tmp_path / "a.png").write_bytes(content)
@@ -238,7 +238,7 @@ def test_damaged_pixels_stay_damaged(tmp_path):
     ([(0xEB, b"JP" + bytes(30))], "APP11"),
     ([(0xE1, b"Exif\0\0XX")], "EXIF cannot be read"),
 ])  # fmt: skip
-def test_bad_segments_never_stop_a_jpeg_and_are_said(tmp_path, segments, said):
+def test_bad_segments_never_stop_a_jpeg_and_are_reported(tmp_path, segments, said):
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg_with(*segments[0]))
     with pytest.warns(MetadataWarning, match=said):
@@ -247,7 +247,7 @@ def test_bad_segments_never_stop_a_jpeg_and_are_said(tmp_path, segments, said):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("profile", ["CMYK", "broken"])
-def test_foreign_and_broken_profiles_of_rgb_are_passed_on_and_said(tmp_path, kind, profile):
+def test_wrong_and_broken_profiles_of_rgb_are_passed_on_and_reported(tmp_path, kind, profile):
     foreign = bytearray(SRGB)
     foreign[16:20] = b"CMYK"
     content = bytes(foreign) if profile == "CMYK" else b"broken" * 40
@@ -325,7 +325,7 @@ def test_texts_and_colour_chunks_of_a_png_are_kept(tmp_path, deep):
         assert image.text["parameters"].startswith("steps: 20") and image.info["gamma"] == 1.0
 
 
-def test_what_need_not_hold_is_dropped_and_said(tmp_path):
+def test_metadata_that_may_not_apply_is_dropped_and_reported(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png_with(b"bKGD", bytes(6), png_with(b"caBX", b"signature")))
     with pytest.warns(MetadataWarning, match="bKGD, caBX"):
@@ -351,7 +351,7 @@ def test_comments_and_iptc_of_a_jpeg_are_kept(tmp_path):
 
 
 def test_exif_is_kept_to_the_byte_but_for_the_size(tmp_path):
-    """Cameras' own notes among it, whose offsets count from its beginning."""
+    """Including makers' notes, whose offsets count from its beginning."""
     path = tmp_path / "a.jpg"
     path.write_bytes(with_exif("JPEG", EXIF))
     with Image.open(large(path)) as image:
@@ -361,7 +361,7 @@ def test_exif_is_kept_to_the_byte_but_for_the_size(tmp_path):
     assert len(exif) == len(EXIF) and sum(a != b for a, b in zip(exif, EXIF, strict=True)) <= 8
 
 
-def test_texts_and_iptc_of_a_tiff_are_kept_and_others_are_said(tmp_path):
+def test_texts_and_iptc_of_a_tiff_are_kept_and_dropped_tags_reported(tmp_path):
     path = tmp_path / "a.tif"
     extra = [(33432, 2, 3, b"me\0", True), (33723, 7, 5, b"\x1c\x02\x69\0\0", True)]
     tifffile.imwrite(path, PIXELS, extratags=extra, description="what is shown", software="a camera", metadata=None,
@@ -373,8 +373,8 @@ def test_texts_and_iptc_of_a_tiff_are_kept_and_others_are_said(tmp_path):
         tags = image.tag_v2
         assert (tags[270], tags[305], tags[33432]) == ("what is shown", "a camera", "me")
         assert tags[33723] == b"\x1c\x02\x69\0\0" and image.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
-    Image.fromarray(PIXELS).save(path, exif=EXIF)
-    with pytest.warns(MetadataWarning, match="TIFF tags ExifTag, GPSTag were dropped"):
+    tifffile.imwrite(path, PIXELS, photometric="rgb", metadata=None, extratags=[(50341, 7, 5, b"print", True)])
+    with pytest.warns(MetadataWarning, match="its TIFF tags PrintImageMatching were dropped"):
         read_photo(path)
 
 
@@ -414,7 +414,7 @@ def test_lab_becomes_srgb_without_its_profile(tmp_path):
     assert np.abs(photo.pixels.astype(int) - PIXELS).mean() < 4  # 8 bits of Lab are coarse
 
 
-def test_inks_tell_srgb_in_exif(tmp_path):
+def test_exif_says_srgb_for_converted_cmyk(tmp_path):
     exif = with_values(EXIF, {0xA001: 65535})
     Image.fromarray(PIXELS).convert("CMYK").save(tmp_path / "a.jpg", exif=exif)
     with Image.open(large(tmp_path / "a.jpg")) as image:
@@ -422,7 +422,7 @@ def test_inks_tell_srgb_in_exif(tmp_path):
 
 
 @pytest.mark.parametrize("target", [".webp", ".bmp", ".jpg", ".tif", ".png"])
-def test_what_another_format_has_no_place_for_is_said(tmp_path, target):
+def test_metadata_that_another_format_cannot_store_is_reported(tmp_path, target):
     own = {"PNG": [(b"gAMA", bytes(4))]}
     photo = Photo(PIXELS, {"exif": EXIF, "dpi": (72.0, 72.0)} | (own if target != ".png" else {"JPEG": [(0xFE, b"x")]}))
     with pytest.warns(MetadataWarning, match="cannot be stored in"):
@@ -430,7 +430,7 @@ def test_what_another_format_has_no_place_for_is_said(tmp_path, target):
 
 
 def test_12_bits_fill_the_range_of_16(tmp_path):
-    """Else a result of 16 bits would be dark."""
+    """Otherwise a result of 16 bits would be dark."""
     samples = np.arange(16).reshape(4, 4) * 273  # 0..4095
     packed = np.packbits(((samples[..., None] >> np.arange(11, -1, -1)) & 1).astype(np.uint8).reshape(4, -1), axis=1)
     data = packed.tobytes()
@@ -449,7 +449,7 @@ def test_white_is_zero_becomes_black_is_zero(tmp_path):
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
-def test_avif_with_colours_that_pillow_does_not_know_is_said(tmp_path):
+def test_avif_with_unsupported_colours_is_reported(tmp_path):
     content = saved("AVIF")
     place = content.index(b"colrnclx") + 8
     (tmp_path / "a.avif").write_bytes(content[:place] + b"\0\x09\0\x10" + content[place + 4 :])
@@ -483,3 +483,90 @@ def test_an_orientation_makes_a_round_trip(orientation):
 @pytest.mark.parametrize("exif", [b"", b"II", b"XX*\0", b"II*\0\xff\xff\xff\xff", EXIF[:30]])
 def test_broken_exif_is_upright(exif):
     assert orientation_of(exif) in (1, 6)
+
+
+DOTS = {  # an image's resolution as its format states it, in dots per inch
+    "PNG": lambda dots: png_with(b"pHYs", struct.pack(">IIB", *[min(round(dots / 0.0254), 2**32 - 1)] * 2, 1)),
+    "TIFF": lambda dots: tiff_with(resolution=((round(dots), 1),) * 2 if dots >= 1 else ((1, round(1 / dots)),) * 2,
+                                   resolutionunit="INCH"),
+}  # fmt: skip
+
+
+def tiff_with(**options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, PIXELS, photometric="rgb", metadata=None, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", DOTS)
+@pytest.mark.parametrize("suffix", SUFFIX.values())
+@pytest.mark.parametrize("dots", [1 / (2**32 - 1), 0.01, 0.0508, 72, 65535, 70000, 10**7, 2**31, 2**32 - 1])
+def test_a_resolution_never_stops_an_image(tmp_path, kind, suffix, dots):
+    """Where a format cannot store it, it is dropped, and that is said."""
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(DOTS[kind](dots))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        large(path)
+    is_said = any("resolution" in str(warning.message) or "dpi" in str(warning.message) for warning in caught)
+    with Image.open(path) as image:
+        assert image.size == (24, 32)
+        is_kept = bool(image.info.get("dpi")) and image.info["dpi"][0] == pytest.approx(dots, rel=0.03)
+    assert is_kept or is_said or round(dots / 0.0254) == 0
+
+
+def test_what_follows_a_png_is_no_part_of_it(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(saved("PNG") + b"whatever a server appends to files" * 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_photo(path).pixels, PIXELS)
+
+
+@pytest.mark.parametrize("extra", [["unspecified"], ["unassalpha", "unspecified"], ["unspecified", "unspecified"]])
+def test_further_channels_of_a_tiff_are_said(tmp_path, extra):
+    pixels = np.dstack([PIXELS, *[PIXELS[..., :1]] * len(extra)])
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=extra, metadata=None)
+    with pytest.warns(MetadataWarning, match="further channels? beside"):
+        photo = read_photo(tmp_path / "a.tif")
+    np.testing.assert_array_equal(photo.pixels, pixels[..., : photo.pixels.shape[2]])
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 99, 65535])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_libraries_do_not_talk_of_broken_tags(tmp_path, caplog, orientation, dtype):
+    tags = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS.astype(dtype), photometric="rgb", extratags=tags, metadata=None)
+    caplog.clear()
+    large(tmp_path / "a.tif")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_that_claims_to_be_larger_than_memory_is_refused(tmp_path, dtype):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS.astype(dtype), photometric="rgb", metadata=None)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        places = [file.pages[0].tags[tag].offset for tag in (256, 257)]
+    for place in places:
+        struct.pack_into("<HII", content, place + 2, 4, 1, 10**6)
+    path.write_bytes(content)
+    for read in (photo_size, read_photo):
+        with pytest.raises(InputError, match=r"an image that memory can hold, got .*a\.tif"):
+            read(path)
+
+
+def test_large_images_are_read_without_a_warning(tmp_path):
+    Image.new("1", (12000, 9000)).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert photo_size(tmp_path / "a.png") == (9000, 12000)
+
+
+def test_an_image_beyond_memory_is_named_for_what_it_is(tmp_path):
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header)) + bytes(4) + b"IDAT")
+    with pytest.raises(InputError, match=r"expected an image that memory can hold, got .*3600000000 pixels"):
+        read_photo(path)

@@ -1,23 +1,26 @@
 """A 1-bit super-resolution network without diffusion: basic binary convolution units (BBCU, Xia et al., ICLR 2023) in
 the arrangement of SRResNet (Ledig et al. 2017)."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bidiffsr_arch.binary import BINARIZERS, Binarizer, BinaryConv2d
+from bidiffsr_arch.binary import BINARIZERS, REAL_WEIGHTS, BinaryConv2d
 from bidiffsr_arch.errors import InputError, choose
 
 
 class BinaryUp(nn.Module):
     """Twice the resolution, (B, C, H, W) -> (B, C, 2H, 2W): four 1-bit convolutions side by side, then PixelShuffle(2).
 
-    Each of them keeps its width, and with it the identity shortcut, which a single convolution C -> 4C would not have.
+    Each keeps the width and therefore has an identity shortcut, which a single convolution C -> 4C could not have.
     """
 
-    def __init__(self, channels: int, method: Binarizer) -> None:
+    def __init__(self, channels: int, conv: Callable[[int, int, int], nn.Module]) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(BinaryConv2d(channels, channels, 3, method) for _ in range(4))
+        self.convs = nn.ModuleList(conv(channels, channels, 3) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) -> (B, C, 2H, 2W)."""
@@ -28,15 +31,16 @@ class BBCUNet(nn.Module):
     """1-bit super-resolution in one call: ``tail(up(body(h) + h)) + bilinear(x)`` with ``h = head(x)``.
 
     The first and the last convolution are full precision, all others 1-bit. The options are those of BasicSR's
-    MSRResNet, and it is trained as that is, by BasicSR's SRModel.
+    MSRResNet, and like it, it is trained by BasicSR's SRModel.
 
     Args:
         num_in_ch: channels of the image.
-        num_out_ch: channels of the result; as many as num_in_ch.
+        num_out_ch: channels of the result; equal to num_in_ch.
         num_feat: width.
         num_block: blocks of two 1-bit convolutions, each with a shortcut of its own.
         upscale: scale, a power of two.
         binarizer: a row of `bidiffsr_arch.binary.BINARIZERS`.
+        binarize: all | activations; with ``activations`` weights stay real, as in the first of two stages of training.
     Raises:
         InputError: an impossible value, with the reason.
     """
@@ -49,9 +53,11 @@ class BBCUNet(nn.Module):
         num_block: int = 16,
         upscale: int = 4,
         binarizer: str = "bbcu",
+        binarize: str = "all",
     ) -> None:
         super().__init__()
         method = choose("binarizer", binarizer, BINARIZERS)
+        conv = partial(BinaryConv2d, method=method, real_weights=choose("binarize", binarize, REAL_WEIGHTS))
         if upscale < 1 or upscale & (upscale - 1):
             raise InputError(f"expected upscale to be a power of two, as 2 or 4, got {upscale}")
         if num_in_ch != num_out_ch:
@@ -62,8 +68,8 @@ class BBCUNet(nn.Module):
             )
         self.upscale = upscale
         self.head = nn.Conv2d(num_in_ch, num_feat, 3, padding=1)
-        self.body = nn.Sequential(*(BinaryConv2d(num_feat, num_feat, 3, method) for _ in range(2 * num_block)))
-        self.up = nn.Sequential(*(BinaryUp(num_feat, method) for _ in range(upscale.bit_length() - 1)))
+        self.body = nn.Sequential(*(conv(num_feat, num_feat, 3) for _ in range(2 * num_block)))
+        self.up = nn.Sequential(*(BinaryUp(num_feat, conv) for _ in range(upscale.bit_length() - 1)))
         self.tail = nn.Conv2d(num_feat, num_out_ch, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,5 +79,5 @@ class BBCUNet(nn.Module):
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:
-    """Bilinear interpolation, to which the network adds what is missing: (B, C, H, W) -> (B, C, scale H, scale W)."""
+    """Bilinear interpolation, to which the network adds a residual: (B, C, H, W) -> (B, C, scale H, scale W)."""
     return x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)

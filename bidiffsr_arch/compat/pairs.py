@@ -1,5 +1,6 @@
-"""Patches of how pairs of images are found: several folders, and databases whose names differ by a suffix."""
+"""Patches of the search for image pairs: several folders, and databases whose names differ by a suffix."""
 
+import os
 from pathlib import Path
 
 from basicsr.data import data_util
@@ -49,13 +50,13 @@ def suffixed_databases() -> bool:
 
 
 def _names(folder: str, key: str) -> list[str]:
-    meta = Path(folder).expanduser() / META
+    meta = Path(os.path.expanduser(folder)) / META
     if not folder.endswith(".lmdb") or not meta.is_file():
         raise InputError(f"expected dataroot_{key} to be a database NAME.lmdb with its {META}, got {folder}")
     return sorted({line.split(".")[0] for line in meta.read_text(encoding="utf-8").splitlines() if line})
 
 
 def _is_suffix(name: str, gt: list[str], lq: list[str]) -> bool:
-    """Whether what an LQ name has more than the first GT name makes all GT names those of LQ."""
+    """Whether all LQ names are the GT names plus the suffix by which this LQ name extends the first GT name."""
     more = name.removeprefix(gt[0])
     return name.startswith(gt[0]) and {f"{one}{more}" for one in gt} == {*lq}

@@ -58,13 +58,13 @@ def images_without_gt() -> bool:
 
 @contextmanager
 def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
-    """Inside, ``val: metrics`` are those that a data set's images can be measured by."""
-    vars(model).pop("metric_results", None)  # stock keeps the names of the first data set's metrics
+    """Within the context, ``val: metrics`` has only those that can be computed for a data set."""
+    vars(model).pop("metric_results", None)  # stock BasicSR keeps the names of the first data set's metrics
     metrics = (model.opt.get("val") or {}).get("metrics")
     if not metrics or isinstance(dataset, PairedImageDataset) or "gt" in dataset[0]:
         yield
         return
-    left_out = [name for name, options in metrics.items() if _needs_gt(options)]
+    left_out = [name for name, options in metrics.items() if needs_gt(options["type"])]
     if left_out:
         get_root_logger().warning(f"{dataset.opt['name']} has no GT: {', '.join(left_out)} cannot be computed")
     possible = {name: options for name, options in metrics.items() if name not in left_out}
@@ -75,8 +75,9 @@ def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
         model.opt["val"]["metrics"] = metrics
 
 
-def _needs_gt(options: Mapping[str, Any]) -> bool:
-    gt = inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters.get("img2")
+def needs_gt(metric: str) -> bool:
+    """Whether a metric of the registry compares with GT."""
+    gt = inspect.signature(METRIC_REGISTRY.get(metric)).parameters.get("img2")
     return gt is not None and gt.default is gt.empty
 
 
@@ -115,7 +116,7 @@ def normalized_images() -> bool:
 
 
 def _normalization(dataset: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """What undoes a data set's ``(image - mean) / std``."""
+    """The inverse of a data set's ``(image - mean) / std``."""
     if not dataset.get("mean") and not dataset.get("std"):
         return lambda image: image
     mean, std = (torch.tensor(dataset[key])[:, None, None] for key in ("mean", "std"))

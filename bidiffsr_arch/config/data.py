@@ -1,4 +1,4 @@
-"""Data sets: pairs of images, which are known whole, and those of other packages, of which only name and type are."""
+"""Data sets: pairs of images and LQ images alone, with all keys, and those of other packages."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -9,6 +9,7 @@ from bidiffsr_arch.config.kinds import Colour, Items, Name, Positive, Roots, Tem
 from bidiffsr_arch.config.struct import Struct
 
 PAIRED_DATA_SETS = ("MultiPairedImageDataset", "PairedImageDataset")
+DATA_SETS_WITHOUT_GT = ("SingleImageDataset",)
 TRAINING_NEEDS = ("gt_size", "use_hflip", "use_rot", "num_worker_per_gpu", "batch_size_per_gpu")
 
 
@@ -20,7 +21,7 @@ class IOBackend(Struct):
     client_keys: Any = Field(None, description="of `lmdb`; set by the data set")
     server_list_cfg: Text | None = Field(None, description="of `memcached`")
     client_cfg: Text | None = Field(None, description="of `memcached`")
-    sys_path: Text | None = Field(None, description="of `memcached`: where its Python client is")
+    sys_path: Text | None = Field(None, description="of `memcached`: folder of its Python client")
 
     def _relations(self) -> Iterator[str]:
         if self.type == "memcached" and not (self.server_list_cfg and self.client_cfg):
@@ -34,31 +35,59 @@ class Dataset(Struct, extra="allow"):
     type: Text = Field(description="class of the data set, such as `PairedImageDataset`")
 
 
-class PairedDataset(Dataset, extra="forbid"):
-    """Pairs of LQ and GT images: BasicSR's `PairedImageDataset`, the reference's `MultiPairedImageDataset`."""
+class ImageDataset(Dataset):
+    """Keys of both paired data sets and those of LQ images alone."""
 
-    task: Text = Field("SR", description="the reference's key, always `SR`")
-    dataroot_gt: Roots = Field(description="folder of GT (HR) images, or a list of folders")
-    dataroot_lq: Roots = Field(description="folder of LQ (LR) images, or a list of as many folders")
-    io_backend: IOBackend = Field(description="where the files lie")
-    meta_info_file: Text | None = Field(None, description="text file with a GT image's name on each line")
-    filename_tmpl: Template = Field("{}", description="name of an LQ image, from that of its GT image")
-    gt_size: Items | None = Field(None, description="training: side of a GT crop in pixels, a multiple of `scale`")
-    use_hflip: bool | None = Field(None, description="training: flip at random")
-    use_rot: bool | None = Field(None, description="training: rotate by multiples of 90 degrees at random")
-    use_shuffle: bool = Field(True, description="the reference's key, without effect: training is always shuffled")
-    num_worker_per_gpu: Workers | None = Field(None, description="training: loader processes for each GPU")
-    batch_size_per_gpu: Items | None = Field(None, description="training: samples for each GPU")
-    dataset_enlarge_ratio: Positive = Field(1, description="training: how often an epoch repeats the data")
-    prefetch_mode: Literal["cpu", "cuda"] | None = Field(None, description="training: prefetch batches")
-    num_prefetch_queue: Items = Field(1, description="batches that `prefetch_mode: cpu` prepares")
-    pin_memory: bool = Field(False, description="page-locked memory, which `prefetch_mode: cuda` needs")
-    persistent_workers: bool = Field(False, description="training: keep loader processes between epochs")
+    io_backend: IOBackend = Field(description="how the files are stored")
+    meta_info_file: Text | None = Field(None, description="text file with an image's name on each line")
     color: Literal["y"] | None = Field(None, description="`y`: the luma channel alone")
     mean: Colour | None = Field(None, description="subtracted from pixels; undone before metrics")
     std: Colour | None = Field(None, description="divides pixels; undone before metrics")
     scale: Items | None = Field(None, description="set from the top level")
     phase: Text | None = Field(None, description="set from the block's name")
+
+    def roots(self) -> list[str]:
+        """All folders of its images."""
+        raise NotImplementedError
+
+    def _relations(self) -> Iterator[str]:
+        if (self.mean is None) != (self.std is None):
+            yield f"expected both mean and std in {self.name}, or neither"
+
+
+class SingleDataset(ImageDataset):
+    """LQ images alone, for validation and tests: BasicSR's `SingleImageDataset`."""
+
+    dataroot_lq: Text = Field(description="folder of LQ (LR) images")
+
+    def roots(self) -> list[str]:
+        """Its folder."""
+        return [self.dataroot_lq]
+
+
+class PairedDataset(ImageDataset, extra="forbid"):
+    """Pairs of LQ and GT images: BasicSR's `PairedImageDataset`, the reference's `MultiPairedImageDataset`."""
+
+    task: Text = Field("SR", description="the reference's key, always `SR`")
+    dataroot_gt: Roots = Field(description="folder of GT (HR) images, or a list of folders")
+    dataroot_lq: Roots = Field(description="folder of LQ (LR) images, or a list of as many folders")
+    filename_tmpl: Template = Field("{}", description="name of an LQ image, made from that of its GT image")
+    gt_size: Items | None = Field(None, description="training: side of a GT crop in pixels, a multiple of `scale`")
+    use_hflip: bool | None = Field(None, description="training: flip at random")
+    use_rot: bool | None = Field(None, description="training: rotate by multiples of 90 degrees at random")
+    use_shuffle: bool = Field(True, description="the reference's key, without effect: training data is always shuffled")
+    num_worker_per_gpu: Workers | None = Field(None, description="training: loader processes for each GPU")
+    batch_size_per_gpu: Items | None = Field(None, description="training: samples for each GPU")
+    dataset_enlarge_ratio: Positive = Field(1, description="training: number of times that an epoch repeats the data")
+    prefetch_mode: Literal["cpu", "cuda"] | None = Field(None, description="training: prefetch batches")
+    num_prefetch_queue: Items = Field(1, description="number of batches that `prefetch_mode: cpu` loads in advance")
+    pin_memory: bool = Field(False, description="page-locked memory; required by `prefetch_mode: cuda`")
+    persistent_workers: bool = Field(False, description="training: keep loader processes between epochs")
+
+    def roots(self) -> list[str]:
+        """The folders of GT, then those of LQ."""
+        both = (self.dataroot_gt, self.dataroot_lq)
+        return [root for roots in both for root in ([roots] if isinstance(roots, str) else roots)]
 
     def _relations(self) -> Iterator[str]:
         gt, lq = self.dataroot_gt, self.dataroot_lq
@@ -67,15 +96,17 @@ class PairedDataset(Dataset, extra="forbid"):
                 yield f"expected as many folders in dataroot_gt as in dataroot_lq of {self.name}, got {gt!r} and {lq!r}"
             if self.io_backend.type != "disk" or self.meta_info_file:
                 yield f"expected io_backend: disk and no meta_info_file with lists of folders in {self.name}"
-        if (self.mean is None) != (self.std is None):
-            yield f"expected both mean and std in {self.name}, or neither"
+        yield from super()._relations()
 
 
 def _kind(value: Any) -> str:
     kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
-    return "<pairs>" if kind in PAIRED_DATA_SETS else "<other>"
+    return "<pairs>" if kind in PAIRED_DATA_SETS else "<single>" if kind in DATA_SETS_WITHOUT_GT else "<other>"
 
 
 AnyDataset = Annotated[
-    Annotated[PairedDataset, Tag("<pairs>")] | Annotated[Dataset, Tag("<other>")], Discriminator(_kind)
+    Annotated[PairedDataset, Tag("<pairs>")]
+    | Annotated[SingleDataset, Tag("<single>")]
+    | Annotated[Dataset, Tag("<other>")],
+    Discriminator(_kind),
 ]

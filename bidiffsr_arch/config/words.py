@@ -18,10 +18,10 @@ def resolve(schema: Schema, definitions: Schema) -> Schema:
 
 
 def words(schema: Schema, definitions: Schema) -> str:
-    """What a schema admits.
+    """Describe the values that a schema accepts.
 
     Args:
-        definitions: the `$defs` of the schema that it is part of.
+        definitions: the `$defs` of the whole schema.
     """
     schema = resolve(schema, definitions)
     if "errorMessage" in schema:
@@ -61,5 +61,6 @@ def _bounds(schema: Schema) -> str:
 def _list(schema: Schema, definitions: Schema) -> str:
     item = words(schema.get("items", {}), definitions).removeprefix("a ")
     plural = item.replace("number", "numbers", 1) if "number" in item else f"{item}s"
+    plural = "blocks" if item.startswith(BLOCK) else plural
     least, most = schema.get("minItems"), schema.get("maxItems")
     return f"{COUNTS.get(least, least)} {plural}" if least is not None and least == most else f"a list of {plural}"

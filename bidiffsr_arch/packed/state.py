@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bidiffsr_arch.binary.conv import BinaryWeightConv2d
+from bidiffsr_arch.binary.conv import BinaryWeightConv2d, RealWeightConv2d
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed.layout import pack_bits
 
 
 def binary_layers(network: nn.Module) -> Iterator[tuple[str, BinaryWeightConv2d]]:
-    """Name and module of every 1-bit weight; of a module that is used twice, both names."""
+    """Name and module of every 1-bit weight; for a module that is used twice, both names."""
     modules = network.named_modules(remove_duplicate=False)
     return ((name, module) for name, module in modules if isinstance(module, BinaryWeightConv2d))
 
@@ -40,8 +40,14 @@ def packed_state(network: nn.Module) -> dict[str, Tensor]:
     """The packed tensors of a network, float32 and uint8, on the CPU.
 
     Raises:
-        InputError: a binarized weight is not ``scale * ±1`` with one finite scale for each filter.
+        InputError: weights are not binarized yet, or one is not ``scale * ±1`` with one finite scale for each filter.
     """
+    real = [name for name, module in network.named_modules() if isinstance(module, RealWeightConv2d)]
+    if real:
+        raise InputError(
+            f"expected 1-bit weights to pack, got real ones in {len(real)} layers, {real[0]} among them (network_g: "
+            "binarize: activations); train the second stage first, with binarize: all"
+        )
     state = {name: tensor.detach().float().cpu().clone() for name, tensor in other_tensors(network)}
     for name, layer in binary_layers(network):
         weight = layer.binary_weight().detach().float().cpu()
@@ -51,7 +57,7 @@ def packed_state(network: nn.Module) -> dict[str, Tensor]:
                 f"expected every binarized weight of {name} to be one number times +1 or -1 in each filter, "
                 "got others; check the checkpoint"
             )
-        # a filter of zeros has scale 0, and then its signs do not matter
+        # the signs of a filter with scale 0 do not matter
         state[f"{name}.bits"] = torch.from_numpy(pack_bits((weight >= 0).numpy()))
         state[f"{name}.scale"] = scale
     return state

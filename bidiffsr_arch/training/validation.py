@@ -9,8 +9,8 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, default_collate
 
-from bidiffsr_arch.metrics.cost import measured_network
 from bidiffsr_arch.metrics.lpips import WeightsMissing, load_lpips
+from bidiffsr_arch.metrics.measured import measured_network
 from bidiffsr_arch.training.leaving import leave_if_asked
 
 
@@ -24,7 +24,7 @@ class ValidatedSRModel(SRModel):
     """
 
     takes_pixels = True
-    """Its images are in [0, 1] whatever a data set's ``mean`` and ``std`` are, see `compat.validation`."""
+    """Results are in [0, 1] for any ``mean`` and ``std`` of a data set, see `compat.validation`."""
     gathered: Tensor | None = None
     """The result of the current image if another process computed it."""
 

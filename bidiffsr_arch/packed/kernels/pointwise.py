@@ -1,11 +1,11 @@
 """Full-precision 1x1 convolution of one map, or of two maps that are never joined in memory."""
 
 import numpy as np
-from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.gemm import CHUNK, GROUP, MANY, Ahead, Terms, finish_run, gemm
 from bidiffsr_arch.packed.kernels.places import Strided, Sums
+from bidiffsr_arch.packed.kernels.split import split
 from bidiffsr_arch.packed.kernels.vector_ir import address, clear
 from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
 
@@ -84,6 +84,15 @@ def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y) ->
             )
 
 
+@helper
+def _pointwise_rows(part, first, last, x1, weights1, x2, weights2, add, shortcut, target, scratch) -> None:
+    """Rows first to last - 1."""
+    for y in range(first, last):
+        _pointwise_row(
+            x1, weights1, x2, weights2, add, shortcut, target, address(scratch) + part * scratch.shape[1], y
+        )
+
+
 @kernel
 def pointwise(x1, weights1, x2, weights2, add, shortcut, target, scratch) -> None:
     """``x1 W1 + x2 W2 + add + shortcut``. The target may be x1: a run of pixels is read before it is written.
@@ -91,9 +100,5 @@ def pointwise(x1, weights1, x2, weights2, add, shortcut, target, scratch) -> Non
     x2: of the shape of x1, or without pixels, for one map only. shortcut: `binary_conv.Shortcut`. target:
     `binary_conv.Target`, with one row of sums for each row of the image. scratch: uint8 (threads, `chunk_bytes`).
     """
-    height = len(x1)
-    chunks = min(scratch.shape[0], height)
-    for chunk in prange(chunks):
-        acc = address(scratch) + chunk * scratch.shape[1]
-        for y in range(chunk * height // chunks, (chunk + 1) * height // chunks):
-            _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y)
+    arguments = x1, weights1, x2, weights2, add, shortcut, target, scratch
+    split(len(x1), _pointwise_rows, arguments)

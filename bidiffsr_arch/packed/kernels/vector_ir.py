@@ -155,7 +155,7 @@ def repeat(
     return results
 
 
-def _untyped(typing: Callable) -> Callable[..., Any]:
+def untyped_intrinsic(typing: Callable) -> Callable[..., Any]:
     """`numba.extending.intrinsic` as a type checker should see its result: called with the kernel's arguments."""
     return intrinsic(typing)
 
@@ -177,7 +177,7 @@ def procedure(emit: Callable | None = None, *, returns: types.Type = types.void)
         integers = [kind if isinstance(kind, types.BaseNamedTuple) else types.int64 for kind in arguments]
         return returns(*integers), generate
 
-    return _untyped(update_wrapper(typing, emit, assigned=("__name__", "__doc__"), updated=()))
+    return untyped_intrinsic(update_wrapper(typing, emit, assigned=("__name__", "__doc__"), updated=()))
 
 
 def _operand(target: Any, b: IRBuilder, kind: Any, value: Value) -> Any:
@@ -199,7 +199,7 @@ def _address(context: Any, array: types.Type) -> tuple[Any, Callable]:
     return types.int64(array), generate
 
 
-address = _untyped(_address)
+address = untyped_intrinsic(_address)
 
 
 @procedure

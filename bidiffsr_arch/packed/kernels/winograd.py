@@ -9,12 +9,11 @@ is in work stays in the caches.
 
 from typing import NamedTuple
 
-from numba import prange
-
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.gemm import CHUNK, GROUP, MANY, ONE_TERM, Ahead, finish_run, gemm, later
 from bidiffsr_arch.packed.kernels.places import Grid, Strided, Sums
 from bidiffsr_arch.packed.kernels.signs import norm_swish_vector
+from bidiffsr_arch.packed.kernels.split import split
 from bidiffsr_arch.packed.kernels.vector_ir import BYTES, WIDE, address, clear, copy
 from bidiffsr_arch.packed.kernels.winograd_transforms import (
     EACH,
@@ -232,6 +231,23 @@ def _finish_row(results, add, shortcut, target, strip, r, width) -> None:
         )
 
 
+@helper
+def _rows_of_tiles(part, first, last, x, normalise, gain, bias, weights, add, shortcut, target, scratch) -> None:
+    """Rows first to last - 1 of tiles."""
+    height, width, channels = x.shape
+    tiles_across = (width + 3) // 4
+    quads, strips = (tiles_across + 3) // 4, (tiles_across + TILES - 1) // TILES
+    sums_row = 2 * target.sums.shape[2] * 4
+    filters = weights.shape[1] * BLOCK
+    own = _scratch_from(address(scratch) + part * scratch.shape[1], width, channels, filters)
+    clear(address(target.sums) + first * sums_row, (last - first) * sums_row)
+    for number in range(strips):
+        tx, end = number * quads // strips * 4, min((number + 1) * quads // strips * 4, tiles_across)
+        for ty in range(first, last):
+            strip = Strip(ty, tx, end - tx)
+            _strip(x, normalise, gain, bias, weights, add, shortcut, target, strip, ty == first, own)
+
+
 @kernel
 def winograd(x, normalise, gain, bias, weights, add, shortcut, target, scratch) -> None:
     """Convolution of a map (H, W, C), or of swish(gain * x + bias) of it, plus `add` per channel and a map.
@@ -240,20 +256,6 @@ def winograd(x, normalise, gain, bias, weights, add, shortcut, target, scratch) 
         for four rows of the image. scratch: uint8 (threads, bytes), see `scratch_from`.
     Error: about 2e-5 for maps and results of order 1, against 3e-6 of the definition in float32.
     """
-    height, width, channels = x.shape
-    blocks = weights.shape[1]
-    filters = blocks * BLOCK
-    tile_rows, tiles_across = (height + 3) // 4, (width + 3) // 4
-    quads = (tiles_across + 3) // 4
-    strips = (tiles_across + TILES - 1) // TILES
-    sums_row = 2 * target.sums.shape[2] * 4
-    chunks = min(scratch.shape[0], tile_rows)
-    for chunk in prange(chunks):
-        own = _scratch_from(address(scratch) + chunk * scratch.shape[1], width, channels, filters)
-        first, last = chunk * tile_rows // chunks, (chunk + 1) * tile_rows // chunks
-        clear(address(target.sums) + first * sums_row, (last - first) * sums_row)
-        for number in range(strips):
-            tx, end = number * quads // strips * 4, min((number + 1) * quads // strips * 4, tiles_across)
-            for ty in range(first, last):
-                strip = Strip(ty, tx, end - tx)
-                _strip(x, normalise, gain, bias, weights, add, shortcut, target, strip, ty == first, own)
+    tile_rows = (len(x) + 3) // 4
+    arguments = x, normalise, gain, bias, weights, add, shortcut, target, scratch
+    split(tile_rows, _rows_of_tiles, arguments)
