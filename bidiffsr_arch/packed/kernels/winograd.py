@@ -234,7 +234,7 @@ def _finish_row(results, add, shortcut, target, strip, r, width) -> None:
 @helper
 def _rows_of_tiles(part, first, last, x, normalise, gain, bias, weights, add, shortcut, target, scratch) -> None:
     """Rows first to last - 1 of tiles."""
-    height, width, channels = x.shape
+    _, width, channels = x.shape
     tiles_across = (width + 3) // 4
     quads, strips = (tiles_across + 3) // 4, (tiles_across + TILES - 1) // TILES
     sums_row = 2 * target.sums.shape[2] * 4
