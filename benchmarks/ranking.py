@@ -4,7 +4,7 @@
                                  [-o FILE.md] [--append]
 
 Each row is the network of a shipped option file, reduced to the size of the one in
-`options/train_BIDiffSR_small_x2.yml`, and trained with that file's options and images. Finished runs are not repeated.
+`benchmarks/small_x2.yml`, and trained with that file's options and images. Finished runs are not repeated.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from bidiffsr_arch import archs
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.shipped import shipped_path
 
-SMALL = "train_BIDiffSR_small_x2"
+SMALL = Path(__file__).with_name("small_x2.yml")
 # Name in the table: option file of the network.
 ROWS = {
     "SR3 (full precision)": "train_SR3_x2",
@@ -42,7 +42,7 @@ SIZE = ("inner_channel", "norm_groups", "channel_mults", "res_blocks", "attn_res
 
 def options_of(row: str, seed: int, iterations: int, all_1_bit: bool) -> dict[str, Any]:
     """Options of the small network, with the row's network."""
-    options = load_options(shipped_path(SMALL))
+    options = load_options(SMALL)
     small, network = options["network_g"], load_options(shipped_path(ROWS[row]))["network_g"]
     known = inspect.signature(getattr(archs, network["type"])).parameters
     options["network_g"] = network | {key: small[key] for key in SIZE if key in small and key in known}

@@ -2,9 +2,9 @@
 
     python benchmarks/small.py [--scale 2] [--seconds 120] [--rows NAME ...] [--jobs 2] [-o FILE.md]
 
-Every row is `options/train_BIDiffSR_small_x{scale}.yml` with a few options changed. The number of iterations
-is --seconds divided by the time of a forward and backward pass on one thread of this machine; the learning rate decays
-to 0.
+Every row is an option file, `benchmarks/small_x2.yml` or `options/train_BIDiffSR_small_x4.yml`, with a few options
+changed. The number of iterations is --seconds divided by the time of a forward and backward pass on one thread of this
+machine; the learning rate decays to 0.
 """
 
 import argparse
@@ -26,10 +26,11 @@ from tables import report
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.shipped import shipped_path
 
+BEGIN = {2: Path(__file__).with_name("small_x2.yml"), 4: shipped_path("train_BIDiffSR_small_x4")}
 # By scale, name in the table: options that are changed, as `--force_yml` takes them.
 TRIED = {
     2: {
-        "as shipped": [],
+        "unchanged": [],
         "24 channels": ["network_g:inner_channel=24"],
         "2 levels, 1 ResBlock each": ["network_g:res_blocks=1"],
         "batches of 2 crops of 64 x 64": [
@@ -54,7 +55,7 @@ TRIED = {
         ],
     },
     4: {
-        "as shipped": [],
+        "unchanged": [],
         "output_scale 1": ["network_g:output_scale=1"],
         "input_scale 1": ["network_g:input_scale=1"],
         "L1 loss": ["train:pixel_opt:type=L1Loss"],
@@ -83,7 +84,7 @@ def options_of(row: str, scale: int, seconds: float) -> dict[str, Any]:
     name = f"small_x{scale}_{file_name(row)}_{seconds:g}s"
     if (begun := Path("experiments", f"{name}.yml")).exists():
         return load_options(begun)
-    options = load_options(shipped_path(f"train_BIDiffSR_small_x{scale}"), TRIED[scale][row])
+    options = load_options(BEGIN[scale], TRIED[scale][row])
     iterations = int(seconds / seconds_per_step(options)) // 50 * 50
     return shortened(options, name, options["manual_seed"], iterations)
 

@@ -25,7 +25,7 @@ from bidiffsr_arch.config.words import words
 from bidiffsr_arch.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-TABLED = ["README.md", "docs/training.md", "docs/options.md"]
+TABLED = ["docs/training.md", "docs/options.md"]
 TRAIN = dict(optim_g=dict(type="Adam", lr=1e-4), scheduler=dict(type="MultiStepLR", milestones=[9]), total_iter=10)
 
 

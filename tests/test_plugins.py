@@ -102,4 +102,4 @@ def test_a_plugin_may_fail_in_any_way(package, monkeypatch, capsys, content):
     monkeypatch.setattr(plugins, "entry_points", lambda group: [EntryPoint("bad", "failing", group)])
     monkeypatch.setattr(plugins, "_failed", None)
     plugins.load_plugins()
-    assert capsys.readouterr().err.startswith("basicsr: plugin 'bad' is left out: ")
+    assert capsys.readouterr().err.startswith("basicsr: plugin 'bad' is skipped: ")

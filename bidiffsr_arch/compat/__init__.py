@@ -88,7 +88,7 @@ def require_basicsr(purpose: str) -> None:
     except ModuleNotFoundError as error:
         if error.name != "basicsr":
             raise _unusable(purpose, error) from error
-        raise InputError(f"{purpose} needs BasicSR, which is not installed; {INSTALL} (README: Install)") from error
+        raise InputError(f"{purpose} needs BasicSR, which is not installed; {INSTALL} (docs/install.md)") from error
     except Exception as error:  # its import and those of its dependencies may raise anything
         raise _unusable(purpose, error) from error
 

@@ -22,6 +22,7 @@ from bidiffsr_arch.packed.kernels.binary_conv import (
 )
 from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch, threads_of_kernels
 from bidiffsr_arch.packed.kernels.vector_ir import FEATURES, LANES
+from bidiffsr_arch.packed.kernels.winograd_transforms import winograd_weights
 from bidiffsr_arch.packed.layout import (
     BLOCK,
     COUNT_BYTES,
@@ -56,7 +57,7 @@ class PlainWeight:
 
     @cached_property
     def points(self) -> np.ndarray:
-        return winograd.winograd_weights(self.direct.numpy())
+        return winograd_weights(self.direct.numpy())
 
 
 class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
@@ -183,7 +184,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         rearrange.exchange(x1, x2, channels, s1, s2)
 
     def group_norm(self, norm: GroupNorm, sums: np.ndarray, pixels: int) -> Affine:
-        gain, bias = aligned((sums.shape[2],)), aligned((sums.shape[2],))
+        gain, bias = aligned((2, sums.shape[2]))
         totals = np.zeros(sums.shape[1:])
         norms.group_norm(sums, totals, pixels, norm.groups, norm.eps, norm.weight, norm.bias, gain, bias)
         return Affine(gain, bias)
