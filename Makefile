@@ -5,6 +5,9 @@ PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 WORKERS ?= 2
 
+# What is installed besides the package itself; heavy extras have an environment of their own.
+EXTRAS := fast,plot,test
+
 # PyTorch's own index has CPU builds without gigabytes of CUDA: make venv TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
@@ -13,15 +16,23 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 pyth
 	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 
 # The stamp's name holds the checksum of what was installed, so a changed pin has no stamp and the set-up starts afresh.
-READY := $(VENV)/ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
+STAMP := ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
+READY := $(VENV)/$(STAMP)
 
-.PHONY: demo test lint bench-check venv clean
+.PHONY: demo test test-iqa lint bench-check venv clean
 
 demo: $(READY)
 	$(BIN)/basicsr demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+# Tests that `make test` skips, against the real pyiqa, in an environment of its own (several GB).
+test-iqa: $(VENV)-iqa/$(STAMP)
+	OMP_NUM_THREADS=1 $(VENV)-iqa/bin/python -m pytest tests/test_iqa.py -rs
+
+$(VENV)-iqa/$(STAMP):
+	$(MAKE) venv VENV=$(VENV)-iqa EXTRAS=fast,iqa,test
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -42,8 +53,8 @@ $(READY):
 	"$(PYTHON)" -m venv --clear $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(BIN)/python -m bidiffsr_arch.compat.install $(PIP_OPTIONS)
-	$(PIP) --no-build-isolation --editable '.[fast,plot,test]'
+	$(PIP) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-iqa build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -13,7 +13,9 @@ ENTRIES: dict[str, dict[str, tuple[str, ...]]] = {
     "ARCH_REGISTRY": {"bidiffsr_arch.archs": ()},
     "MODEL_REGISTRY": {"bidiffsr_arch.training": ("BIDiffSRModel", "BicubicModel")},
     "DATASET_REGISTRY": {"bidiffsr_arch.data.paired_dataset": ("MultiPairedImageDataset",)},
-    "METRIC_REGISTRY": {"bidiffsr_arch.metrics": ("calculate_lpips", "calculate_params", "calculate_ops")},
+    "METRIC_REGISTRY": {
+        "bidiffsr_arch.metrics": ("calculate_iqa", "calculate_lpips", "calculate_params", "calculate_ops")
+    },
 }
 # Modules of this package that import BasicSR at module level.
 NEED_BASICSR = (*compat.AFTER_BASICSR, *ENTRIES["MODEL_REGISTRY"], *ENTRIES["DATASET_REGISTRY"])

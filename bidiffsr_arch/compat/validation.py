@@ -15,6 +15,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor
 
 from bidiffsr_arch.compat.patch import contains, replace_method
+from bidiffsr_arch.metrics import iqa
 
 
 def last_iteration() -> bool:
@@ -76,6 +77,8 @@ def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
 
 
 def _needs_gt(options: Mapping[str, Any]) -> bool:
+    if options["type"] == iqa.NAME:
+        return iqa.needs_reference(options["metric"])
     gt = inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters.get("img2")
     return gt is not None and gt.default is gt.empty
 
