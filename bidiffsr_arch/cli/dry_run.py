@@ -1,6 +1,6 @@
 """`basicsr train --dry-run`: everything that can be known before hours are spent, and nothing written.
 
-The option file was checked before. Here: every pair of images, the network and its cost, one real iteration with its
+The option file was checked before. Here: every image, the network and its cost, one real iteration with its
 memory, and the disk that the checkpoints will take. Counts, names and sizes of the pairs are compared by reading them.
 """
 
@@ -16,7 +16,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from bidiffsr_arch.config.data import PAIRED_DATA_SETS
+from bidiffsr_arch.config.data import DATA_SETS, Pairs
 from bidiffsr_arch.errors import CheckFailed, InputError
 
 GIBI = 2**30
@@ -34,7 +34,7 @@ def dry_run(options: OrderedDict, train: Callable[[OrderedDict], None]) -> None:
         CheckFailed: the disk is too small for the checkpoints.
     """
     for phase, data in options["datasets"].items():
-        print(f"data {phase}: {_check_pairs(data, phase, options['scale'])}")
+        print(f"data {phase}: {_check_data(data, phase, options['scale'])}")
     print(f"network: {_cost(options)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="basicsr_dry_run_") as folder:
         seconds, saved = _one_iteration(options, folder, train)
@@ -43,25 +43,26 @@ def dry_run(options: OrderedDict, train: Callable[[OrderedDict], None]) -> None:
     print("dry run: everything is in order, nothing was written")
 
 
-def _check_pairs(data: OrderedDict, phase: str, scale: int) -> str:
-    """Read every pair, as training or validation will."""
+def _check_data(data: OrderedDict, phase: str, scale: int) -> str:
+    """Read every image or pair of images, as training or validation will."""
     from basicsr.data import build_dataset
     from tqdm import tqdm
 
     options = {**data, "phase": phase.split("_")[0], "scale": scale}
-    if data["type"] not in PAIRED_DATA_SETS:
+    if data["type"] not in DATA_SETS:
         return f"{len(build_dataset(options))} entries of {data['type']}, which only it can check"
-    pairs, problems = build_dataset(options), []
-    for index in tqdm(range(len(pairs)), desc=f"data {phase}", unit="pair", leave=False):
+    unit = "pair" if issubclass(DATA_SETS[data["type"]], Pairs) else "image"
+    dataset, problems = build_dataset(options), []
+    for index in tqdm(range(len(dataset)), desc=f"data {phase}", unit=unit, leave=False):
         try:
-            pairs[index]
+            dataset[index]
         except InputError as error:
             problems.append(str(error))
     if problems:
         shown = "; ".join(problems[:PROBLEMS_SHOWN])
         more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
-        raise InputError(f"datasets: {phase}: {len(problems)} of {len(pairs)} pairs cannot be used: {shown}{more}")
-    return f"{len(pairs)} pairs, counts, names and sizes fit"
+        raise InputError(f"datasets: {phase}: {len(problems)} of {len(dataset)} {unit}s cannot be used: {shown}{more}")
+    return f"{len(dataset)} pairs, counts, names and sizes fit" if unit == "pair" else f"{len(dataset)} images"
 
 
 def _cost(options: OrderedDict) -> str:

@@ -194,7 +194,7 @@ def missing_data() -> bool:
     def look(opt: dict, args: argparse.Namespace) -> None:
         for name, dataset in opt["datasets"].items():
             for key, place in dataset.items():
-                is_place = key.startswith("dataroot") or key == "meta_info_file"
+                is_place = key.startswith("dataroot") or key in ("meta_info", "meta_info_file")
                 for one in place if isinstance(place, list) else [place]:
                     if is_place and isinstance(one, str) and not osp.exists(one):
                         raise InputError(f"datasets: {name}: {key}: {one} does not exist (looked in {os.getcwd()})")

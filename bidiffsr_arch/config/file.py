@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bidiffsr_arch.config.data import PAIRED_DATA_SETS, TRAINING_NEEDS, AnyDataset, Dataset, PairedDataset
+from bidiffsr_arch.config.data import (
+    DATA_SETS,
+    TRAINING_NEEDS,
+    AnyDataset,
+    Dataset,
+    DegradedDataset,
+    LoadedDataset,
+    Pairs,
+)
+from bidiffsr_arch.config.degradation import LOADED, Degradation, unfit_pool
 from bidiffsr_arch.config.diffusion import Scaled, Trained
 from bidiffsr_arch.config.kinds import Gpus, Name, Open, Seed, Text
 from bidiffsr_arch.config.shipped import place_benchmarks, place_weights
@@ -63,7 +72,7 @@ class AnyFile(Scaled, extra="allow"):
             yield "expected the key network_g, found none; see `basicsr options`"
         if not self.train and not self.val:
             yield "expected a `train:` or a `val:` block, found neither"
-        if self.scale is None and any(data.type in PAIRED_DATA_SETS for data in self.datasets.values()):
+        if self.scale is None and any(data.type in DATA_SETS for data in self.datasets.values()):
             yield "expected the key scale (HR size by LR size), found none"
 
     def training_relations(self) -> Iterator[str]:
@@ -78,7 +87,7 @@ class AnyFile(Scaled, extra="allow"):
         yield from ()
 
 
-class OptionFile(AnyFile):
+class OptionFile(Degradation, AnyFile):
     """An option file whose model reads what BasicSR's SRModel reads; there may be further keys."""
 
     name: Name = Field(description="name of the experiment and its folder")
@@ -97,9 +106,10 @@ class OptionFile(AnyFile):
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
-        for phase, data in self.paired().items():
-            if phase == "train" and data.gt_size and self.scale and data.gt_size % self.scale:
-                yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {data.gt_size}"
+        train = self.loaded().get("train")
+        if train and train.gt_size and self.scale and train.gt_size % self.scale:
+            yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {train.gt_size}"
+        yield from self._degraded()
         metrics = (self.val and self.val.metrics) or {}
         yield from unknown_best(self.logger or Kept(), metrics)
         logger = self.logger
@@ -115,9 +125,28 @@ class OptionFile(AnyFile):
             for metric in numbers.keys() - metrics.keys():
                 yield f"`expected: {name}: {metric}:` is no metric of the file; those are {_listed(metrics)}"
 
-    def paired(self) -> dict[str, PairedDataset]:
-        """Data sets of pairs by phase."""
-        return {phase: data for phase, data in self.datasets.items() if isinstance(data, PairedDataset)}
+    def _degraded(self) -> Iterator[str]:
+        """What does not hold between ``degradation`` and the data sets."""
+        for phase, data in self.datasets.items():
+            makes_lq = phase == "train" and self.degradation is not None
+            if isinstance(data, DegradedDataset) and not makes_lq:
+                yield (
+                    f"expected datasets: {phase}: of pairs, got {data.type}, whose LQ images `degradation: realesrgan` "
+                    "makes in training"
+                )
+            if isinstance(data, Pairs) and makes_lq:
+                yield f"expected datasets: train: type: RealESRGANDataset with degradation: realesrgan, got {data.type}"
+        train = self.datasets.get("train")
+        if self.degradation is None or not isinstance(train, DegradedDataset):
+            return
+        if train.batch_size_per_gpu:
+            yield from unfit_pool(self.queue_size, train.batch_size_per_gpu)
+        if self.scale and LOADED % self.scale:
+            yield f"expected scale to divide {LOADED}, the side of the images that are degraded, got {self.scale}"
+
+    def loaded(self) -> dict[str, LoadedDataset]:
+        """BasicSR's own data sets by phase."""
+        return {phase: data for phase, data in self.datasets.items() if isinstance(data, LoadedDataset)}
 
     def training_relations(self) -> Iterator[str]:
         """What does not hold of a file that is to be trained by."""
@@ -125,7 +154,7 @@ class OptionFile(AnyFile):
         yield from self._phases("train", "val")
         if self.val and self.val.val_freq is None and any(phase.startswith("val") for phase in self.datasets):
             yield "expected the key val_freq in val:, found none"
-        data = self.paired().get("train")
+        data = self.loaded().get("train")
         if missing := [key for key in TRAINING_NEEDS if data is not None and getattr(data, key) is None]:
             yield f"expected the key(s) {', '.join(missing)} in datasets: train:, found none"
 

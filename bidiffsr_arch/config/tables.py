@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bidiffsr_arch.config.data import IOBackend, PairedDataset
+from bidiffsr_arch.config.data import DegradedDataset, IOBackend, PairedDataset, RealPairs
 from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.config.file import OUR_MODELS, DiffusionFile
 from bidiffsr_arch.config.struct import Struct
@@ -30,6 +30,8 @@ BLOCKS: dict[str, type[Struct]] = {
     "top level": DiffusionFile,
     "beta_schedule": BetaSchedule,
     "datasets: …": PairedDataset,
+    "datasets: … of RealESRGANDataset": DegradedDataset,
+    "datasets: … of RealESRGANPairedDataset": RealPairs,
     "datasets: …: io_backend": IOBackend,
     "train": Train,
     "train: optim_g": Optimizer,

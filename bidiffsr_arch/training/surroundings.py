@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bidiffsr_arch.config.data import PairedDataset
+from bidiffsr_arch.config.data import LoadedDataset, Pairs, RealPairs
 from bidiffsr_arch.config.file import OptionFile
 
 # Sides in pixels that a metric needs after crop_border: one pixel, SSIM's window, two of NIQE's blocks.
@@ -66,35 +66,35 @@ def _wrong_perceptual_loss(file: OptionFile) -> Iterator[str]:
         )
 
 
-def _roots(data: PairedDataset) -> list[str]:
-    both = (data.dataroot_gt, data.dataroot_lq)
-    return [root for roots in both for root in ([roots] if isinstance(roots, str) else roots)]
+def _present(file: OptionFile) -> dict[str, LoadedDataset]:
+    """Data sets of which all folders exist; others are named later, or left out by ``test --check``."""
+    return {phase: data for phase, data in file.loaded().items()
+            if all(Path(root).expanduser().exists() for root in data.roots)}  # fmt: skip
 
 
-def _present(file: OptionFile) -> dict[str, PairedDataset]:
-    """Data sets of pairs of which all folders exist; others are named later, or left out by ``test --check``."""
-    return {phase: data for phase, data in file.paired().items()
-            if all(Path(root).expanduser().exists() for root in _roots(data))}  # fmt: skip
-
-
-def _wrong_files(phase: str, data: PairedDataset) -> Iterator[str]:
+def _wrong_files(phase: str, data: LoadedDataset) -> Iterator[str]:
     import torch
 
     block = f"datasets: {phase}"
     if data.io_backend.type == "lmdb":
-        for root in _roots(data):
+        for root in data.roots:
             if not root.endswith(".lmdb") or not Path(root).expanduser().joinpath(META).is_file():
                 yield (
                     f"expected {block}: {root} to be a database NAME.lmdb with its {META}, as io_backend: lmdb reads, "
                     "got another folder; write one by `basicsr data lmdb`, or set io_backend: {type: disk}"
                 )
-    if data.meta_info_file and Path(data.meta_info_file).is_file():
-        lines = Path(data.meta_info_file).read_text(encoding="utf-8").splitlines()
+    listed = data.list_of_images
+    if listed and not Path(listed).is_file():
+        yield f"{block}: {data.list_key}: {listed} does not exist"
+    elif listed:
+        lines = Path(listed).read_text(encoding="utf-8").splitlines()
         blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
         if not lines:
-            yield f"expected names of images in {block}: meta_info_file: {data.meta_info_file}, which is empty"
+            yield f"expected names of images in {block}: {data.list_key}: {listed}, which is empty"
         elif blank:
-            yield f"expected a name in line {blank} of {block}: meta_info_file: {data.meta_info_file}, which is blank"
+            yield f"expected a name in line {blank} of {block}: {data.list_key}: {listed}, which is blank"
+        elif isinstance(data, RealPairs) and (other := next((line for line in lines if line.count(", ") != 1), "")):
+            yield f"expected lines of {block}: {data.list_key}: {listed} to be `GT's name, LQ's name`, got {other!r}"
     if data.prefetch_mode == "cuda" and torch.cuda.is_available() and not data.pin_memory:
         yield f"expected {block}: pin_memory to be true with prefetch_mode: cuda, got false"
 
@@ -104,8 +104,8 @@ def _wrong_images(file: OptionFile, options: Mapping[str, Any]) -> Iterator[str]
     metrics = {name: metric for name, metric in ((file.val and file.val.metrics) or {}).items()
                if metric.type in LEAST_SIDES}  # fmt: skip
     is_bicubic = file.model_type == "BicubicModel"
-    for phase in _present(file):
-        if phase.split("_")[0] == "train" or not (metrics or is_bicubic):
+    for phase, data in _present(file).items():
+        if phase.split("_")[0] == "train" or not (metrics or is_bicubic) or not isinstance(data, Pairs):
             continue
         pairs = list(_sizes({**options["datasets"][phase], "phase": "val", "scale": file.scale}))
         for name, metric in metrics.items():
