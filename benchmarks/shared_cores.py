@@ -1,7 +1,8 @@
 """How fast torch and Numba are on cores that other programs use, by how their threads wait for each other.
 
-Each policy has a process of its own, since OpenMP reads its environment when it is loaded. All its steps are timed
-while nothing else runs, then beside processes that only compute. Numbers are medians.
+Each policy has a process of its own, since OpenMP reads its environment when it is loaded. A step is timed while
+nothing else runs, then beside processes that only compute, by all policies in turn and for several rounds, so that a
+machine that is faster for a while favours none of them. Numbers are medians.
 
     python benchmarks/shared_cores.py                   writes the table for this machine, benchmarks/shared_cores.md
     python benchmarks/shared_cores.py --busy 0 1 5 --policies "spin 3000" "one thread" -o ''       prints a part of it
@@ -15,9 +16,11 @@ import os
 import platform
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -63,6 +66,7 @@ def training(batch: int, size: int, **network: object) -> Step:
 
     from bidiffsr_arch import BIDiffSRUNet
     from bidiffsr_arch.config import training as options
+    from bidiffsr_arch.training.objective import Objective
     from bidiffsr_arch.training.stepping import Stepping
 
     torch.manual_seed(0)
@@ -70,7 +74,8 @@ def training(batch: int, size: int, **network: object) -> Step:
     stepping.prepare(unet, torch.device("cpu"))
     optimizer = torch.optim.Adam(unet.parameters())
     images, t = [torch.randn(batch, 3, size, size) for _ in range(2)], torch.randint(2000, (batch,))
-    return lambda: stepping.step(unet, optimizer, torch.nn.functional.l1_loss, [*images, t], images[0])
+    objective = Objective(torch.nn.functional.l1_loss)
+    return lambda: stepping.step(unet, optimizer, objective, [*images, t], images[0])
 
 
 def demo() -> Step:
@@ -144,25 +149,25 @@ THRESHOLD: dict[str, Callable[[], Step]] = {
 BUILDERS = STEPS | THRESHOLD
 
 
-def timed(step: Step, seconds: float) -> float:
-    """Median seconds of steps that are repeated for so long, at least once."""
+def timed(step: Step, seconds: float) -> list[float]:
+    """Seconds of each of the steps that fit in so long, at least one; threads that slept are woken by a first step."""
+    step()
     times, end = [], time.perf_counter() + seconds
     while not times or (time.perf_counter() < end and len(times) < MOST_STEPS):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return times
 
 
 def work(names: list[str], seconds: float, orders: Connection) -> None:
-    """A policy's process: build all steps, then time them whenever it is told to."""
-    steps = [BUILDERS[name]() for name in names]
-    for step in steps:
-        step()
+    """A policy's process: build all steps, then time the one whose name it is sent, until that is empty."""
+    steps = {name: BUILDERS[name]() for name in names}
+    for step in steps.values():
         step()
     orders.send(threads.policies())
-    while orders.recv():
-        orders.send([timed(step, seconds) for step in steps])
+    while name := orders.recv():
+        orders.send(timed(steps[name], seconds))
 
 
 def spin() -> None:
@@ -196,29 +201,26 @@ def environment(**variables: str) -> Iterator[None]:
             os.environ[name] = value
 
 
-def measure(args: argparse.Namespace) -> dict[tuple[str, int], list[float]]:
-    """(policy, busy processes) -> seconds of each step."""
+def measure(args: argparse.Namespace) -> dict[tuple[str, int, str], float]:
+    """(policy, busy processes, step) -> seconds of a step."""
     context = multiprocessing.get_context("spawn")
-    results = {}
-    with tqdm(total=len(args.policies) * len(args.busy), unit="column") as bar:
-        for policy in args.policies:
-            bar.set_description(policy)
-            end, other = context.Pipe()
-            with environment(**POLICIES[policy]):
-                process = context.Process(target=work, args=(args.steps, args.seconds, other), daemon=True)
-                process.start()
-            end.recv()
-            for processes in args.busy:
-                with busy(context, processes):
-                    end.send(True)
-                    results[policy, processes] = end.recv()
-                bar.update()
-            end.send(False)
-            process.join()
-    return results
+    workers: dict[str, Connection] = {}
+    for policy in tqdm(args.policies, unit="process"):
+        workers[policy], other = context.Pipe()
+        with environment(**POLICIES[policy]):
+            context.Process(target=work, args=(args.steps, args.seconds / args.rounds, other), daemon=True).start()
+        workers[policy].recv()
+    times = defaultdict(list)
+    turns = list(product(args.steps, range(args.rounds), workers.items()))
+    for processes in args.busy:
+        with busy(context, processes):
+            for step, _, (policy, worker) in tqdm(turns, desc=f"beside {processes}"):
+                worker.send(step)
+                times[policy, processes, step] += worker.recv()
+    return {key: statistics.median(values) for key, values in times.items()}
 
 
-def table(args: argparse.Namespace, results: dict[tuple[str, int], list[float]]) -> str:
+def table(args: argparse.Namespace, results: dict[tuple[str, int, str], float]) -> str:
     """Milliseconds of each step under each policy; alone relative to the default, else to one thread."""
     import numba
     import torch
@@ -232,13 +234,13 @@ def table(args: argparse.Namespace, results: dict[tuple[str, int], list[float]])
         f"others, how many times {REFERENCE}'s.", "",
         "| step | other processes | " + " | ".join(args.policies) + " |", "|---|--:|" + "--:|" * len(args.policies),
     ]  # fmt: skip
-    for place, step in enumerate(args.steps):
+    for step in args.steps:
         for processes in args.busy:
-            reference = results.get((REFERENCE if processes else ALONE, processes))
+            reference = results.get((REFERENCE if processes else ALONE, processes, step))
             cells = []
             for policy in args.policies:
-                value = results[policy, processes][place]
-                ratio = f" ({value / reference[place]:.2f})" if reference else ""
+                value = results[policy, processes, step]
+                ratio = f" ({value / reference:.2f})" if reference else ""
                 cells.append(f"{value * 1e3:.1f}{ratio}")
             lines.append(f"| {step} | {processes} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -250,6 +252,7 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=list(BUILDERS), metavar="NAME")
     parser.add_argument("--threshold", action="store_true", help="1-bit layers of several sizes, as further rows")
     parser.add_argument("--busy", nargs="+", type=int, default=[0, 5], metavar="N", help="other processes (0 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="in which policies take turns (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each number (%(default)s)")
     parser.add_argument("-o", "--output", default=str(HERE / "shared_cores.md"), help="'' to print only")
     args = parser.parse_args()

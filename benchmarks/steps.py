@@ -17,11 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from scores import lpips_or_nan
 from tqdm import tqdm
 
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.files import read_picture
-from bidiffsr_arch.metrics.lpips import calculate_lpips
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.upscale.upscaler import Upscaler
 from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
@@ -40,7 +40,7 @@ def measure(name: str, enlarge: Callable[[np.ndarray], np.ndarray], pairs: Pairs
         seconds += time.perf_counter() - start
         pixels += high.shape[0] * high.shape[1]
         psnr.append(calculate_psnr(result, high, crop_border=scale, test_y_channel=True))
-        lpips.append(calculate_lpips(result, high))
+        lpips.append(lpips_or_nan(result, high))
     return f"| {name} | {np.mean(psnr):.2f} | {np.mean(lpips):.4f} | {seconds / pixels * 1e6:.2f} |"
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("high", metavar="HR_FOLDER", type=Path)
     parser.add_argument("low", metavar="LR_FOLDER", type=Path)
-    parser.add_argument("--scale", type=int, choices=SHIPPED, default=2)
+    parser.add_argument("--scale", type=int, choices=SHIPPED["clean"], default=2)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10, 20, 50])
     args = parser.parse_args()

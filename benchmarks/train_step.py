@@ -31,6 +31,7 @@ from tqdm import tqdm
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.bank import TimestepRPReLU
 from bidiffsr_arch.config.training import Step
+from bidiffsr_arch.training.objective import Objective
 from bidiffsr_arch.training.stepping import Stepping
 
 HERE = Path(__file__).parent
@@ -75,7 +76,8 @@ class Trainer:
         t = torch.randint(2000, self.shape[:1], generator=generator).to(self.device)
         inputs, compare = [x_t + noise, condition, t], nn.functional.l1_loss
         if self.stepping:
-            return self.stepping.step(self.network, self.optimizer, compare, inputs, noise).item()  # waits for a GPU
+            terms = self.stepping.step(self.network, self.optimizer, Objective(compare), inputs, noise)
+            return terms["l_pix"].item()  # waits for a GPU
         self.optimizer.zero_grad()
         loss = compare(self.network(*inputs), noise)
         loss.backward()

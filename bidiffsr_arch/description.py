@@ -2,7 +2,8 @@
 
 A description is a dictionary for JSON: ``network_g`` and the other options at an option file's top level that sampling
 needs, ``steps``, and ``about``, what people want to know (``title``, ``license``, ``author``, ``date``, ``data``,
-``results``). Checkpoints of training hold it under the key ``description``. A ``.safetensors`` has it three times: in
+``results``); in packed files with several sets of parameters also ``sets``, a description of each further one.
+Checkpoints of training hold it under the key ``description``. A ``.safetensors`` has it three times: in
 the header's ``description``; as keys ``modelspec.*`` in the header, which user interfaces show; and as a small tensor
 of uint8, since many programs hand on tensors alone.
 """

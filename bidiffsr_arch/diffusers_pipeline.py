@@ -109,14 +109,18 @@ class BIDiffSRPipeline(DiffusionPipeline):
 
     @classmethod
     def from_weights(
-        cls, weights: str | Path, options: str | Path | None = None, packed: bool | None = None
+        cls,
+        weights: str | Path,
+        options: str | Path | None = None,
+        packed: bool | None = None,
+        quality: str | None = None,
     ) -> "BIDiffSRPipeline":
         """A pipeline from whatever `load_weights` reads, with the scheduler that the weights name.
 
         Raises:
             InputError: the weights or their options are wrong.
         """
-        unet = BIDiffSRNetwork(load_weights(weights, options, packed))
+        unet = BIDiffSRNetwork(load_weights(weights, options, packed, quality))
         return cls(unet, SuperResolution(Trained.part_of(unet.weights.options)).diffusion.sampler())
 
     @torch.no_grad()

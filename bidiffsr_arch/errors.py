@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -34,6 +35,19 @@ class Stopped(Exception):
         self.exit_status = 128 + number
 
 
+def printable(text: str) -> str:
+    """The text in one line: line breaks, control characters and bytes that are not UTF-8 are escaped.
+
+    Names of files may contain them.
+    """
+    hidden = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of controls, surrogates and separators
+    categories = map(unicodedata.category, text)
+    return "".join(
+        char.encode("unicode_escape").decode() if category in hidden else char
+        for char, category in zip(text, categories, strict=True)
+    )
+
+
 def choose(option: str, name: str, table: Mapping[str, Row]) -> Row:
     """The entry `name` of a table of choices.
 
@@ -52,7 +66,7 @@ def raise_all(failures: Sequence[InputError]) -> None:
         InputError: the first failure, and how many more there are.
     """
     if len(failures) > 1:
-        print(*(f"failed: {failure}" for failure in failures), sep="\n", file=sys.stderr)
+        print(*(f"failed: {printable(str(failure))}" for failure in failures), sep="\n", file=sys.stderr)
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise InputError(f"{failures[0]}{more}") from failures[0]

@@ -5,6 +5,7 @@ Hub is asked; it honours ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE`` and it
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ def local(source: str | Path, revision: str | None = None) -> Path:
     """
     text = str(source)
     if not text.startswith(SCHEME):
-        return Path(source).expanduser()
+        return Path(os.path.expanduser(source))
     address = ADDRESS.fullmatch(text.removeprefix(SCHEME))
     if address is None:
         raise InputError(f"expected hf://OWNER/NAME, with @REVISION or /FILE.safetensors behind it, got {text}")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bidiffsr_arch import archs, description, hub
+from bidiffsr_arch.config.diffusion import FIRST
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
@@ -186,7 +187,12 @@ def load_parameters(
     return found
 
 
-def load_weights(path: str | Path, option_file: str | Path | None = None, packed: bool | None = None) -> Weights:
+def load_weights(
+    path: str | Path,
+    option_file: str | Path | None = None,
+    packed: bool | None = None,
+    quality: str | None = None,
+) -> Weights:
     """Read a checkpoint or a packed network.
 
     Args:
@@ -197,9 +203,11 @@ def load_weights(path: str | Path, option_file: str | Path | None = None, packed
             config.json, or the file that training stored beside it, see `stored_options`. A packed network brings its
             own options.
         packed: whether to compute with 1-bit weights; None for as the file is.
+        quality: which set of parameters of a packed file, see `QUALITIES`; the first, and of other files the only one,
+            if None.
     Raises:
-        InputError: no such file, not weights, weights of another network or scale, or options that are missing or
-            wrong.
+        InputError: no such file, not weights, weights of another network or scale, no such set, or options that are
+            missing or wrong.
     """
     path = hub.local(path)
     path = hub.weights_in(path) if path.is_dir() else path
@@ -207,8 +215,10 @@ def load_weights(path: str | Path, option_file: str | Path | None = None, packed
         raise InputError(f"expected weights at {path}, found no such file; give --weights a .pth or .safetensors")
     if path.suffix not in (CHECKPOINT, SAFETENSORS):
         raise InputError(f"expected weights ending in {CHECKPOINT} or {SAFETENSORS}, got {path}")
-    read = _load_packed if is_packed(path) else _load_checkpoint
-    return read(path, option_file, packed)
+    if is_packed(path):
+        return _load_packed(path, option_file, packed, quality)
+    choose(f"the quality that is taken from {path}", quality or FIRST, {FIRST: path})
+    return _load_checkpoint(path, option_file, packed)
 
 
 def is_packed(path: str | Path) -> bool:
@@ -285,7 +295,13 @@ def described_options(path: Path) -> Mapping[str, Any] | None:
     return description.usable(own or config)
 
 
-def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | None) -> Weights:
+def checkpoint_options(path: Path, option_file: str | Path | None = None) -> tuple[Mapping[str, Any], str | Path]:
+    """What a checkpoint was trained to do, and which file says so: the option file; else the checkpoint itself, or
+    config.json beside it; else an option file that lies beside it, see `stored_options`.
+
+    Raises:
+        InputError: none of them, or one without a network or scale, or of another scale than the checkpoint.
+    """
     options = None if option_file else described_options(path)
     chosen = path if options else option_file or stored_options(path)
     if chosen is None:
@@ -297,6 +313,11 @@ def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | 
         raise InputError(f"{chosen}: expected `network_g:` and `scale:`, as a network is trained with, found none")
     if option_file is not None:
         _refuse_other_scale(path, option_file, options["scale"])
+    return options, chosen
+
+
+def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | None) -> Weights:
+    options, chosen = checkpoint_options(path, option_file)
     import_plugins((), options)
     network = build_network(options["network_g"])
     load_parameters(network, path, options=chosen)
@@ -320,14 +341,14 @@ def _refuse_other_scale(path: Path, option_file: str | Path, scale: int) -> None
         raise InputError(f"expected weights of x{scale}, as {option_file} says, got {path}, trained for x{trained}")
 
 
-def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None) -> Weights:
+def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None, quality: str | None) -> Weights:
     from bidiffsr_arch.packed import load_packed
 
     if packed is False:
         raise InputError(f"expected a .pth to compute in float, got the packed network {path}; leave --float out")
     if option_file is not None:
         raise InputError(f"expected no -opt with {path}: a packed network brings its own options")
-    network, said = load_packed(path)
+    network, said = load_packed(path, quality=quality)
     return _packed_weights(path, network, said)
 
 

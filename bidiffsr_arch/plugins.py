@@ -30,7 +30,7 @@ def load_plugins() -> None:
     for plugin in entry_points(group=GROUP):
         try:
             plugin.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             package = f" of package {plugin.dist.name}" if plugin.dist else ""
             _failed[f"{plugin.name!r}{package}"] = reason = _line(error)
             print(f"basicsr: plugin {plugin.name!r}{package} is left out: {reason}", file=sys.stderr)
@@ -72,11 +72,11 @@ def import_plugins(arguments: Iterable[str], options: Mapping[str, Any]) -> None
 def _import(module: str) -> None:
     try:
         import_module(module)
-    except Exception as error:  # another package's import may raise anything
+    except (Exception, SystemExit) as error:  # another package's import may raise anything
         raise InputError(
             f"plugin {module} cannot be imported: {_line(error)}; install it, or correct its name"
         ) from error
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

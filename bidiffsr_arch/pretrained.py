@@ -1,5 +1,6 @@
 """Save networks to folders in the Hub's layout, load them, and upload them to the Hub."""
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,20 +15,22 @@ from bidiffsr_arch.networks import Weights, load_weights
 from bidiffsr_arch.packed import Description, PackedNetwork, save_packed
 
 
-def load_pretrained(name_or_folder: str | Path, revision: str | None = None, packed: bool | None = None) -> Weights:
+def load_pretrained(
+    name_or_folder: str | Path, revision: str | None = None, packed: bool | None = None, quality: str | None = None
+) -> Weights:
     """Weights from a folder in the Hub's layout, or from the Hub.
 
     Args:
         name_or_folder: a folder, ``OWNER/NAME`` or ``hf://OWNER/NAME``.
         revision: branch, tag or commit.
-        packed: as in `load_weights`.
+        packed, quality: as in `load_weights`.
     Raises:
         InputError: neither a folder nor to be had from the Hub, or the weights or their options are wrong.
     """
     text = str(name_or_folder)
-    is_address = text.startswith(hub.SCHEME) or not Path(text).expanduser().exists()
+    is_address = text.startswith(hub.SCHEME) or not Path(os.path.expanduser(text)).exists()
     address = text if text.startswith(hub.SCHEME) or not is_address else hub.SCHEME + text
-    return load_weights(hub.local(address, revision), packed=packed)
+    return load_weights(hub.local(address, revision), packed=packed, quality=quality)
 
 
 def network_from(kind: type[nn.Module], name_or_folder: str | Path, revision: str | None = None) -> nn.Module:
@@ -61,7 +64,7 @@ def save_pretrained(
     Raises:
         InputError: options that are missing, or a folder that holds such files and is not to be overwritten.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     taken = [name for name in (hub.CONFIG, hub.WEIGHTS, hub.CARD) if (folder / name).exists()]
     if taken and not overwrite:
         raise InputError(f"expected a folder without {taken[0]}, got {folder}; choose another one or overwrite=True")

@@ -13,6 +13,7 @@ ENTRIES: dict[str, dict[str, tuple[str, ...]]] = {
     "ARCH_REGISTRY": {"bidiffsr_arch.archs": ()},
     "MODEL_REGISTRY": {"bidiffsr_arch.training": ("BIDiffSRModel", "BicubicModel")},
     "DATASET_REGISTRY": {"bidiffsr_arch.data.paired_dataset": ("MultiPairedImageDataset",)},
+    "LOSS_REGISTRY": {"bidiffsr_arch.metrics.lpips_loss": ("LPIPSLoss",)},
     "METRIC_REGISTRY": {
         "bidiffsr_arch.metrics": ("calculate_iqa", "calculate_lpips", "calculate_params", "calculate_ops")
     },

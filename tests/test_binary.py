@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, cached_weights, set_progress, timestep_group
+from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, cached_weights, repeat_groups, set_progress, timestep_group
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
-from bidiffsr_arch.binary.conv import BinaryWeightConv2d
+from bidiffsr_arch.binary.conv import BinaryWeightConv2d, RealWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
+from bidiffsr_arch.binary.sign import SURROGATES
 
 V = [-2.0, -1.0, -0.5, 0.0, 0.25, 1.0, 1.5]
 
@@ -319,3 +320,64 @@ def test_progress_reaches_every_layer_and_no_checkpoint():
     set_progress(network, 0.75)
     assert [layer.binary_conv.progress.item() for layer in network] == [0.75, 0.75]
     assert not any("progress" in name for name in network.state_dict())
+
+
+@pytest.mark.parametrize("activation", ["clip", "poly", "ede"])
+def test_real_weights_convolve_signs(activation):
+    """The first of two stages: weights get the gradients of an ordinary convolution of the signs."""
+    generator = torch.Generator().manual_seed(0)
+    layer = RealWeightConv2d(3, 4, 3, activation)
+    x = (2 * torch.randn(2, 3, 5, 6, generator=generator)).requires_grad_()
+    shift = torch.randn(2, 3, 1, 1, generator=generator, requires_grad=True)
+    z, recompute = layer(x, shift)
+    r = (x + shift).detach()
+    weight = layer.weight.detach().clone().requires_grad_()
+    signs = torch.where(r >= 0, 1.0, -1.0).requires_grad_()
+    expected = F.conv2d(signs, weight, padding=1)
+    assert recompute is None and torch.equal(z, expected)
+    grad = torch.randn(z.shape, generator=generator)
+    z.backward(grad)
+    expected.backward(grad)
+    torch.testing.assert_close(layer.weight.grad, weight.grad, rtol=0, atol=0)
+    wanted = SURROGATES[activation](signs.grad, r, torch.zeros(()))
+    torch.testing.assert_close(x.grad, wanted, rtol=0, atol=0)
+    torch.testing.assert_close(shift.grad, wanted.sum((2, 3), keepdim=True), rtol=1e-5, atol=1e-6)  # order of sums
+
+
+@pytest.mark.parametrize("name", BINARIZERS)
+def test_the_second_stage_begins_with_the_weights_of_the_first(name):
+    """A layer of either stage has the same tensors, and where weights are ±scale, gives the same result."""
+    first, second = (BinaryConv2d(4, 4, 3, BINARIZERS[name], real_weights=real).eval() for real in (True, False))
+    second.load_state_dict(first.state_dict())
+    with torch.no_grad():
+        first.binary_conv.weight.copy_(second.binary_conv.binary_weight())
+    x = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(first(x), second(x), rtol=1e-4, atol=1e-6)  # sums of scaled signs, rounded
+    set_progress(first, 0.5)
+    assert first.binary_conv.progress == 0.5
+
+
+@given(st.integers(1, 4), st.integers(1, 4))
+def test_groups_are_repeated_for_the_timesteps_that_they_served(old, times):
+    new = old * times
+    small, large = (torch.nn.Sequential(TimestepBias(k, 2), TimestepRPReLU(k, 2)) for k in (old, new))
+    with torch.no_grad():
+        for parameter in small.parameters():
+            parameter.copy_(torch.arange(parameter.numel()).view_as(parameter))
+    state = dict(small.state_dict())
+    assert repeat_groups(large, state) == (None if times == 1 else (old, new))
+    large.load_state_dict(state)
+    time = torch.arange(120)
+    for name in ("bias", "slope"):
+        picked = (
+            getattr(bank, name)[timestep_group(time, 120, bank.groups)]
+            for bank in ((small[0], large[0]) if name == "bias" else (small[1], large[1]))
+        )
+        assert torch.equal(*picked)
+
+
+def test_groups_that_do_not_divide_stay_as_they_are():
+    state = dict(TimestepBias(2, 3).state_dict())
+    before = dict(state)
+    assert repeat_groups(TimestepBias(3, 3), state) is None and repeat_groups(TimestepBias(1, 3), state) is None
+    assert state.keys() == before.keys()

@@ -11,7 +11,7 @@ from small_run import basicsr, log_of
 from torch import optim
 from torch.optim.lr_scheduler import LRScheduler
 
-from bidiffsr_arch.compat.optimization import find_scheduler
+from bidiffsr_arch.compat.optimization import find_scheduler, rehearse
 from bidiffsr_arch.config.training import Optimizer
 from bidiffsr_arch.errors import InputError
 
@@ -96,3 +96,49 @@ def test_without_a_warm_up_nothing_has_changed():
     assert Model(scheduler=dict(type="MultiStepLR", milestones=[2], gamma=0.5)).rates(4) == [1.0, 1.0, 0.5, 0.5]
     cosine = Model(scheduler=dict(type="CosineAnnealingRestartLR", periods=[4]))
     assert cosine.rates(3, warmup_iter=2) == pytest.approx([0.5, 0.853553, 0.5], abs=1e-6)
+
+
+TRAIN = dict(optim_g=dict(type="SGD", lr=0.1), scheduler=dict(type="ExponentialLR", gamma=0.9), total_iter=1000)
+IMPOSSIBLE = {
+    "more iterations than OneCycleLR has": ("scheduler", dict(type="OneCycleLR", max_lr=1, total_steps=999), "999"),
+    "a scheduler that needs a metric": ("scheduler", dict(type="ReduceLROnPlateau"), "metrics"),
+    "a function as text": ("scheduler", dict(type="LambdaLR", lr_lambda="x"), ""),
+    "another function as text": ("scheduler", dict(type="MultiplicativeLR", lr_lambda="x"), ""),
+    "schedulers as text": ("scheduler", dict(type="ChainedScheduler", schedulers=["StepLR"]), ""),
+    "milestones as text": ("scheduler", dict(type="MultiStepLR", milestones="12"), ""),
+    "a step of 0": ("scheduler", dict(type="StepLR", step_size=0), "zero"),
+    "periods of 0": ("scheduler", dict(type="CosineAnnealingRestartLR", periods=[0, 2000], restart_weights=[1, 1]), ""),
+    "a rate that Adam cannot have": ("optim_g", dict(type="Adam", lr=-1), "learning rate"),
+    "Nesterov without momentum": ("optim_g", dict(type="SGD", lr=0.1, nesterov=True), "momentum"),
+    "a negative momentum": ("optim_g", dict(type="RMSprop", lr=0.1, momentum=-2.0), "momentum"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_what_an_optimizer_or_scheduler_does_not_take_is_found_before_training(workplace, options, capsys, case):
+    place, block, said = IMPOSSIBLE[case]
+    assert rehearse(TRAIN) is None
+    found, error = rehearse(TRAIN | {place: block})
+    assert found == place and said in str(error).lower()
+    options["train"] |= TRAIN | {place: block}
+    assert basicsr("train", options, "--dry-run") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("basicsr: ") and f"train: {place}" in line
+
+
+ALL = {
+    "ConstantLR": {}, "CosineAnnealingLR": dict(T_max=3), "CosineAnnealingRestartLR": dict(periods=[9]), "StepLR": dict(
+    step_size=1), "CosineAnnealingWarmRestarts": dict(T_0=2), "CyclicLR": dict(base_lr=0.1, max_lr=0.2),
+    "ExponentialLR": dict(gamma=0.9), "LinearLR": {}, "MultiStepLR": dict(milestones=[2], gamma=0.5),
+    "OneCycleLR": dict(max_lr=0.2, total_steps=9), "PolynomialLR": dict(total_iters=3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("total_iter", [1, 2, 3, 10])
+@pytest.mark.parametrize("name", ALL)
+def test_schedulers_that_work_pass_the_rehearsal(name, total_iter):
+    scheduler = dict(type=name, **ALL[name])
+    optimizer = dict(type="SGD", lr=0.1, momentum=0.9)
+    assert rehearse(dict(optim_g=optimizer, scheduler=scheduler, total_iter=total_iter)) is None
+    model = Model(scheduler=dict(scheduler))
+    assert len(model.rates(min(total_iter, 9))) == min(total_iter, 9)

@@ -225,6 +225,18 @@ def test_a_target_that_takes_any_argument_takes_any():
     assert not list(wrong_arguments(target, dict(type="T", needed=1, whatever=2), "a"))
 
 
+def test_type_hints_that_only_type_checkers_can_read_are_left_alone():
+    """As torch's schedulers have, and packages that import types for type checkers alone."""
+
+    def typed(a: "Unknown", b: int = 3, c: float = 0.5) -> None:  # noqa: F821
+        pass
+
+    assert not list(wrong_arguments(typed, dict(a="whatever", b=4), "block"))
+    assert list(wrong_arguments(typed, dict(a=1, c="much"), "block")) == [
+        "expected block: c to be a number, got 'much'"
+    ]
+
+
 def test_other_models_read_what_they_like():
     data = dict(
         name="a", model_type="HAT", num_gpu=0, datasets={"train": {"name": "x", "type": "y", "z": 3}},

@@ -228,6 +228,13 @@ def test_counts_each_binarizer_by_hand(binarizer: str, params_fp: int, ops_fp: i
     assert cost.uncounted == {}
 
 
+def test_weights_that_stay_real_count_as_full_precision() -> None:
+    cost = count_cost(BinaryConv2d(4, 6, 3, BINARIZERS["bidiffsr"], real_weights=True), (5, 7))
+    assert (cost.params_fp, cost.params_binary) == (4 + 18 + 6 * 4 * 9, 0)
+    assert (cost.ops_fp, cost.ops_binary) == (6 * 4 * 9 * 35, 0)
+    assert cost.uncounted == {}
+
+
 def test_counts_the_network_without_diffusion_by_hand() -> None:
     """Width 8, 2 blocks of two convolutions, x4: four convolutions before each of two PixelShuffles."""
     cost = count_cost(BBCUNet(num_feat=8, num_block=2, upscale=4), (5, 7))

@@ -15,6 +15,8 @@ from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.diffusers_pipeline import BIDiffSRNetwork, BIDiffSRPipeline
 from bidiffsr_arch.errors import InputError
 
+pytestmark = pytest.mark.hub
+
 SCHEDULE = dict(n_timestep=100, linear_start=1e-4, linear_end=5e-2, num_inference_steps=3)
 IMAGES = {
     "colour": np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8),

@@ -26,6 +26,8 @@ from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.packed import Description, pack, save_packed
 from bidiffsr_arch.pretrained import save_pretrained
 
+pytestmark = pytest.mark.hub
+
 TRAINED = dict(scale=2, beta_schedule=dict(n_timestep=100, num_inference_steps=3), diffuse="residual")
 ABOUT = dict(title="Tiny x2", license="apache-2.0", author="me", data="three images", results={"Set5": {"PSNR": 33.1}})
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)

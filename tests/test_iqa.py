@@ -16,6 +16,7 @@ from bidiffsr_arch.errors import InputError, WeightsMissing
 from bidiffsr_arch.metrics import iqa
 from bidiffsr_arch.metrics.iqa import calculate_iqa, load_iqa, needs_reference, set_directions
 
+pytestmark = pytest.mark.iqa
 with_pyiqa = pytest.mark.skipif(
     importlib.util.find_spec("pyiqa") is None, reason="pyiqa is not installed: make test-iqa, or .[iqa]"
 )

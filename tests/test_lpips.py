@@ -6,6 +6,7 @@ import math
 import pickle
 import tarfile
 from functools import cache
+from pathlib import Path
 
 import cv2
 import lpips
@@ -316,3 +317,16 @@ def test_unpickler_reads_arrays(protocol):
 def test_unpickler_refuses_everything_else(found):
     with pytest.raises(pickle.UnpicklingError, match="numpy arrays only"):
         lpips_weights.ArrayUnpickler(io.BytesIO(pickle.dumps({"kernel": found}))).load()
+
+
+def test_benchmarks_without_weights_have_other_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("BIDIFFSR_LPIPS_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    from scores import lpips_or_nan
+
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert math.isnan(lpips_or_nan(image, image)) and math.isnan(lpips_or_nan(image, image))
+    said = capsys.readouterr().err
+    assert said.startswith("LPIPS is nan: ") and said.count("\n") == 1

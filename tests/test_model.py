@@ -15,7 +15,9 @@ from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import pad_to_multiple, upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.training import BIDiffSRModel
+from bidiffsr_arch.training import BIDiffSRModel  # isort: split
+
+from basicsr.utils import get_root_logger  # after bidiffsr_arch, which patches what BasicSR imports
 
 
 def build(options: dict[str, Any], **changes: Any) -> BIDiffSRModel:
@@ -306,3 +308,85 @@ def test_sr3_trains_and_tests_under_the_same_model(options):
     model = build(options, time_input="noise_level")
     assert all(np.isfinite(losses(model, 1, 2)))
     assert super_resolve(model, torch.rand(1, 3, 5, 6)).shape == (1, 3, 10, 12)
+
+
+# what training begins with, and what a test loads
+
+
+def test_a_test_takes_the_set_of_a_packed_file_that_its_options_name(options, tiny_network, tmp_path):
+    from bidiffsr_arch.packed import Description, pack, save_packed
+
+    other = deepcopy(tiny_network)
+    with torch.no_grad():
+        other.downs[0].weight.add_(1)
+    said = Description(options["network_g"], scale=2)
+    file = tmp_path / "both.safetensors"
+    save_packed(pack(tiny_network), file, said, sets={"perceptual": (pack(other), said)})
+    name = "downs.0.weight"
+    for key, network in ((None, tiny_network), ("fidelity", tiny_network), ("perceptual", other)):
+        options["path"] = dict(pretrain_network_g=str(file)) | ({"param_key_g": key} if key else {})
+        model = build(options, is_train=False)
+        assert torch.equal(model.packed.state[name], network.state_dict()[name])
+    options["path"]["param_key_g"] = "perceptul"
+    with pytest.raises(InputError, match="to be one of fidelity, perceptual, got 'perceptul'"):
+        build(options, is_train=False)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_training_begins_with_a_network_of_fewer_timestep_groups(options, tmp_path, groups, caplog, monkeypatch):
+    """Its banks are repeated, so that it computes the same at every timestep."""
+    options["network_g"]["dynamic_group"] = groups
+    first = build(options)
+    for _ in range(3):
+        first.feed_data(batch())
+        first.optimize_parameters(1)
+    first.save_network(first.net_g, "net_g", -1)
+    options["network_g"]["dynamic_group"] = 4
+    options["path"]["pretrain_network_g"] = str(tmp_path / "net_g_latest.pth")
+    monkeypatch.setattr(get_root_logger(), "propagate", True)
+    caplog.set_level("INFO", logger=get_root_logger().name)
+    second = build(options)
+    time = torch.tensor([0, 24, 25, 49, 50, 74, 75, 99])
+    x, condition = torch.rand(2, 8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    networks = [model.get_bare_model(model.net_g).eval() for model in (first, second)]
+    with torch.no_grad():
+        expected, result = (network(x, condition, time) for network in networks)
+    torch.testing.assert_close(result, expected, rtol=0, atol=0)
+    assert (f"banks of {groups} timestep groups are repeated for 4" in caplog.text) == (groups < 4)
+    second.feed_data(batch())
+    second.optimize_parameters(1)
+
+
+@pytest.mark.parametrize(("before", "after", "is_train"), [(2, 3, True), (3, 1, True), (1, 3, False)])
+def test_other_timestep_groups_are_another_network(options, tmp_path, before, after, is_train):
+    options["network_g"]["dynamic_group"] = before
+    model = build(options)
+    model.save_network(model.net_g, "net_g", -1)
+    options["network_g"]["dynamic_group"] = after
+    options["path"] |= dict(pretrain_network_g=str(tmp_path / "net_g_latest.pth"), strict_load_g=True)
+    with pytest.raises(InputError, match="which differs in"):
+        build(options, is_train=is_train)
+
+
+def test_two_stages_activations_first_then_weights(options, tmp_path):
+    """The first trains with real weights and cannot be packed; the second begins with them and can."""
+    from bidiffsr_arch.packed import pack
+
+    options["network_g"]["binarize"] = "activations"
+    first = build(options)
+    for iteration in (1, 2, 3):
+        first.feed_data(batch())
+        first.optimize_parameters(iteration)
+    with pytest.raises(InputError, match=r"expected 1-bit weights to pack, got real ones in .*train the second stage"):
+        pack(first.net_g)
+    first.save_network(first.net_g, "net_g", -1)
+    options["network_g"]["binarize"] = "all"
+    options["path"] |= dict(pretrain_network_g=str(tmp_path / "net_g_latest.pth"), strict_load_g=True)
+    second = build(options)
+    assert all(torch.equal(*pair) for pair in zip(first.net_g.parameters(), second.net_g.parameters(), strict=True))
+    second.feed_data(batch())
+    second.optimize_parameters(1)
+    pack(second.net_g)
+    options["network_g"]["binarize"] = "weights"
+    with pytest.raises(InputError, match="expected binarize to be one of all, activations, got 'weights'"):
+        build(options)

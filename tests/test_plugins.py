@@ -91,3 +91,15 @@ def test_a_module_that_cannot_be_imported_is_one_line(package, name):
 def test_plugins_are_a_list(listed):
     with pytest.raises(InputError, match=r"expected plugins: to be a list of modules"):
         plugins.import_plugins((), {"plugins": listed})
+
+
+@pytest.mark.parametrize("content", ["raise RuntimeError('two\\nlines')", "import sys; sys.exit(3)", "def (:", "1 / 0"])
+def test_a_plugin_may_fail_in_any_way(package, monkeypatch, capsys, content):
+    """A module that ends the program included, as a script that parses arguments does when it is imported."""
+    (package / "failing.py").write_text(content)
+    with pytest.raises(InputError, match=r"^plugin failing cannot be imported: .*; install it"):
+        plugins.import_plugins(["failing"], {})
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [EntryPoint("bad", "failing", group)])
+    monkeypatch.setattr(plugins, "_failed", None)
+    plugins.load_plugins()
+    assert capsys.readouterr().err.startswith("basicsr: plugin 'bad' is left out: ")

@@ -13,6 +13,7 @@ PACKAGE = Path(bidiffsr_arch.__file__).parent
 # From left to right; rooms of one entry do not import each other. docs/architecture.md says what lives in each.
 ORDER = [
     "cli",
+    "web",
     "bench plots diffusers_pipeline spandrel",
     "upscale training",
     "pretrained",

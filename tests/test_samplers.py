@@ -47,6 +47,28 @@ def test_every_sampler_clips_what_the_network_predicts(name):
     torch.testing.assert_close(out, torch.ones_like(out), atol=5e-3, rtol=0)
 
 
+@pytest.mark.parametrize("eta", [0, 0.5, 1])
+def test_eta_is_the_noise_of_ddims_steps(eta):
+    diffusion = Diffusion(BetaSchedule.read(dict(n_timestep=100, prediction_type="sample", eta=eta)))
+    noise = torch.randn(X0.shape, generator=torch.Generator().manual_seed(1))
+
+    def result(seed: int) -> torch.Tensor:
+        return diffusion.sample(lambda x, t: x / 2, noise, [torch.Generator().manual_seed(seed)], steps=4)
+
+    sampler, x, generator = diffusion.sampler(4), noise, torch.Generator().manual_seed(0)
+    for t in sampler.timesteps:
+        x = sampler.step(x / 2, t, x, eta=eta, generator=generator).prev_sample
+    assert torch.equal(result(0), x)
+    assert torch.equal(result(0), result(1)) == (eta == 0)
+
+
+def test_eta_has_bounds_and_other_samplers_ignore_it():
+    with pytest.raises(InputError, match=r"eta to be a number from 0 to 1, got 1\.5"):
+        BetaSchedule.read(dict(eta=1.5), place="beta_schedule")
+    plain, noisy = (Diffusion(BetaSchedule.read(dict(scheduler_type="UniPCMultistep", eta=eta))) for eta in (0, 1))
+    assert torch.equal(sample(plain, 4), sample(noisy, 4))
+
+
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_number_of_steps_is_sampled_or_refused_with_the_least_one(name, offset):
@@ -91,6 +113,32 @@ def test_a_sampling_that_diverges_is_refused(value):
     diffusion = Diffusion(BetaSchedule(clip_sample=False))
     with pytest.raises(InputError, match="the sampling diverged"):
         diffusion.sample(lambda x, t: torch.full_like(x, value), torch.randn(1, 3, 4, 4), steps=2)
+
+
+OPTIONS = {  # that diffusers' constructors take, and whose values some of its schedulers cannot use
+    "timestep_spacing": ["trailing", "linspace", "nope"], "steps_offset": [5, -1, "a"], "solver_order": [1, 3],
+    "use_karras_sigmas": [True], "use_exponential_sigmas": [True], "use_beta_sigmas": [True], "use_lu_lambdas": [True],
+    "use_flow_sigmas": [True], "algorithm_type": ["sde-dpmsolver++", "dpmsolver"], "tau_func": ["x"],
+    "final_sigmas_type": ["sigma_min"], "rescale_betas_zero_snr": [True], "thresholding": [True],
+    "variance_type": ["fixed_large", "learned", "x"], "solver_type": ["bh1", "heun", "x"], "skip_prk_steps": [True],
+    "timestep_type": ["continuous"], "trained_betas": [[0.1] * 20, "x"], "interpolation_type": ["log_linear", "x"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_options_of_samplers_work_or_are_refused_in_one_line(name):
+    """Before training, too, which would fail at its first validation."""
+    for key, values in OPTIONS.items():
+        for value in values:
+            options = {"scheduler_type": name, "n_timestep": 20, "num_inference_steps": 7, key: value}
+            try:
+                diffusion = Diffusion(BetaSchedule.read(options))
+                diffusion.rehearse()
+            except InputError as error:
+                assert "\n" not in str(error)
+            else:
+                noise = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+                assert diffusion.sample(lambda x, t: torch.zeros_like(x), noise, [torch.Generator()]).isfinite().all()
 
 
 def test_what_diffusers_has_besides_is_no_sampler():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytest.importorskip("spandrel", reason="spandrel is not installed: pip install bidiffsr_arch[spandrel]")
+pytest.importorskip("spandrel", reason="spandrel is not installed: make test-hub")
 
 import spandrel
 
@@ -19,6 +19,8 @@ from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.packed import pack
 from bidiffsr_arch.pretrained import save_pretrained
 from bidiffsr_arch.weights import shipped_weights
+
+pytestmark = pytest.mark.hub
 
 OPTIONS = dict(scale=2, diffuse="residual", beta_schedule=dict(n_timestep=100, num_inference_steps=3))
 

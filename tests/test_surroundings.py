@@ -64,6 +64,11 @@ def perceptual(options: Options) -> None:
     options["train"]["perceptual_opt"] = dict(type="PerceptualLoss", layer_weights={"conv5_4": 1})
 
 
+def lpips_loss(options: Options) -> None:
+    as_sr_model(options)
+    options["train"]["perceptual_opt"] = dict(type="LPIPSLoss")
+
+
 def meta_info(text: str) -> Callable[[Options], None]:
     def edit(options: Options) -> None:
         Path("meta.txt").write_text(text)
@@ -106,12 +111,18 @@ TRAINING = {
     "a crop that scale does not divide": (put("datasets: train: gt_size", 15), "gt_size to be a multiple of scale 2"),
     "a network of three channels": (put("network_g: in_channel", 3), "images of 3 channels"),
     "a network that predicts one channel": (put("network_g: out_channel", 1), "out_channel to be 3"),
-    "a perceptual loss of noise": (put("train: perceptual_opt", {"type": "PerceptualLoss"}), "prediction is no image"),
+    "a perceptual loss of noise": (put("train: perceptual_opt", {"type": "PerceptualLoss"}),
+                                   "prediction_type sample or v_prediction"),
+    "LPIPS as a loss without weights": (lpips_loss, "train: perceptual_opt: expected weights of LPIPS \\(alex\\)"),
     "a perceptual loss offline": (perceptual, "weights of vgg19 for train: perceptual_opt, could not fetch"),
     "an unknown scheduler": (put("train: scheduler: type", "MultiStep"), "did you mean 'MultiStepLR'"),
     "an unknown optimizer": (put("train: optim_g: type", "Adan"), "optim_g: type to be one of Adam, AdamW"),
     "an argument of another optimizer": (put("train: optim_g", dict(type="SGD", lr=1, betas=[0, 0])),
                                          "unknown key 'betas'"),
+    "too few steps for a sampler": (
+        lambda options: options["beta_schedule"].update(scheduler_type="PNDM", num_inference_steps=2),
+        "PNDM can do .* the least is 4"),
+    "an argument that a sampler cannot use": (put("beta_schedule: steps_offset", "a"), "that DDIM can sample by"),
     "lists of unequal length": (put("datasets: train: dataroot_gt", ["data/HR"]), "as many folders"),
 }  # fmt: skip
 
@@ -157,6 +168,48 @@ def test_bicubic_enlargement_needs_smaller_images(workplace, options):
     check(options, is_train=False)
 
 
+WITHOUT_GT = {
+    "NIQE of small results": (put("val: metrics: niqe", dict(type="calculate_niqe", crop_border=0)),
+                              r"at least 96x192 pixels for val: metrics: niqe .*got a smaller one, data/LR/0x2\.png"),
+    "LMDB in plain folders": (put("datasets: val: io_backend", {"type": "lmdb"}), "data/LR to be a database"),
+    "a folder without images": (put("datasets: val: dataroot_lq", "data"), "images in datasets: val: dataroot_lq"),
+    "an empty list of images": (lambda options: (meta_info("")(options), put("datasets: val: meta_info_file",
+                                                 "meta.txt")(options)), "meta.txt, which is empty"),
+    "no folder": (lambda options: options["datasets"]["val"].pop("dataroot_lq"), "the key `dataroot_lq:`"),
+    "no way to store files": (lambda options: options["datasets"]["val"].pop("io_backend"), "the key `io_backend:`"),
+    "mean without std": (put("datasets: val: mean", [0.5] * 3), "both mean and std"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+@pytest.mark.parametrize("case", WITHOUT_GT)
+def test_what_images_without_gt_cannot_do_is_one_line(workplace, options, case, is_train):
+    edit, said = WITHOUT_GT[case]
+    alone = dict(name="alone", type="SingleImageDataset", dataroot_lq="data/LR", io_backend=dict(type="disk"))
+    options["datasets"]["val"] = alone | {"meta_info_file": None}
+    if not is_train:
+        options["datasets"]["train"] = alone
+    edit(options)
+    if not is_train:
+        del options["datasets"]["train"]
+    with pytest.raises(InputError, match=said) as caught:
+        check(options, is_train)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_without_gt_are_tested_by_what_needs_none(workplace, options):
+    """With `meta_info_file: ~`, too, and NIQE where the results are large enough."""
+    alone = dict(name="alone", type="SingleImageDataset", dataroot_lq="large", io_backend=dict(type="disk"))
+    Path("large").mkdir()
+    cv2.imwrite("large/a.png", np.random.default_rng(0).integers(0, 256, (48, 96, 3), np.uint8))
+    options["datasets"] = {"val": alone | {"meta_info_file": None}}
+    options["val"]["metrics"]["niqe"] = dict(type="calculate_niqe", crop_border=0)
+    options["model_type"], options["path"] = "BicubicModel", {}
+    del options["network_g"]
+    assert "meta_info_file" not in check(options, is_train=False)["datasets"]["val"]
+    assert basicsr("test", options) == 0
+
+
 @WITHOUT_CUDA
 def test_prefetching_by_cuda_without_cuda_is_off(workplace, options, capsys):
     options["datasets"]["train"]["prefetch_mode"] = "cuda"
@@ -188,6 +241,22 @@ def test_databases_whose_names_have_a_suffix_are_pairs(workplace, options):
     Path("LR.lmdb/meta_info.txt").write_text("0x2.png (12,10,3) 1\n1x4.png (12,10,3) 1\n2x2.png (12,10,3) 1\n")
     with pytest.raises(InputError, match=r"expected in LR\.lmdb the names of HR\.lmdb, all with the same suffix"):
         build(data)
+
+
+def test_databases_may_have_parentheses_in_names_and_lines_without_sizes(workplace, options):
+    for side, image in (("HR", 24), ("LR", 12)):
+        Path(f"named/{side}").mkdir(parents=True)
+        for name in ("photo(1)", "photo(2)"):
+            cv2.imwrite(f"named/{side}/{name}.png", np.zeros((image, image, 3), np.uint8))
+        write_lmdb(Path("named", side), Path(f"{side}.lmdb"))
+    data = options["datasets"]["val"]
+    data |= dict(dataroot_gt="HR.lmdb", dataroot_lq="LR.lmdb", io_backend={"type": "lmdb"}, filename_tmpl="{}")
+    check(options)
+    options["val"]["metrics"]["psnr"]["crop_border"] = 12
+    with pytest.raises(InputError, match=r"got a smaller one, photo\(1\)"):
+        check(options)
+    Path("HR.lmdb/meta_info.txt").write_text("photo(1).png\nphoto(2).png 1\n")
+    check(options)
 
 
 def build(data: Options) -> Any:

@@ -1,6 +1,7 @@
 """Many images at once: what one of them, or its folder, has wrong does not stop the others."""
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image, features
 
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.data.folders import scan
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, printable
 from bidiffsr_arch.upscale import batch
 from bidiffsr_arch.upscale.formats import FORMATS, check_size
 from bidiffsr_arch.upscale.photo import write_photo
@@ -272,7 +273,63 @@ def test_scan_lists_by_suffix_and_kind(tmp_path):
     (tmp_path / "broken.png").symlink_to("nowhere")
     (tmp_path / "a.PNG").write_bytes(b"")
     contents = scan(tmp_path)
-    assert [path.name for path in contents.images] == ["a.PNG"] and contents.left_out() == "1 folder"
+    assert [path.name for path in contents.images] == ["a.PNG"]
+    assert contents.left_out() == "1 broken link, 1 folder"
+    (tmp_path / "link").symlink_to("folder.png")
+    assert scan(tmp_path, recursive=True).left_out() == "1 broken link, 1 folder"  # the link, which is not followed
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch, capsys):
+    def refuse(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", "in/closed")
+
+    monkeypatch.setattr("os.scandir", refuse)
+    assert upscale("in", "--recursive") == 2
+    assert "in/closed" in last_line(capsys) and not results()
+
+
+def test_what_is_no_file_is_refused_at_once(folder, capsys):
+    os.mkfifo("pipe.png")  # reading it would wait for ever
+    for name, found in (("pipe.png", "a special file"), ("nowhere.png", "no such file")):
+        assert upscale(name) == 2
+        assert last_line(capsys) == f"basicsr: expected an image or a folder at {name}, found {found}"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_place_of_a_result_is_named(folder, capsys, overwrite):
+    Path("out/a.png").mkdir(parents=True)
+    assert upscale("in", *["--overwrite"] * overwrite) == 2
+    assert "expected out/a.png to be free for the result of in/a.png, got a folder" in last_line(capsys)
+    assert results() == ["z.png"]
+
+
+NAMES = [
+    "a\nb.png", "tab\t.png", "~tilde.png", "~root.png", "emoji \U0001f600.png", "-dash.png", "percent %s%d.png",
+    "braces {0}.png", "dots...png", "back\\slash.png", "escape \x1b[31m.png", os.fsdecode(b"not utf-8 \xff.png"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("is_good", [True, False])
+def test_any_name_is_upscaled_or_named_in_one_line(folder, capsys, monkeypatch, name, is_good):
+    save(Path("other", "b.png"))
+    Path("other", "b.png").rename(Path("other", name))
+    if not is_good:
+        Path("other", name).write_bytes(b"no image")
+    monkeypatch.chdir("other")
+    for arguments in (["--", name], ["."]):
+        assert main(["upscale", "-o", os.fsdecode(b"out \xff"), "--overwrite", *arguments]) == (0 if is_good else 2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "tile" not in line]
+    assert all(printable(name) in line and "which is not one" in line for line in lines) and bool(lines) != is_good
+    assert results(os.fsdecode(b"out \xff")) == [name] * is_good
+
+
+def test_homes_of_users_are_found_where_there_are_any(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    assert main(["upscale", "~/in", "-o", "~/out"]) == 0
+    assert results() == ["a.png", "z.png"]
+    assert main(["upscale", "in", "-o", "~nobody at all/out"]) == 0
+    assert results("~nobody at all/out") == ["a.png", "z.png"]
 
 
 def test_progress_ends_at_its_total(folder, monkeypatch):

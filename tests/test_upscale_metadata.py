@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.metadata import MetadataWarning, orientation_exif, orientation_of, resized, with_values
-from bidiffsr_arch.upscale.photo import Photo, read_photo, write_photo
+from bidiffsr_arch.upscale.photo import Photo, photo_size, read_photo, write_photo
 
 PIXELS = np.kron(np.random.default_rng(0).integers(0, 256, (4, 3, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
 MUTATIONS = {"JPEG": 270, "PNG": 270, "WEBP": 270, "TIFF": 60, "AVIF": 60}  # the last two are slow to write
@@ -373,8 +373,8 @@ def test_texts_and_iptc_of_a_tiff_are_kept_and_others_are_said(tmp_path):
         tags = image.tag_v2
         assert (tags[270], tags[305], tags[33432]) == ("what is shown", "a camera", "me")
         assert tags[33723] == b"\x1c\x02\x69\0\0" and image.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
-    Image.fromarray(PIXELS).save(path, exif=EXIF)
-    with pytest.warns(MetadataWarning, match="TIFF tags ExifTag, GPSTag were dropped"):
+    tifffile.imwrite(path, PIXELS, photometric="rgb", metadata=None, extratags=[(50341, 7, 5, b"print", True)])
+    with pytest.warns(MetadataWarning, match="its TIFF tags PrintImageMatching were dropped"):
         read_photo(path)
 
 
@@ -483,3 +483,75 @@ def test_an_orientation_makes_a_round_trip(orientation):
 @pytest.mark.parametrize("exif", [b"", b"II", b"XX*\0", b"II*\0\xff\xff\xff\xff", EXIF[:30]])
 def test_broken_exif_is_upright(exif):
     assert orientation_of(exif) in (1, 6)
+
+
+DOTS = {  # an image's resolution as its format states it, in dots per inch
+    "PNG": lambda dots: png_with(b"pHYs", struct.pack(">IIB", *[min(round(dots / 0.0254), 2**32 - 1)] * 2, 1)),
+    "TIFF": lambda dots: tiff_with(resolution=((round(dots), 1),) * 2 if dots >= 1 else ((1, round(1 / dots)),) * 2,
+                                   resolutionunit="INCH"),
+}  # fmt: skip
+
+
+def tiff_with(**options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, PIXELS, photometric="rgb", metadata=None, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", DOTS)
+@pytest.mark.parametrize("suffix", SUFFIX.values())
+@pytest.mark.parametrize("dots", [1 / (2**32 - 1), 0.01, 0.0508, 72, 65535, 70000, 10**7, 2**31, 2**32 - 1])
+def test_a_resolution_never_stops_an_image(tmp_path, kind, suffix, dots):
+    """Where a format cannot store it, it is dropped, and that is said."""
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(DOTS[kind](dots))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        large(path)
+    is_said = any("resolution" in str(warning.message) or "dpi" in str(warning.message) for warning in caught)
+    with Image.open(path) as image:
+        assert image.size == (24, 32)
+        is_kept = bool(image.info.get("dpi")) and image.info["dpi"][0] == pytest.approx(dots, rel=0.03)
+    assert is_kept or is_said or round(dots / 0.0254) == 0
+
+
+def test_what_follows_a_png_is_no_part_of_it(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(saved("PNG") + b"whatever a server appends to files" * 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_photo(path).pixels, PIXELS)
+
+
+@pytest.mark.parametrize("extra", [["unspecified"], ["unassalpha", "unspecified"], ["unspecified", "unspecified"]])
+def test_further_channels_of_a_tiff_are_said(tmp_path, extra):
+    pixels = np.dstack([PIXELS, *[PIXELS[..., :1]] * len(extra)])
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=extra, metadata=None)
+    with pytest.warns(MetadataWarning, match="further channels? beside"):
+        photo = read_photo(tmp_path / "a.tif")
+    np.testing.assert_array_equal(photo.pixels, pixels[..., : photo.pixels.shape[2]])
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 99, 65535])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_libraries_do_not_talk_of_broken_tags(tmp_path, caplog, orientation, dtype):
+    tags = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS.astype(dtype), photometric="rgb", extratags=tags, metadata=None)
+    caplog.clear()
+    large(tmp_path / "a.tif")
+    assert not caplog.records
+
+
+def test_large_images_are_read_without_a_warning(tmp_path):
+    Image.new("1", (12000, 9000)).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert photo_size(tmp_path / "a.png") == (9000, 12000)
+
+
+def test_an_image_beyond_memory_is_named_for_what_it_is(tmp_path):
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header)) + bytes(4) + b"IDAT")
+    with pytest.raises(InputError, match=r"expected an image that memory can hold, got .*3600000000 pixels"):
+        read_photo(path)

@@ -1,11 +1,14 @@
 """A 1-bit super-resolution network without diffusion: basic binary convolution units (BBCU, Xia et al., ICLR 2023) in
 the arrangement of SRResNet (Ledig et al. 2017)."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bidiffsr_arch.binary import BINARIZERS, Binarizer, BinaryConv2d
+from bidiffsr_arch.binary import BINARIZERS, REAL_WEIGHTS, BinaryConv2d
 from bidiffsr_arch.errors import InputError, choose
 
 
@@ -15,9 +18,9 @@ class BinaryUp(nn.Module):
     Each of them keeps its width, and with it the identity shortcut, which a single convolution C -> 4C would not have.
     """
 
-    def __init__(self, channels: int, method: Binarizer) -> None:
+    def __init__(self, channels: int, conv: Callable[[int, int, int], nn.Module]) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(BinaryConv2d(channels, channels, 3, method) for _ in range(4))
+        self.convs = nn.ModuleList(conv(channels, channels, 3) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) -> (B, C, 2H, 2W)."""
@@ -37,6 +40,7 @@ class BBCUNet(nn.Module):
         num_block: blocks of two 1-bit convolutions, each with a shortcut of its own.
         upscale: scale, a power of two.
         binarizer: a row of `bidiffsr_arch.binary.BINARIZERS`.
+        binarize: all | activations; with ``activations`` weights stay real, as in the first of two stages of training.
     Raises:
         InputError: an impossible value, with the reason.
     """
@@ -49,9 +53,11 @@ class BBCUNet(nn.Module):
         num_block: int = 16,
         upscale: int = 4,
         binarizer: str = "bbcu",
+        binarize: str = "all",
     ) -> None:
         super().__init__()
         method = choose("binarizer", binarizer, BINARIZERS)
+        conv = partial(BinaryConv2d, method=method, real_weights=choose("binarize", binarize, REAL_WEIGHTS))
         if upscale < 1 or upscale & (upscale - 1):
             raise InputError(f"expected upscale to be a power of two, as 2 or 4, got {upscale}")
         if num_in_ch != num_out_ch:
@@ -62,8 +68,8 @@ class BBCUNet(nn.Module):
             )
         self.upscale = upscale
         self.head = nn.Conv2d(num_in_ch, num_feat, 3, padding=1)
-        self.body = nn.Sequential(*(BinaryConv2d(num_feat, num_feat, 3, method) for _ in range(2 * num_block)))
-        self.up = nn.Sequential(*(BinaryUp(num_feat, method) for _ in range(upscale.bit_length() - 1)))
+        self.body = nn.Sequential(*(conv(num_feat, num_feat, 3) for _ in range(2 * num_block)))
+        self.up = nn.Sequential(*(BinaryUp(num_feat, conv) for _ in range(upscale.bit_length() - 1)))
         self.tail = nn.Conv2d(num_feat, num_out_ch, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from bidiffsr_arch.archs.fusion import FUSIONS, Fusion
 from bidiffsr_arch.archs.norm_swish import norm_swish_then
 from bidiffsr_arch.archs.pretrained import Pretrained
 from bidiffsr_arch.archs.rescale import RESCALERS, ConvBuilder
-from bidiffsr_arch.binary import BINARIZERS, Binarizer, BinaryConv2d, timestep_group
+from bidiffsr_arch.binary import BINARIZERS, REAL_WEIGHTS, Binarizer, BinaryConv2d, timestep_group
 from bidiffsr_arch.errors import InputError, choose
 
 
@@ -94,6 +94,7 @@ class BIDiffSRUNet(Pretrained, nn.Module):
         input_scale: factor of both inputs, for data whose deviation is far from 1 (c_in of Karras et al. 2022).
         output_scale: factor of the prediction, for targets whose deviation is far from 1 (their c_out). Small targets
             are otherwise overshot by Adam's steps in the last layer.
+        binarize: all | activations; with ``activations`` weights stay real, as in the first of two stages of training.
     Raises:
         InputError: the arguments do not fit together; the message says why.
     """
@@ -125,6 +126,7 @@ class BIDiffSRUNet(Pretrained, nn.Module):
         patch_size: int = 1,
         input_scale: float = 1.0,
         output_scale: float = 1.0,
+        binarize: str = "all",
     ) -> None:
         super().__init__()
         method = choose("binarizer", binarizer, BINARIZERS)
@@ -143,6 +145,7 @@ class BIDiffSRUNet(Pretrained, nn.Module):
             shift_groups=dynamic_group if tar else 1,
             rprelu_groups=dynamic_group if taa else 1,
             identity=identity,
+            real_weights=choose("binarize", binarize, REAL_WEIGHTS),
         )
         widths = [inner_channel * mult for mult in channel_mults]
         sizes = [image_size // 2**level for level in range(len(widths))]

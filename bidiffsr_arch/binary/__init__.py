@@ -3,8 +3,17 @@
 Depends on nothing but PyTorch: no UNet, no diffusion, no BasicSR. A new binarizer is a new row of `BINARIZERS`.
 """
 
-from bidiffsr_arch.binary.bank import timestep_group
+from bidiffsr_arch.binary.bank import repeat_groups, timestep_group
 from bidiffsr_arch.binary.conv import BinaryConv2d, cached_weights, set_progress
-from bidiffsr_arch.binary.methods import BINARIZERS, Binarizer
+from bidiffsr_arch.binary.methods import BINARIZERS, REAL_WEIGHTS, Binarizer
 
-__all__ = ["BINARIZERS", "Binarizer", "BinaryConv2d", "cached_weights", "set_progress", "timestep_group"]
+__all__ = [
+    "BINARIZERS",
+    "REAL_WEIGHTS",
+    "Binarizer",
+    "BinaryConv2d",
+    "cached_weights",
+    "repeat_groups",
+    "set_progress",
+    "timestep_group",
+]

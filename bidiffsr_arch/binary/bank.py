@@ -4,7 +4,7 @@ BI-DiffSR's TaR is a bank of biases, its TaA a bank of RPReLUs. A bank stores (K
 a batch may mix timesteps. Checkpoints use the reference's names, one tensor per group.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -97,6 +97,29 @@ class TimestepBank(nn.Module):
                     getattr(self, name)[k].copy_(state_dict[key].flatten())
         if strict:
             unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in used]
+
+
+def repeat_groups(network: nn.Module, state: MutableMapping[str, Tensor]) -> tuple[int, int] | None:
+    """Make a network's state dict fit one with more timestep groups, by repeating its banks: group k of n has the
+    numbers of group ``floor(k m / n)`` of m, the one that has served its timesteps so far.
+
+    Args:
+        network: with the banks that `state` is to be loaded into.
+        state: changed in place, where m divides n; elsewhere it is left as it is.
+    Returns:
+        m and n; None if nothing was repeated.
+    """
+    repeated = None
+    for path, bank in network.named_modules():
+        if not isinstance(bank, TimestepBank):
+            continue
+        for template, _ in bank._names.values():
+            keys = [f"{path}.{template.format(k=k)}".removeprefix(".") for k in range(bank.groups)]
+            sets = [state[key] for key in keys if key in state]
+            if sets and len(sets) < bank.groups and bank.groups % len(sets) == 0:
+                repeated, each = (len(sets), bank.groups), bank.groups // len(sets)
+                state.update({key: sets[k // each] for k, key in enumerate(keys)})
+    return repeated
 
 
 class TimestepBias(TimestepBank):

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
 from bidiffsr_arch.binary.convolve import BinaryConvBackend, Recompute, convolve, working_dtype
 from bidiffsr_arch.binary.methods import Binarizer
-from bidiffsr_arch.binary.sign import signs
+from bidiffsr_arch.binary.sign import SURROGATES, signs
 from bidiffsr_arch.binary.weight import WEIGHTS
 
 # Only sign and scale of a weight matter. Small initial weights let Adam at 1e-4 flip signs within the first hundreds of
@@ -32,26 +33,69 @@ class BinarizedWeight(NamedTuple):
     packed: tuple[Tensor, ...] = ()
 
 
-class BinaryWeightConv2d(nn.Module):
-    """Convolution of signs with binarized weights, zero padding (a padded tap adds 0), stride 1, no bias.
+class SignConv2d(nn.Module):
+    """Convolution of signs, zero padding (a padded tap adds 0), stride 1, no bias; a subclass says with which weights.
 
     Args:
         kernel_size: odd.
         activation: surrogate gradient of the input's sign, a key of `SURROGATES`.
-        weight: a key of `WEIGHTS`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, activation: str, weight: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, activation: str) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
-        self.activation, self.binarize = activation, weight
-        self.rule = WEIGHTS[weight]
+        self.activation = activation
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.progress: Tensor
         self.register_buffer("progress", torch.zeros(()), persistent=False)
+        nn.init.uniform_(self.weight, -INITIAL_WEIGHT, INITIAL_WEIGHT)
+
+    def extra_repr(self) -> str:
+        """Arguments for `print(network)`."""
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+
+
+class _Sign(torch.autograd.Function):
+    """The sign of an activation, with a surrogate gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, r: Tensor, surrogate: str, progress: Tensor) -> Tensor:
+        ctx.surrogate = surrogate
+        ctx.save_for_backward(r, progress)
+        return signs(r >= 0, r.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return SURROGATES[ctx.surrogate](grad, *ctx.saved_tensors), None, None
+
+
+class RealWeightConv2d(SignConv2d):
+    """Convolution of signs with real weights: the first of two stages, after which a `BinaryWeightConv2d` begins with
+    the same weights (Martinez et al. 2020; ReActNet, Liu et al. 2020)."""
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, None]:
+        """Convolve ``sign(x + shift)`` with the weight; arguments as `BinaryWeightConv2d.forward`.
+
+        Returns:
+            The result, (B, C_out, H, W), and None: it is stored for the backward pass, not recomputed.
+        """
+        activations = _Sign.apply(x if shift is None else x + shift, self.activation, self.progress)
+        return F.conv2d(activations, self.weight, padding=self.kernel_size // 2), None
+
+
+class BinaryWeightConv2d(SignConv2d):
+    """Convolution of signs with binarized weights.
+
+    Args:
+        weight: a key of `WEIGHTS`; the others are those of `SignConv2d`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, activation: str, weight: str) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, activation)
+        self.binarize, self.rule = weight, WEIGHTS[weight]
         self.cached: BinarizedWeight | None = None
         self.backend: BinaryConvBackend | None = None
-        nn.init.uniform_(self.weight, -INITIAL_WEIGHT, INITIAL_WEIGHT)
 
     @torch.no_grad()
     def binarized(self, v: Tensor, *, for_conv2d: bool = True, for_backend: bool = True) -> BinarizedWeight:
@@ -96,7 +140,7 @@ class BinaryWeightConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         """Arguments for `print(network)`."""
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, weight={self.binarize}"
+        return f"{super().extra_repr()}, weight={self.binarize}"
 
 
 class BinaryConv2d(nn.Module):
@@ -110,6 +154,7 @@ class BinaryConv2d(nn.Module):
         shift_groups: number K of biases before the sign (TaR); 1 is one bias for all timesteps.
         rprelu_groups: number K of RPReLUs after the convolution (TaA).
         identity: add the input where the method has a shortcut and the widths match.
+        real_weights: binarize activations alone.
     """
 
     def __init__(
@@ -122,12 +167,14 @@ class BinaryConv2d(nn.Module):
         shift_groups: int = 1,
         rprelu_groups: int = 1,
         identity: bool = True,
+        real_weights: bool = False,
     ) -> None:
         super().__init__()
         self.method = method
         self.shortcut = method.shortcut and identity and in_channels == out_channels
         self.TaR = TimestepBias(shift_groups, in_channels) if method.shift else None
-        self.binary_conv = BinaryWeightConv2d(in_channels, out_channels, kernel_size, method.activation, method.weight)
+        shape = in_channels, out_channels, kernel_size, method.activation
+        self.binary_conv = RealWeightConv2d(*shape) if real_weights else BinaryWeightConv2d(*shape, method.weight)
         self.norm = nn.BatchNorm2d(out_channels) if method.norm else None
         self.TaA = TimestepRPReLU(rprelu_groups, out_channels) if method.rprelu else None
 
@@ -156,7 +203,7 @@ class BinaryConv2d(nn.Module):
 def set_progress(network: nn.Module, progress: float) -> None:
     """Set the fraction of training that is done, in [0, 1]: IR-Net's surrogate gradients sharpen with it."""
     for module in network.modules():
-        if isinstance(module, BinaryWeightConv2d):
+        if isinstance(module, SignConv2d):
             module.progress.fill_(progress)
 
 

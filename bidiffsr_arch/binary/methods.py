@@ -39,6 +39,9 @@ class Binarizer:
             )
 
 
+REAL_WEIGHTS = {"all": False, "activations": True}
+"""Whether weights stay real, by what is binarized: a network may learn 1-bit activations first, then 1-bit weights."""
+
 #                        shift  activation  weight           K      norm   rprelu shortcut source
 BINARIZERS: dict[str, Binarizer] = {
     "bnn":      Binarizer(False, "clip", "sign",             False, True,  False, False, "Hubara et al. 2016"),

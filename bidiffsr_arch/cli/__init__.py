@@ -6,6 +6,7 @@ without importing torch.
 """
 
 import argparse
+import io
 import os
 import sys
 from importlib import import_module
@@ -13,7 +14,7 @@ from pathlib import PurePath
 from typing import NoReturn
 
 import bidiffsr_arch
-from bidiffsr_arch.errors import CheckFailed, InputError
+from bidiffsr_arch.errors import CheckFailed, InputError, printable
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -22,6 +23,7 @@ COMMANDS = {
     "train": ("bidiffsr_arch.cli.train", "train a network with an option file"),
     "test": ("bidiffsr_arch.cli.test", "test a network with an option file; --check compares with expected numbers"),
     "upscale": ("bidiffsr_arch.cli.upscale", "upscale images with trained weights"),
+    "web": ("bidiffsr_arch.cli.web", "upscale images on a page in the browser"),
     "plot": ("bidiffsr_arch.cli.plot", "figures of what a network does, as PNG"),
     "pack": ("bidiffsr_arch.cli.pack", "pack a trained network's weights into bits, for fast inference"),
     "bench": ("bidiffsr_arch.cli.bench", "time packed inference against full precision on this machine"),
@@ -79,10 +81,12 @@ def program_name() -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The last line of an error's message, which for an error in a data loader's worker is the original message."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    kind = type(error)
-    return lines[-1].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ").removeprefix(f"{kind.__qualname__}: ")
+    """An error's message in one line; for an error in a data loader's worker, the last line, which is the original."""
+    message, kind = str(error).strip() or type(error).__name__, type(error)
+    if message.startswith("Caught ") or not isinstance(error, InputError):
+        message = message.splitlines()[-1]
+    message = message.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ").removeprefix(f"{kind.__qualname__}: ")
+    return printable(message)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,6 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     name = program_name()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may not be printable
     args = build_parser(argv[0] if argv and argv[0] in COMMANDS else None, name).parse_args(argv)
     try:
         return args.run(args) or 0

@@ -77,7 +77,7 @@ def absent_datasets(options: OrderedDict) -> dict[str, str]:
         dataset["name"]: root
         for dataset in options["datasets"].values()
         for key, root in dataset.items()
-        if key.startswith("dataroot_") and root is not None and not Path(root).expanduser().exists()
+        if key.startswith("dataroot_") and root is not None and not Path(os.path.expanduser(root)).exists()
     }
 
 
@@ -144,7 +144,7 @@ def report_writer(report: str | None) -> Callable[[list[Row], list[Row]], None] 
     """
     if report is None:
         return None
-    path = Path(report).expanduser()
+    path = Path(os.path.expanduser(report))
     formats = {".json": json_report, ".xml": junit_report}
     if path.suffix not in formats:
         raise InputError(f"expected --report to end in {' or '.join(formats)}, got {report}")

@@ -5,6 +5,7 @@ memory, and the disk that the checkpoints will take. Counts, names and sizes of 
 """
 
 import io
+import os
 import resource
 import shutil
 import sys
@@ -125,7 +126,7 @@ def _check_disk(options: OrderedDict, saved: int) -> str:
     if logger.get("keep_newest") is not None:
         kept = min(count, logger["keep_newest"] + bool(logger.get("keep_best")))
     needed = (kept + 2) * saved  # the latest network, and one file that is being written
-    place = Path(options["path"].get("experiments_root") or "experiments").expanduser().absolute()
+    place = Path(os.path.expanduser(options["path"].get("experiments_root") or "experiments")).absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free

@@ -9,6 +9,7 @@ Markdown files anew, between their comments `<!-- options of … -->` and `<!-- 
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from bidiffsr_arch.errors import InputError
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output is None:
         print(text, end="")
         return
-    target = Path(args.output).expanduser()
+    target = Path(os.path.expanduser(args.output))
     if target.exists() and not args.overwrite:
         raise InputError(f"{target} exists; add --overwrite to replace it, or choose another name")
     from bidiffsr_arch.files import write_bytes

@@ -12,6 +12,7 @@ Needs matplotlib: pip install 'bidiffsr_arch[plot]'. `basicsr plot FIGURE --help
 
 import argparse
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -159,7 +160,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: an argument or file is wrong, or matplotlib is missing.
     """
-    output = Path(args.output).expanduser()
+    output = Path(os.path.expanduser(args.output))
     if output.suffix.lower() != ".png":
         raise InputError(f"expected an output that ends in .png, got {args.output}")
     if output.exists() and not args.overwrite:

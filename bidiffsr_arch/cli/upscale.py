@@ -10,6 +10,11 @@ weights:
   a .pth of `basicsr train` with its option file (-opt; for a .pth in experiments/NAME/models, the copy that training
   wrote to experiments/NAME is found by itself); or a .safetensors of `basicsr pack`; or a folder of save_pretrained;
   or hf://OWNER/NAME, a network on the Hugging Face Hub. Files that say what they are need no option file.
+
+quality:
+  a .safetensors of `basicsr pack` may hold two sets of parameters, each with its own number of steps: fidelity, closest
+  to the true image, and perceptual, which is sharper and takes longer. --quality selects one; without it, the first is
+  taken. A file with one set has fidelity.
 """
 
 import argparse
@@ -17,11 +22,13 @@ import io
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
+from bidiffsr_arch.config.diffusion import QUALITIES
 from bidiffsr_arch.errors import InputError, raise_all
 from bidiffsr_arch.upscale import OVERLAP, TILE
+from bidiffsr_arch.weights import INPUTS, SHIPPED, shipped_weights
 
 EXAMPLE = "basicsr upscale photo.jpg holidays/ -o large --scale 2"
-SCALE = 2  # of the package's own weights, by default
+SCALE, INPUT = 2, "clean"  # of the package's own weights, by default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-opt", metavar="FILE", help="option file of their training, such as -opt options/train_BIDiffSR_x2.yml")
     add("--scale", type=int, metavar="N",
         help="which of the package's weights, 2 or 4 (default: 2); with --weights, refuse another scale")  # fmt: skip
+    add("--input", metavar="KIND",
+        help=f"which of the package's weights, by the images that they are for: "
+        f"{'; '.join(f'{kind}, {INPUTS[kind]}' for kind in SHIPPED)} (default: {INPUT})")  # fmt: skip
+    add("--quality", choices=QUALITIES, help="which of a file's sets of parameters (default: its first)")
     add("--steps", type=int, metavar="N", help="sampling steps, such as --steps 10 (default: as in the options)")
     add("--sampler", metavar="NAME", help="diffusers scheduler, such as --sampler UniPCMultistep (default: likewise)")
     add("--seed", type=int, default=0, metavar="S", help="seed of the noise, such as --seed 7 (default: %(default)s)")
@@ -68,13 +79,15 @@ def upscale(args: argparse.Namespace) -> list[InputError]:
     from bidiffsr_arch.upscale.plan import plan, prepare_folder
 
     planned = plan(args.images, args.output, args.overwrite, args.recursive)
+    if args.weights is not None and args.input is not None:
+        raise InputError(f"expected --input without --weights, which are {args.weights}; leave one of them out")
     weights = own_weights(args) if args.weights is None else args.weights
     from bidiffsr_arch.upscale import Upscaler
     from bidiffsr_arch.upscale.batch import upscale_all
 
     upscaler = Upscaler.from_file(
-        weights, args.opt, packed=args.packed, device=args.device, sampler=args.sampler, steps=args.steps,
-        seed=args.seed, tile=args.tile or None, overlap=args.overlap,
+        weights, args.opt, packed=args.packed, quality=args.quality, device=args.device, sampler=args.sampler,
+        steps=args.steps, seed=args.seed, tile=args.tile or None, overlap=args.overlap,
     )  # fmt: skip
     if args.scale is not None and args.scale != upscaler.scale:
         raise InputError(f"expected weights of x{args.scale}, got {weights}, trained for x{upscaler.scale}")
@@ -94,14 +107,12 @@ def own_weights(args: argparse.Namespace) -> Path:
     """The package's own weights; prints their name unless --quiet.
 
     Raises:
-        InputError: the scale has none, or -opt or --float is given, which need a checkpoint.
+        InputError: scale or kind of input have none, or -opt or --float is given, which need a checkpoint.
     """
-    from bidiffsr_arch.weights import shipped_weights
-
     if args.opt is not None or args.packed is False:
         option = "--float" if args.opt is None else "-opt"
         raise InputError(f"expected --weights with {option}, a .pth of training, got none")
-    weights = shipped_weights(SCALE if args.scale is None else args.scale)
+    weights = shipped_weights(SCALE if args.scale is None else args.scale, args.input or INPUT)
     if not args.quiet:
         print(f"using {weights.stem}, which comes with the package; --weights FILE selects others")
     return weights

@@ -1,8 +1,11 @@
 """Patches of optimizers, learning-rate schedulers and warm-up."""
 
 import difflib
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from basicsr.models import lr_scheduler
 from basicsr.models.base_model import BaseModel
 from torch import optim
@@ -13,6 +16,9 @@ from bidiffsr_arch.errors import InputError
 
 # BasicSR's development version knows these, its releases Adam alone.
 OPTIMIZERS = ("AdamW", "Adamax", "SGD", "ASGD", "RMSprop", "Rprop")
+
+
+ROLES = ("optim_g", "scheduler")  # keys of ``train``
 
 
 def find_scheduler(name: str) -> type[LRScheduler]:
@@ -35,6 +41,33 @@ def find_scheduler(name: str) -> type[LRScheduler]:
 def _subclasses(kind: type[LRScheduler]) -> list[type[LRScheduler]]:
     children: list[type[LRScheduler]] = kind.__subclasses__()
     return children + [one for child in children for one in _subclasses(child)]
+
+
+def rehearse(train: Mapping[str, Any]) -> tuple[str, Exception] | None:
+    """Build the optimizer and the scheduler of ``train`` for a single number, and step as in the first iterations.
+
+    The schedulers of torch and BasicSR step as in the last iteration, too; others may have counters of their own.
+
+    Returns:
+        Which of the two failed, ``optim_g`` or ``scheduler``, and its error; None if both work.
+    """
+    blocks = {name: {key: value for key, value in train[name].items() if key != "type"} for name in ROLES}
+    place, number = "optim_g", torch.nn.Parameter(torch.zeros(1))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer = getattr(optim, train[place]["type"])([number], **blocks[place])
+            optimizer.step()
+            place = "scheduler"
+            scheduler = find_scheduler(train[place]["type"])(optimizer, **blocks[place])
+            for last_epoch in (0, 1, int(train["total_iter"]) - 2):
+                if last_epoch > 1 and type(scheduler).__module__.startswith(("torch", "basicsr")):
+                    scheduler.last_epoch = last_epoch
+                if last_epoch + 1 < train["total_iter"]:
+                    scheduler.step()
+    except Exception as error:  # classes of torch and of plugins raise what they like
+        return place, error
+    return None
 
 
 def more_optimizers() -> bool:

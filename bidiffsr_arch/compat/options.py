@@ -23,6 +23,7 @@ from basicsr.utils import misc, options
 from bidiffsr_arch.compat.distributed import chosen_launcher
 from bidiffsr_arch.compat.patch import contains, replace
 from bidiffsr_arch.config.command_line import add_basicsr_arguments, stock_arguments
+from bidiffsr_arch.config.data import DATA_SETS, SingleDataset
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.errors import InputError
@@ -73,7 +74,7 @@ def _readable(path: str, wanted: OrderedDict) -> str:
 
     It is the file itself, comments and all, where that is the same.
     """
-    text = Path(path).expanduser().read_text(encoding="utf-8")
+    text = Path(os.path.expanduser(path)).read_text(encoding="utf-8")
     try:
         same = yaml.safe_load(text) == wanted
     except (yaml.YAMLError, ValueError):
@@ -225,6 +226,8 @@ def make_possible(opt: dict[str, Any], is_train: bool) -> None:
         if data.get("persistent_workers") and (phase != "train" or not data.get("num_worker_per_gpu")):
             _warn(f"datasets: {phase}: persistent_workers without workers has nothing to keep; it is off")
             data["persistent_workers"] = False
+        if DATA_SETS.get(data["type"]) is SingleDataset and data.get("meta_info_file", "") is None:
+            del data["meta_info_file"]  # BasicSR opens whatever is there
     val = opt.get("val")
     if not is_train and val and val.get("save_img") and "suffix" not in val:
         _warn(f"val: suffix is missing; results are called NAME_{opt['name']}.png, as with suffix: ~")

@@ -1,5 +1,6 @@
 """Patches of how pairs of images are found: several folders, and databases whose names differ by a suffix."""
 
+import os
 from pathlib import Path
 
 from basicsr.data import data_util
@@ -49,7 +50,7 @@ def suffixed_databases() -> bool:
 
 
 def _names(folder: str, key: str) -> list[str]:
-    meta = Path(folder).expanduser() / META
+    meta = Path(os.path.expanduser(folder)) / META
     if not folder.endswith(".lmdb") or not meta.is_file():
         raise InputError(f"expected dataroot_{key} to be a database NAME.lmdb with its {META}, got {folder}")
     return sorted({line.split(".")[0] for line in meta.read_text(encoding="utf-8").splitlines() if line})

@@ -65,7 +65,7 @@ def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
     if not metrics or isinstance(dataset, PairedImageDataset) or "gt" in dataset[0]:
         yield
         return
-    left_out = [name for name, options in metrics.items() if _needs_gt(options)]
+    left_out = [name for name, options in metrics.items() if needs_gt(options)]
     if left_out:
         get_root_logger().warning(f"{dataset.opt['name']} has no GT: {', '.join(left_out)} cannot be computed")
     possible = {name: options for name, options in metrics.items() if name not in left_out}
@@ -76,7 +76,8 @@ def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
         model.opt["val"]["metrics"] = metrics
 
 
-def _needs_gt(options: Mapping[str, Any]) -> bool:
+def needs_gt(options: Mapping[str, Any]) -> bool:
+    """Whether a metric of ``val: metrics`` compares with GT."""
     if options["type"] == iqa.NAME:
         return iqa.needs_reference(options["metric"])
     gt = inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters.get("img2")

@@ -1,4 +1,4 @@
-"""Data sets: BasicSR's, which are known whole, and those of other packages, of which only name and type are."""
+"""Data sets: BasicSR's, of which all keys are known, and those of other packages."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -34,10 +34,49 @@ class Dataset(Struct, extra="allow"):
     type: Text = Field(description="class of the data set, such as `PairedImageDataset`")
 
 
-class LoadedDataset(Dataset, extra="forbid"):
-    """What all data sets of BasicSR read."""
+class ImageDataset(Dataset):
+    """What BasicSR's data sets of images have in common."""
 
     io_backend: IOBackend = Field(description="where the files lie")
+    scale: Items | None = Field(None, description="set from the top level")
+    phase: Text | None = Field(None, description="set from the block's name")
+
+    list_key: ClassVar[str] = "meta_info_file"
+
+    @property
+    def list_of_images(self) -> str | None:
+        """The text file that names its images, if there is one."""
+        return getattr(self, self.list_key)
+
+    def roots(self) -> list[str]:
+        """All folders of its images: those of GT, then those of LQ."""
+        both = (getattr(self, key, None) or [] for key in ("dataroot_gt", "dataroot_lq"))
+        return [root for roots in both for root in ([roots] if isinstance(roots, str) else roots)]
+
+
+class NormalizedDataset(ImageDataset):
+    """Images whose values may be normalized."""
+
+    mean: Colour | None = Field(None, description="subtracted from pixels; undone before metrics")
+    std: Colour | None = Field(None, description="divides pixels; undone before metrics")
+
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
+        if (self.mean is None) != (self.std is None):
+            yield f"expected both mean and std in {self.name}, or neither"
+
+
+class SingleDataset(NormalizedDataset):
+    """LQ images alone, for validation and tests: BasicSR's `SingleImageDataset`."""
+
+    dataroot_lq: Text = Field(description="folder of LQ (LR) images")
+    meta_info_file: Text | None = Field(None, description="text file with an image's name on each line")
+    color: Literal["y"] | None = Field(None, description="`y`: the luma channel alone")
+
+
+class TrainingDataset(ImageDataset, extra="forbid"):
+    """Images that training can read."""
+
     gt_size: Items | None = Field(None, description="training: side of a GT crop in pixels, a multiple of `scale`")
     use_hflip: bool | None = Field(None, description="training: flip at random")
     use_rot: bool | None = Field(None, description="training: rotate by multiples of 90 degrees at random")
@@ -49,31 +88,14 @@ class LoadedDataset(Dataset, extra="forbid"):
     num_prefetch_queue: Items = Field(1, description="batches that `prefetch_mode: cpu` prepares")
     pin_memory: bool = Field(False, description="page-locked memory, which `prefetch_mode: cuda` needs")
     persistent_workers: bool = Field(False, description="training: keep loader processes between epochs")
-    scale: Items | None = Field(None, description="set from the top level")
-    phase: Text | None = Field(None, description="set from the block's name")
-
-    list_key: ClassVar[str] = "meta_info"
-
-    @property
-    def list_of_images(self) -> str | None:
-        """The text file that names its images, if there is one."""
-        return getattr(self, self.list_key)
-
-    @property
-    def roots(self) -> list[str]:
-        """All its folders."""
-        values = [getattr(self, name, None) for name in ("dataroot_gt", "dataroot_lq")]
-        return [root for value in values if value for root in ([value] if isinstance(value, str) else value)]
 
 
-class Pairs(LoadedDataset):
+class Pairs(TrainingDataset, NormalizedDataset, extra="forbid"):
     """Pairs of LQ and GT images."""
 
     dataroot_gt: Roots = Field(description="folder of GT (HR) images, or a list of folders")
     dataroot_lq: Roots = Field(description="folder of LQ (LR) images, or a list of as many folders")
     filename_tmpl: Template = Field("{}", description="name of an LQ image, from that of its GT image")
-    mean: Colour | None = Field(None, description="subtracted from pixels; undone before metrics")
-    std: Colour | None = Field(None, description="divides pixels; undone before metrics")
 
     def _relations(self) -> Iterator[str]:
         gt, lq = self.dataroot_gt, self.dataroot_lq
@@ -82,28 +104,29 @@ class Pairs(LoadedDataset):
                 yield f"expected as many folders in dataroot_gt as in dataroot_lq of {self.name}, got {gt!r} and {lq!r}"
             if self.io_backend.type != "disk" or self.list_of_images:
                 yield f"expected io_backend: disk and no {self.list_key} with lists of folders in {self.name}"
-        if (self.mean is None) != (self.std is None):
-            yield f"expected both mean and std in {self.name}, or neither"
+        yield from super()._relations()
 
 
 class PairedDataset(Pairs):
     """Pairs of LQ and GT images: BasicSR's `PairedImageDataset`, the reference's `MultiPairedImageDataset`."""
 
-    list_key: ClassVar[str] = "meta_info_file"
-
     task: Text = Field("SR", description="the reference's key, always `SR`")
-    meta_info_file: Text | None = Field(None, description="text file with a GT image's name on each line")
+    meta_info_file: Text | None = Field(None, description="text file with an image's name on each line")
     color: Literal["y"] | None = Field(None, description="`y`: the luma channel alone")
 
 
 class RealPairs(Pairs):
     """BasicSR's `RealESRGANPairedDataset`, for fine-tuning on pairs."""
 
+    list_key: ClassVar[str] = "meta_info"
+
     meta_info: Text | None = Field(None, description="text file with `GT's name, LQ's name` on each line")
 
 
-class DegradedDataset(Kernels, LoadedDataset):
+class DegradedDataset(Kernels, TrainingDataset):
     """BasicSR's `RealESRGANDataset`: GT images and blur kernels, from which ``degradation: realesrgan`` makes LQ."""
+
+    list_key: ClassVar[str] = "meta_info"
 
     dataroot_gt: Text = Field(description="folder of GT (HR) images")
     meta_info: Text | None = Field(None, description="text file with a GT image's name on each line; `~`: all images")
@@ -117,11 +140,12 @@ class DegradedDataset(Kernels, LoadedDataset):
             )
 
 
-DATA_SETS: dict[str, type[LoadedDataset]] = {
+DATA_SETS: dict[str, type[ImageDataset]] = {
     "MultiPairedImageDataset": PairedDataset,
     "PairedImageDataset": PairedDataset,
     "RealESRGANDataset": DegradedDataset,
     "RealESRGANPairedDataset": RealPairs,
+    "SingleImageDataset": SingleDataset,
 }
 
 
@@ -134,6 +158,7 @@ AnyDataset = Annotated[
     Annotated[PairedDataset, Tag("<PairedDataset>")]
     | Annotated[RealPairs, Tag("<RealPairs>")]
     | Annotated[DegradedDataset, Tag("<DegradedDataset>")]
+    | Annotated[SingleDataset, Tag("<SingleDataset>")]
     | Annotated[Dataset, Tag("<Dataset>")],
     Discriminator(_kind),
 ]

@@ -17,6 +17,13 @@ Sampler = Literal[
 ]  # fmt: skip
 SCHEDULE_NAMES = {"cosine": "squaredcos_cap_v2"}
 
+QUALITIES = {
+    "fidelity": "closest to the true image, pixel by pixel",
+    "perceptual": "sharper, at some cost of fidelity, in more steps",
+}
+"""The sets of parameters that a packed file may hold, and what they are for. Every file has the first one."""
+FIRST = next(iter(QUALITIES))
+
 
 def _without_suffix(value: Any) -> Any:
     return value.removesuffix("Scheduler") if isinstance(value, str) else value
@@ -53,6 +60,9 @@ class BetaSchedule(Struct, extra="allow"):
         "epsilon", description="what the network predicts: the noise, x0, or sqrt(abar) noise - sqrt(1 - abar) x0"
     )
     num_inference_steps: Steps = Field(50, description="number of sampling steps")
+    eta: Annotated[float, Field(ge=0, le=1)] = Field(
+        0, description="noise that DDIM adds in every step: 0 for none, 1 for as much as DDPM; of no effect in others"
+    )
     timestep_spacing: Text = Field("leading", description="spacing of the sampling timesteps")
     clip_sample: bool = Field(True, description="clip the predicted x0 in every sampling step")
     clip_sample_range: Positive = Field(1.0, description="to [-range, range]")
@@ -128,11 +138,24 @@ class Description(Trained):
     source_sha256: str = Field("", description="digest of that checkpoint")
     params: str = Field("", description="which of its networks: `params` or `params_ema`")
     about: dict[str, Any] = Field({}, description="what people want to know, see `bidiffsr_arch.description`")
+    sets: dict[str, dict[str, Any]] = Field({}, description="descriptions of further sets of parameters, by quality")
 
-    def __init__(self, network_g: dict[str, Any], **further: Any) -> None:
-        super().__init__(**{"network_g": network_g, **further})
+    def __init__(self, network_g: dict[str, Any] | None = None, **further: Any) -> None:
+        super().__init__(**(further if network_g is None else {"network_g": network_g, **further}))
 
     @property
     def options(self) -> dict[str, Any]:
         """What sampling needs, under the names that it has at an option file's top level."""
         return self.model_dump(include=set(Trained.model_fields))
+
+    def by_quality(self, source: Any) -> dict[str, "Description"]:
+        """The description of each set of parameters, the first one's first.
+
+        Args:
+            source: names the file in an error.
+        Raises:
+            InputError: one of them is wrong.
+        """
+        own = self.model_dump(exclude_unset=True, exclude={"sets"})
+        sets = {FIRST: own, **self.sets}
+        return {quality: Description.part_of(said, f"{source}: {quality}") for quality, said in sets.items()}

@@ -14,8 +14,8 @@ from bidiffsr_arch.config.data import (
     AnyDataset,
     Dataset,
     DegradedDataset,
-    LoadedDataset,
     Pairs,
+    TrainingDataset,
 )
 from bidiffsr_arch.config.degradation import LOADED, Degradation, unfit_pool
 from bidiffsr_arch.config.diffusion import Scaled, Trained
@@ -72,7 +72,7 @@ class AnyFile(Scaled, extra="allow"):
             yield "expected the key network_g, found none; see `basicsr options`"
         if not self.train and not self.val:
             yield "expected a `train:` or a `val:` block, found neither"
-        if self.scale is None and any(data.type in DATA_SETS for data in self.datasets.values()):
+        if self.scale is None and any(_trains(data) for data in self.datasets.values()):
             yield "expected the key scale (HR size by LR size), found none"
 
     def training_relations(self) -> Iterator[str]:
@@ -110,6 +110,9 @@ class OptionFile(Degradation, AnyFile):
         if train and train.gt_size and self.scale and train.gt_size % self.scale:
             yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {train.gt_size}"
         yield from self._degraded()
+        binarize = ((self.network_g and self.network_g.model_extra) or {}).get("binarize")
+        if self.val and self.val.packed and binarize == "activations":
+            yield "expected val: packed: false with network_g: binarize: activations, whose weights are real, got true"
         metrics = (self.val and self.val.metrics) or {}
         yield from unknown_best(self.logger or Kept(), metrics)
         logger = self.logger
@@ -144,9 +147,9 @@ class OptionFile(Degradation, AnyFile):
         if self.scale and LOADED % self.scale:
             yield f"expected scale to divide {LOADED}, the side of the images that are degraded, got {self.scale}"
 
-    def loaded(self) -> dict[str, LoadedDataset]:
-        """BasicSR's own data sets by phase."""
-        return {phase: data for phase, data in self.datasets.items() if isinstance(data, LoadedDataset)}
+    def loaded(self) -> dict[str, TrainingDataset]:
+        """BasicSR's own data sets that training can read, by phase."""
+        return {phase: data for phase, data in self.datasets.items() if isinstance(data, TrainingDataset)}
 
     def training_relations(self) -> Iterator[str]:
         """What does not hold of a file that is to be trained by."""
@@ -193,8 +196,11 @@ class DiffusionOptions(Trained):
                 "expected network_g: total_step and beta_schedule: n_timestep to be equal, "
                 f"got {steps} and {self.beta_schedule.n_timestep}"
             )
-        if self.train and self.train.perceptual_opt:
-            yield "expected train: pixel_opt alone, got perceptual_opt: the prediction is no image"
+        if self.train and self.train.perceptual_opt and self.beta_schedule.prediction_type == "epsilon":
+            yield (
+                "expected beta_schedule: prediction_type sample or v_prediction with train: perceptual_opt, got "
+                "epsilon: the image that a predicted noise implies is itself noise at most timesteps"
+            )
         if self.train and not self.train.pixel_opt:
             yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
 
@@ -203,6 +209,11 @@ class DiffusionFile(DiffusionOptions, OptionFile, extra="forbid"):
     """An option file for `BIDiffSRModel`, or `BicubicModel`, which reads less."""
 
     train: Train | None = None
+
+
+def _trains(data: Dataset) -> bool:
+    """Whether a data set is one of BasicSR's that training can read, which all need a scale."""
+    return issubclass(DATA_SETS.get(data.type, Dataset), TrainingDataset)
 
 
 def _listed(names: Iterable[str]) -> str:

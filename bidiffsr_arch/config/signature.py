@@ -35,7 +35,7 @@ def wrong_arguments(
     is_open = any(entry.kind is entry.VAR_KEYWORD for entry in parameters.values()) and not ignores_others
     takes = {name: entry for name, entry in parameters.items()
              if name not in given and entry.kind not in (entry.VAR_KEYWORD, entry.VAR_POSITIONAL)}  # fmt: skip
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = _hints(target)
     known = [*own, *takes]
     meant = set()
     for key in block if not is_open else ():
@@ -54,6 +54,13 @@ def wrong_arguments(
         near = difflib.get_close_matches(lacking[0], block, n=1)
         hint = f"; is {near[0]!r} meant for it?" if near else ""
         yield f"expected the key(s) {', '.join(lacking)} in {place}:, found none{hint}"
+
+
+def _hints(target: Callable) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except Exception:  # names that are imported for type checkers only, for example
+        return {}
 
 
 def _kind_of_default(default: Any) -> Any:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bidiffsr_arch.config.data import DegradedDataset, IOBackend, PairedDataset, RealPairs
+from bidiffsr_arch.config.data import DegradedDataset, IOBackend, PairedDataset, RealPairs, SingleDataset
 from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.config.file import OUR_MODELS, DiffusionFile
 from bidiffsr_arch.config.struct import Struct
@@ -13,6 +13,7 @@ from bidiffsr_arch.config.training import (
     DistParams,
     Expected,
     Logger,
+    LossChange,
     Metric,
     Optimizer,
     Paths,
@@ -30,6 +31,7 @@ BLOCKS: dict[str, type[Struct]] = {
     "top level": DiffusionFile,
     "beta_schedule": BetaSchedule,
     "datasets: …": PairedDataset,
+    "datasets: … without GT": SingleDataset,
     "datasets: … of RealESRGANDataset": DegradedDataset,
     "datasets: … of RealESRGANPairedDataset": RealPairs,
     "datasets: …: io_backend": IOBackend,
@@ -37,6 +39,7 @@ BLOCKS: dict[str, type[Struct]] = {
     "train: optim_g": Optimizer,
     "train: scheduler": Scheduler,
     "train: timestep_weighting": TimestepWeights,
+    "train: loss_schedule": LossChange,
     "train: distill": Distill,
     "train: teacher": TeacherBlock,
     "val": Val,

@@ -52,7 +52,9 @@ class Scheduler(Struct, extra="allow"):
     milestones: Iterations = Field([], description="iterations after which `gamma` multiplies the rate")
     gamma: FromZero = Field(0.1, description="of `MultiStepLR`")
     restarts: Iterations = Field([0], description="of `MultiStepLR`: iterations at which the rate starts anew")
-    periods: Iterations = Field([], description="of `CosineAnnealingRestartLR`: lengths in iterations")
+    periods: list[Count] = Field(
+        [], strict=False, description="of `CosineAnnealingRestartLR`: lengths in iterations"
+    )
     restart_weights: list[Number] = Field([1], description="what multiplies the rate from each restart on")
     eta_min: FromZero = Field(0, description="of `CosineAnnealingRestartLR`: the lowest rate")
 
@@ -93,6 +95,13 @@ class TeacherBlock(Struct):
     weight: Weight = Field(0.5, description="its share of the target")
 
 
+class LossChange(Struct, extra="allow"):
+    """A loss that takes the place of the one before. Further keys are its arguments."""
+
+    from_iter: Count = Field(description="the iteration from which it is used")
+    type: Text = Field(description="a loss of BasicSR or of another package, such as `L1Loss`, `CharbonnierLoss`")
+
+
 class Objective(Step):
     """What a network is trained for, and how a step is computed; part of ``train``."""
 
@@ -102,9 +111,20 @@ class Objective(Step):
     distill: Distill | None = Field(None, description="learn a trained network's many sampling steps in few")
     teacher: TeacherBlock | None = Field(None, description="learn from the predictions of a better network, too")
     pixel_opt: dict[str, Any] | None = Field(None, description="the loss, such as `{type: L1Loss}`")
-    perceptual_opt: dict[str, Any] | None = Field(None, description="BasicSR's perceptual loss, for models of images")
+    perceptual_opt: dict[str, Any] | None = Field(
+        None, description="a loss of images in addition: `{type: LPIPSLoss}`, or BasicSR's `PerceptualLoss`"
+    )
+    loss_schedule: list[LossChange] | None = Field(
+        None, description="losses that follow `pixel_opt`, as in `[{from_iter: 20000, type: L1Loss}]`"
+    )
 
     def _relations(self) -> Iterator[str]:
+        changes = self.loss_schedule or []
+        iterations = [change.from_iter for change in changes]
+        if iterations != sorted(set(iterations)):
+            yield f"expected train: loss_schedule to have rising from_iter, got {iterations}"
+        if any((change.model_extra or {}).get("reduction") == "none" for change in changes):
+            yield "expected train: loss_schedule: reduction: mean or sum, got none: a step needs one number"
         for name in ("pixel_opt", "perceptual_opt"):
             if (getattr(self, name) or {}).get("reduction") == "none":
                 yield f"expected train: {name}: reduction: mean or sum, got none: a step needs one number"
@@ -128,6 +148,11 @@ class Train(Objective):
             yield (
                 f"expected train: scheduler: periods to reach total_iter {self.total_iter}, got {schedule.periods}, "
                 f"{sum(schedule.periods)} together"
+            )
+        if self.loss_schedule and self.loss_schedule[-1].from_iter > self.total_iter:
+            yield (
+                f"expected train: loss_schedule: from_iter of at most total_iter {self.total_iter}, got "
+                f"{self.loss_schedule[-1].from_iter}, which is never reached"
             )
         if self.warmup_iter > self.total_iter:
             yield (
@@ -207,7 +232,10 @@ class Paths(Struct):
         None, description="weights to begin with or to test: `.pth`, or in tests a packed `.safetensors`"
     )
     strict_load_g: bool = Field(True, description="refuse weights of which names or shapes differ")
-    param_key_g: Text | None = Field("params", description="network in the checkpoint; our model tests `params_ema`")
+    param_key_g: Text | None = Field(
+        "params",
+        description="network in the file; our model tests `params_ema`; of a packed file `fidelity` or `perceptual`",
+    )
     resume_state: Text | None = Field(None, description="training state to go on from")
     ignore_resume_networks: Any = Field(None, description="networks that resuming does not load")
     experiments_root: Text | None = Field(None, description="folder of a training; `experiments/NAME` if `~`")

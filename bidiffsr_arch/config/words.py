@@ -61,5 +61,6 @@ def _bounds(schema: Schema) -> str:
 def _list(schema: Schema, definitions: Schema) -> str:
     item = words(schema.get("items", {}), definitions).removeprefix("a ")
     plural = item.replace("number", "numbers", 1) if "number" in item else f"{item}s"
+    plural = "blocks" if item.startswith(BLOCK) else plural
     least, most = schema.get("minItems"), schema.get("maxItems")
     return f"{COUNTS.get(least, least)} {plural}" if least is not None and least == most else f"a list of {plural}"

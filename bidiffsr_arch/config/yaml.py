@@ -102,7 +102,7 @@ def read_yaml(path: str | os.PathLike) -> OrderedDict:
         InputError: the file is missing, not text, not YAML, not a mapping, or asks for something to be executed.
     """
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(os.path.expanduser(path)).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(
             f"option file {path} does not exist; `basicsr options` lists those that are shipped"
@@ -139,8 +139,8 @@ def merged_options(path: str | os.PathLike, _children: tuple[Path, ...] = ()) ->
     base = options.pop("base")
     if not isinstance(base, str):
         raise InputError(f"{path}: expected `base:` to name one option file, got {base!r}")
-    here = Path(path).expanduser().resolve()
-    parent = here.parent / Path(base).expanduser()
+    here = Path(os.path.expanduser(path)).resolve()
+    parent = here.parent / Path(os.path.expanduser(base))
     lineage = (*_children, here)
     if parent.resolve() in lineage:
         raise InputError(f"{path}: `base: {base}` leads in a circle; a chain of bases has to end")

@@ -22,7 +22,7 @@ class Contents:
 
     Attributes:
         images: paths of images, recognised by their suffixes, in order of their names.
-        others: number of other files by suffix.
+        others: number of other files by suffix or kind.
         folders: number of subfolders that were not entered.
     """
 
@@ -45,13 +45,16 @@ def scan(
 
     Args:
         suffixes: suffixes of images, in lower case.
-        recursive: include subfolders; symbolic links to folders are not followed.
+        recursive: include subfolders; symbolic links to folders are not followed, but counted.
         leave_out: a subfolder that is not entered, such as that of the results.
+    Raises:
+        OSError: a folder cannot be read.
     """
     contents = Contents()
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_fail):
         visible = sorted(name for name in folders if not name.startswith("."))
         if recursive:
+            contents.folders += sum(Path(place, name).is_symlink() for name in visible)
             folders[:] = [name for name in visible if leave_out is None or not _is_same(Path(place, name), leave_out)]
         else:
             contents.folders += len(visible)
@@ -59,14 +62,20 @@ def scan(
         for name in sorted(names):
             path = Path(place, name)
             suffix = path.suffix.lower()
-            if name.startswith(".") or not path.is_file():
+            if name.startswith("."):
                 continue
-            if suffix in suffixes:
+            if not path.is_file():
+                contents.others["special file" if path.exists() else "broken link"] += 1
+            elif suffix in suffixes:
                 contents.images.append(path)
             else:
                 contents.others[suffix or "without suffix"] += 1
     contents.images.sort()
     return contents
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 class LeftOut(UserWarning):

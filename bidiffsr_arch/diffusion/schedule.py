@@ -97,7 +97,7 @@ class Diffusion:
         self._check_time(time)
         levels = torch.cat([torch.ones(1), self.alphas_cumprod.sqrt()]).to(x0)  # without noise before t = 0
         level = levels[time + 1] + (levels[time] - levels[time + 1]) * between
-        signal, sigma = (factor[:, None, None, None] for factor in (level, (1 - level**2).sqrt()))
+        signal, sigma = _factors(level)
         targets = {"epsilon": noise, "sample": x0, "v_prediction": signal * noise - sigma * x0}
         return signal * x0 + sigma * noise, level, targets[self.schedule.prediction_type]
 
@@ -150,6 +150,8 @@ class Diffusion:
             sampler.set_timesteps(steps, device=device)
         except (ValueError, IndexError, AssertionError):  # diffusers' ways to fail at too few or too many
             return None
+        except TypeError as error:
+            raise self._refused(error) from error
         first, last = sampler.timesteps.max(), sampler.timesteps.min()
         return sampler if 0 <= last <= first <= self.total_step - 1 and (last < first or steps == 1) else None
 
@@ -175,8 +177,37 @@ class Diffusion:
         Raises:
             InputError: a number of steps that the scheduler cannot do, or a result that is not finite.
         """
+        x, count = self._denoised(predict, noise, generators, steps, progress)
+        if not x.isfinite().all():
+            raise InputError(
+                f"expected finite numbers from {self.schedule.scheduler_type} with {count} timesteps, got infinite "
+                "ones or NaN: the sampling diverged; take another number of steps or another sampler"
+            )
+        return x
+
+    def rehearse(self, steps: int | None = None) -> None:
+        """Sample a tiny image with a network that predicts 0, to find options that sampling would fail on.
+
+        Raises:
+            InputError: a number of steps that the scheduler cannot do, or an argument of the scheduler that it does not
+                take.
+        """
+        noise = torch.zeros(1, 1, 4, 4)
+        self._denoised(lambda x, time: torch.zeros_like(x), noise, [torch.Generator()], steps, iter)
+
+    @torch.no_grad()
+    def _denoised(
+        self,
+        predict: Predict,
+        noise: Tensor,
+        generators: list[torch.Generator] | None,
+        steps: int | None,
+        progress: Callable[[Any], Any],
+    ) -> tuple[Tensor, int]:
+        """The result of sampling, and the number of its timesteps."""
         sampler = self.sampler(steps, noise.device)
-        extra = {"generator": generators} if "generator" in arguments(sampler.step) else {}
+        given = {"generator": generators, "eta": self.schedule.eta}
+        extra = {name: value for name, value in given.items() if name in arguments(sampler.step)}
         x = noise * sampler.init_noise_sigma
         for t in progress(sampler.timesteps):
             time = t.expand(len(x))
@@ -184,23 +215,39 @@ class Diffusion:
             prediction = predict(x_t, self.network_time(time))
             if not self.sampler_clips:
                 prediction = self.clipped_noise(prediction, x_t, time)
-            x = sampler.step(prediction, t, x, **extra).prev_sample
-        if not x.isfinite().all():
-            raise InputError(
-                f"expected finite numbers from {self.schedule.scheduler_type} with {len(sampler.timesteps)} timesteps, "
-                "got infinite ones or NaN: the sampling diverged; take another number of steps or another sampler"
-            )
-        return x
+            try:
+                x = sampler.step(prediction, t, x, **extra).prev_sample
+            except (TypeError, ValueError, IndexError, AssertionError) as error:  # of options, once it knows them
+                raise self._refused(error) from error
+        return x, len(sampler.timesteps)
+
+    def _refused(self, error: Exception) -> InputError:
+        """The error for arguments of the scheduler on which it fails only when it samples."""
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        further = self.schedule.model_extra or "its defaults"
+        return InputError(
+            f"expected a beta_schedule that {self.schedule.scheduler_type} can sample by, got {further} ({reason})"
+        )
+
+    def implied_x0(self, prediction: Tensor, x_t: Tensor, network_time: Tensor) -> Tensor:
+        """The x0 that a prediction stands for, (B, C, H, W); `network_time` (B,) is what the network was given."""
+        level = network_time if self.time_input == "noise_level" else self.abar(network_time).sqrt()
+        return PREDICTIONS[self.schedule.prediction_type](prediction, x_t, *_factors(level))
 
     def clipped_noise(self, prediction: Tensor, x_t: Tensor, time: Tensor) -> Tensor:
         """The noise that leads to the predicted x0 clipped, for samplers that cannot clip themselves."""
-        abar = self.abar(time)[:, None, None, None]
-        signal, sigma = abar.sqrt(), (1 - abar).sqrt()
+        signal, sigma = _factors(self.abar(time).sqrt())
         x0 = PREDICTIONS[self.schedule.prediction_type](prediction, x_t, signal, sigma)
         if self.schedule.clip_sample:
             limit = self.schedule.clip_sample_range
             x0 = x0.clamp(-limit, limit)
         return (x_t - signal * x0) / sigma
+
+
+def _factors(level: Tensor) -> tuple[Tensor, Tensor]:
+    """Of noise levels sqrt(abar) (B,), the factors of signal and noise, (B, 1, 1, 1)."""
+    signal = level[:, None, None, None]
+    return signal, (1 - signal**2).sqrt()
 
 
 # From a prediction to x0, with signal = sqrt(abar) and sigma = sqrt(1 - abar).

@@ -8,7 +8,7 @@ architecture (`bidiffsr`, `sr3`, `bbcu`). `training` counts bits in the forward 
 from bidiffsr_arch.packed.backends import BACKENDS
 from bidiffsr_arch.packed.bbcu import PackedBBCUNet
 from bidiffsr_arch.packed.bidiffsr import PackedUNet
-from bidiffsr_arch.packed.file_format import Description, load_packed, save_packed
+from bidiffsr_arch.packed.file_format import Description, load_packed, load_sets, save_packed
 from bidiffsr_arch.packed.network import PackedNetwork
 from bidiffsr_arch.packed.registry import pack, packs
 from bidiffsr_arch.packed.sequential import PackedSequential, pack_layer
@@ -23,6 +23,7 @@ __all__ = [
     "PackedSequential",
     "PackedUNet",
     "load_packed",
+    "load_sets",
     "pack",
     "pack_layer",
     "packs",

@@ -3,10 +3,14 @@ to run it.
 
 Tensors are those of `state.packed_state`. Metadata, all strings:
 
-- ``format``: ``bidiffsr-packed``; ``version``: ``1``;
+- ``format``: ``bidiffsr-packed``; ``version``: ``1``, or ``2`` with several sets of parameters;
 - ``sha256``: digest of all bytes of the file, read with 64 zeros in its own place;
 - ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs;
 - ``modelspec.*``, and one tensor more: see `bidiffsr_arch.description`.
+
+A file may hold several sets of parameters, see `QUALITIES`. Tensors of the first set have their plain names, those of
+another one ``QUALITY/NAME``; those that are equal in both are stored once. Each set has a description of its own, with
+steps and options that may differ; those of further sets are in the first one's ``sets``.
 """
 
 import hashlib
@@ -14,21 +18,30 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bidiffsr_arch.config.diffusion import Description
+from bidiffsr_arch.config.diffusion import FIRST, QUALITIES, Description
 from bidiffsr_arch.description import TENSOR, described
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.packed.network import PackedNetwork
 from bidiffsr_arch.packed.registry import architecture_named, packer_of
 from bidiffsr_arch.packed.state import expected_shapes
 
-FORMAT, VERSION = "bidiffsr-packed", "1"
+FORMAT = "bidiffsr-packed"
+VERSION, VERSION_WITH_SETS = "1", "2"
+VERSIONS = (VERSION, VERSION_WITH_SETS)
+
+OF_SET = "/"
+"""Between a further set's name and that of its tensor; names of modules have none."""
+
+Sets = Mapping[str, tuple[PackedNetwork, Description]]
+"""Packed networks and their descriptions by quality."""
 
 NO_SEAL = "0" * 64
 """In place of the checksum while it is computed."""
@@ -53,41 +66,90 @@ def _digest_without(path: Path, seal: str) -> str:
 
 
 def save_packed(
-    network: PackedNetwork, path: Path | str, description: Description, *, half: bool = False, overwrite: bool = False
+    network: PackedNetwork,
+    path: Path | str,
+    description: Description,
+    *,
+    sets: Sets = MappingProxyType({}),
+    half: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Write a packed network; the file appears as a whole or not at all.
 
     Args:
+        sets: further sets of parameters, under names of `QUALITIES` other than the first. They have the network's scale
+            and may have other options.
         half: real numbers as float16.
     Returns:
         Size of the file in bytes.
     Raises:
-        InputError: the file exists and `overwrite` is not set, or a number does not fit into float16.
+        InputError: the file exists and `overwrite` is not set, a number does not fit into float16, or a further set has
+        another scale or no known name.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise InputError(f"expected a new file, but {path} exists; choose another name or add --overwrite")
-    tensors = {name: tensor.contiguous() for name, tensor in network.state.items()}
-    if half:
-        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise InputError(f"expected numbers that float16 can hold, {name} has larger ones; leave --half out")
-    tensors, metadata = described(tensors, description.model_dump(exclude_unset=True))
-    write_bytes(path, sealed(tensors, {"format": FORMAT, "version": VERSION, **metadata}))
+    tensors = first = _stored(network, half)
+    for quality, (other, said) in sets.items():
+        choose("a further set", quality, dict.fromkeys(QUALITIES.keys() - {FIRST}))
+        if said.scale != description.scale:
+            raise InputError(f"expected sets of one scale, got x{description.scale} and {quality} of x{said.scale}")
+        own = {name: tensor for name, tensor in _stored(other, half).items() if not _is_equal(tensor, first.get(name))}
+        tensors = tensors | {f"{quality}{OF_SET}{name}": tensor for name, tensor in own.items()}
+    content = description.model_dump(exclude_unset=True, exclude={"sets"})
+    if sets:
+        content["sets"] = {quality: said.model_dump(exclude_unset=True) for quality, (_, said) in sets.items()}
+    tensors, metadata = described(tensors, content)
+    version = VERSION_WITH_SETS if sets else VERSION
+    write_bytes(path, sealed(tensors, {"format": FORMAT, "version": version, **metadata}))
     return path.stat().st_size
 
 
-def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedNetwork, Description]:
+def _stored(network: PackedNetwork, half: bool) -> dict[str, Tensor]:
+    """A network's tensors as they are written."""
+    tensors = {name: tensor.contiguous() for name, tensor in network.state.items()}
+    if not half:
+        return tensors
+    tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InputError(f"expected numbers that float16 can hold, {name} has larger ones; leave --half out")
+    return tensors
+
+
+def _is_equal(tensor: Tensor, other: Tensor | None) -> bool:
+    return other is not None and torch.equal(tensor, other)
+
+
+def load_packed(
+    path: Path | str, backend: str | None = None, quality: str | None = None
+) -> tuple[PackedNetwork, Description]:
     """Read a packed network; nothing else is needed to run it.
 
     Args:
         backend: as `PackedNetwork`.
+        quality: which of the file's sets of parameters, see `QUALITIES`; the first one if None.
     Raises:
-        InputError: no such file, another kind of file, an unknown version, a tensor missing or of another shape, or
-        damaged contents.
+        InputError: no such file, another kind of file, an unknown version, a set or a tensor missing, a tensor of
+        another shape, or damaged contents.
     """
-    path = Path(path)
+    tensors, descriptions = _read(Path(path))
+    quality = quality or FIRST
+    description = choose(f"the quality that is taken from {path}", quality, descriptions)
+    return assemble(path, description, tensors, backend, quality), description
+
+
+def load_sets(path: Path | str, backend: str | None = None) -> Sets:
+    """All sets of parameters of a packed file, the first one first; arguments and errors as `load_packed`."""
+    tensors, descriptions = _read(Path(path))
+    return {
+        quality: (assemble(path, description, tensors, backend, quality), description)
+        for quality, description in descriptions.items()
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Description]]:
+    """A packed file's tensors, and the description of each set."""
     if not path.is_file():
         raise InputError(f"expected a packed network at {path}, found no such file; make one with `basicsr pack`")
     try:
@@ -100,26 +162,44 @@ def load_packed(path: Path | str, backend: str | None = None) -> tuple[PackedNet
         raise InputError(
             f"expected a safetensors file at {path}, could not read it ({error}); copy or pack it again"
         ) from error
-    description = _description(path, metadata)
-    return assemble(path, description, tensors, backend), description
+    return tensors, _description(path, metadata).by_quality(path)
 
 
 def assemble(
-    source: Path | str, description: Description, tensors: Mapping[str, Tensor], backend: str | None = None
+    source: Path | str,
+    description: Description,
+    tensors: Mapping[str, Tensor],
+    backend: str | None = None,
+    quality: str = FIRST,
 ) -> PackedNetwork:
     """A packed network from a file's tensors.
 
     Args:
         source: where they come from, for messages.
+        description: of the set.
+        tensors: of all sets.
         backend: as `PackedNetwork`.
+        quality: which set.
     Raises:
         InputError: an unknown network, a tensor that is missing or of another shape.
     """
     network = _structure(source, description)
-    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    state.pop(TENSOR, None)  # what the header says again; older files lack it
-    _check_shapes(source, expected_shapes(network), state)
+    expected = expected_shapes(network)
+    own = _tensors_of(quality, tensors, expected)
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in own.items()}
+    _check_shapes(source, expected, state)
     return packer_of(network)(network, state, backend)
+
+
+def _tensors_of(quality: str, tensors: Mapping[str, Tensor], expected: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors of a set by their plain names; a further set shares those of the first that it lacks."""
+    first = {name: tensor for name, tensor in tensors.items() if OF_SET not in name}
+    first.pop(TENSOR, None)  # what the header says again; older files lack it
+    if quality == FIRST:
+        return first
+    prefix = f"{quality}{OF_SET}"
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {name: first[name] for name in expected if name in first} | own
 
 
 def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
@@ -127,9 +207,10 @@ def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
         raise InputError(
             f"expected {path} to be a packed network, it is another safetensors file; make one with `basicsr pack`"
         )
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in VERSIONS:
         raise InputError(
-            f"expected version {VERSION} of packed networks, {path} has version {metadata.get('version')}; "
+            f"expected version {' or '.join(VERSIONS)} of packed networks, {path} has version "
+            f"{metadata.get('version')}; "
             "update bidiffsr_arch or pack it again"
         )
 

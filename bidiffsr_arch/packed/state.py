@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bidiffsr_arch.binary.conv import BinaryWeightConv2d
+from bidiffsr_arch.binary.conv import BinaryWeightConv2d, RealWeightConv2d
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed.layout import pack_bits
 
@@ -40,8 +40,14 @@ def packed_state(network: nn.Module) -> dict[str, Tensor]:
     """The packed tensors of a network, float32 and uint8, on the CPU.
 
     Raises:
-        InputError: a binarized weight is not ``scale * ±1`` with one finite scale for each filter.
+        InputError: weights are not binarized yet, or one is not ``scale * ±1`` with one finite scale for each filter.
     """
+    real = [name for name, module in network.named_modules() if isinstance(module, RealWeightConv2d)]
+    if real:
+        raise InputError(
+            f"expected 1-bit weights to pack, got real ones in {len(real)} layers, {real[0]} among them (network_g: "
+            "binarize: activations); train the second stage first, with binarize: all"
+        )
     state = {name: tensor.detach().float().cpu().clone() for name, tensor in other_tensors(network)}
     for name, layer in binary_layers(network):
         weight = layer.binary_weight().detach().float().cpu()

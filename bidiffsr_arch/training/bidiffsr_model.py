@@ -10,15 +10,18 @@ import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
-from bidiffsr_arch.binary import set_progress
+from bidiffsr_arch.binary import repeat_groups, set_progress
 from bidiffsr_arch.config.file import DiffusionOptions
-from bidiffsr_arch.config.training import Objective, Step
+from bidiffsr_arch.config.training import Objective as ObjectiveOptions
+from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import is_packed, read_parameters, set_parameters
+from bidiffsr_arch.networks import CONTAINERS, is_packed, read_parameters, set_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
+from bidiffsr_arch.training.loss_schedule import LossSchedule
+from bidiffsr_arch.training.objective import Objective
 from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
 from bidiffsr_arch.training.teacher import Distillation, Teacher
@@ -56,8 +59,10 @@ class BIDiffSRModel(ValidatedSRModel):
         self.multiple = getattr(self.get_bare_model(self.net_g), "multiple", 1)
 
     def init_training_settings(self) -> None:
-        """As BasicSR's, with teachers where the options name them."""
+        """As BasicSR's, with a schedule of losses and teachers where the options name them."""
         super().init_training_settings()
+        changes = (self.options.train and self.options.train.loss_schedule) or ()
+        self.losses = LossSchedule(self.cri_pix, changes, self.device)
         distill, teacher = (getattr(self.options.train, name, None) for name in ("distill", "teacher"))
         self.distillation = Distillation(distill, self.options.scale, self.device) if distill else None
         self.teacher = Teacher(teacher, self.options, self.device) if teacher else None
@@ -67,24 +72,29 @@ class BIDiffSRModel(ValidatedSRModel):
     ) -> None:
         """As BasicSR's, for every spelling that `read_parameters` knows.
 
+        Of a packed file, `param_key` may be a quality, see `QUALITIES`. Training may begin with a network of fewer
+        timestep groups, see `repeat_groups`.
+
         Raises:
             InputError: the file does not load, or is of another network; the first difference is named.
         """
         if is_packed(load_path):
-            self._load_packed(load_path)
+            self._load_packed(load_path, None if param_key in CONTAINERS else param_key)
             return
         parameters, found = read_parameters(load_path, param_key)
         net = self.get_bare_model(net)
+        if self.is_train and (groups := repeat_groups(net, parameters)):
+            get_root_logger().info(f"{load_path}: banks of {groups[0]} timestep groups are repeated for {groups[1]}.")
         get_root_logger().info(f"Loading {net.__class__.__name__} model from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(net, parameters, strict)
         set_parameters(net, parameters, load_path, strict=strict)
 
-    def _load_packed(self, path: str) -> None:
+    def _load_packed(self, path: str, quality: str | None) -> None:
         from bidiffsr_arch.packed import load_packed
 
         if self.is_train:
             raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
-        self.packed, description = load_packed(path)
+        self.packed, description = load_packed(path, quality=quality)
         defaults = {name: entry.default for name, entry in inspect.signature(type(self.net_g)).parameters.items()}
         given = defaults | description.network_g | {"scale": description.scale}
         wanted = defaults | self.opt["network_g"] | {"scale": self.opt["scale"]}
@@ -167,9 +177,10 @@ class BIDiffSRModel(ValidatedSRModel):
         if self.teacher is not None:
             target = self.teacher.blend(target, *inputs)
         self.group_parameters.begin(time)
-        loss = self.stepping.step(self.net_g, self.optimizer_g, self.cri_pix, inputs, target, self.group_parameters)
+        objective = Objective(self.losses.at(current_iter), self.cri_perceptual, self.super_resolution)
+        terms = self.stepping.step(self.net_g, self.optimizer_g, objective, inputs, target, self.group_parameters)
 
-        self.log_dict = self.reduce_loss_dict(OrderedDict(l_pix=loss))
+        self.log_dict = self.reduce_loss_dict(OrderedDict(terms))
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
 
@@ -238,5 +249,5 @@ def _checked(opt: dict[str, Any]) -> DiffusionOptions:
     """Those of BasicSR's options that the model itself reads; a test does not look at ``train``."""
     own = {key: value for key, value in opt.items() if key != "train"}
     if opt["is_train"]:
-        own["train"] = {key: value for key, value in opt["train"].items() if key in Objective.names()}
+        own["train"] = {key: value for key, value in opt["train"].items() if key in ObjectiveOptions.names()}
     return DiffusionOptions.part_of(own)

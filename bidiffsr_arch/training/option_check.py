@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from bidiffsr_arch import archs
-from bidiffsr_arch.config.file import OptionFile, check_file
+from bidiffsr_arch.config.file import DiffusionFile, OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
 from bidiffsr_arch.config.struct import told
 from bidiffsr_arch.errors import InputError
@@ -49,7 +49,7 @@ def check_options(options: dict[str, Any], path: str, is_train: bool) -> OptionF
     file = check_file(options, path, is_train)
     if file is None:
         return None
-    wrong = [*_wrong_metrics(options, path), *_wrong_network(options, path)]
+    wrong = [*_wrong_metrics(options, path), *_wrong_network(options, path), *_wrong_sampling(file)]
     wrong += _wrong_training(options, path) if is_train else []
     if not wrong:
         make_possible(options, is_train)
@@ -108,6 +108,17 @@ def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) 
             yield f"expected network_g: out_channel to be {channels}, as images have channels, got {shape[1]}"
 
 
+def _wrong_sampling(file: OptionFile) -> Iterator[str]:
+    """What the sampler of `BIDiffSRModel` would fail on at the first validation."""
+    from bidiffsr_arch.diffusion.schedule import Diffusion
+
+    if isinstance(file, DiffusionFile) and file.model_type == "BIDiffSRModel" and set(file.datasets) - {"train"}:
+        try:
+            Diffusion(file.beta_schedule, file.time_input).rehearse()
+        except InputError as error:
+            yield str(error)
+
+
 def _wrong_metrics(options: Mapping[str, Any], path: str) -> Iterator[str]:
     from basicsr.utils.registry import METRIC_REGISTRY
 
@@ -128,22 +139,29 @@ def _wrong_training(options: Mapping[str, Any], path: str) -> Iterator[str]:
     from basicsr.utils.registry import LOSS_REGISTRY
     from torch import optim
 
-    from bidiffsr_arch.compat.optimization import find_scheduler
+    from bidiffsr_arch.compat.optimization import find_scheduler, rehearse
 
     train = options["train"]
-    for name in ("pixel_opt", "perceptual_opt"):
-        if block := train.get(name):
-            place = f"train: {name}"
-            if "type" not in block:
-                yield f"expected the key type in {place}:, found none"
-                continue
-            loss = registered(LOSS_REGISTRY, block["type"], f"{path}: {place}: type")
-            yield from wrong_arguments(loss, block, place, ignores_others=loss.__module__.startswith(IGNORING))
+    losses = [(name, train[name]) for name in ("pixel_opt", "perceptual_opt") if train.get(name)]
+    losses += [("loss_schedule", change) for change in train.get("loss_schedule") or ()]
+    for name, block in losses:
+        place = f"train: {name}"
+        if "type" not in block:
+            yield f"expected the key type in {place}:, found none"
+            continue
+        own = ("type", "from_iter") if name == "loss_schedule" else ("type",)
+        loss = registered(LOSS_REGISTRY, block["type"], f"{path}: {place}: type")
+        yield from wrong_arguments(loss, block, place, own=own, ignores_others=loss.__module__.startswith(IGNORING))
     optimizer = getattr(optim, train["optim_g"]["type"])
-    yield from wrong_arguments(optimizer, train["optim_g"], "train: optim_g", given=("params",))
+    wrong = list(wrong_arguments(optimizer, train["optim_g"], "train: optim_g", given=("params",)))
     try:
         scheduler = find_scheduler(train["scheduler"]["type"])
     except InputError as error:
-        yield f"train: scheduler: type: {error}"
+        wrong.append(f"train: scheduler: type: {error}")
     else:
-        yield from wrong_arguments(scheduler, train["scheduler"], "train: scheduler", given=("optimizer",))
+        wrong += wrong_arguments(scheduler, train["scheduler"], "train: scheduler", given=("optimizer",))
+    yield from wrong
+    if not wrong and (failure := rehearse(train)):
+        place, error = failure
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        yield f"expected train: {place} to work for total_iter {train['total_iter']}, got {train[place]} ({reason})"

@@ -2,9 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,12 @@ from bidiffsr_arch.training.group_parameters import GroupParameters
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPP_COMPILERS = ("g++", "clang++", "c++")
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+
+class Terms(Protocol):
+    """The terms of a loss, by name."""
+
+    def __call__(self, prediction: Tensor, target: Tensor, inputs: Sequence[Tensor], /) -> dict[str, Tensor]:
+        """Means over the samples, in the target's type; `inputs` is what the network was given."""
 
 
 class Stepping:
@@ -69,21 +74,21 @@ class Stepping:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        loss: Loss,
+        loss: Terms,
         inputs: list[Tensor],
         target: Tensor,
         groups: GroupParameters | None = None,
-    ) -> Tensor:
+    ) -> dict[str, Tensor]:
         """One update of the network. Afterwards only some of its parameters may have their gradients (`early_updates`).
 
         Args:
             network: as `prepare` returned it, or wrapped for several processes.
-            loss: (prediction, target) -> a mean over the samples, in the target's type.
+            loss: the terms whose sum is minimised, as `bidiffsr_arch.training.objective.Objective` gives them.
             inputs: what the network takes, each (B, ...).
             target: what its prediction is compared with, (B, ...).
             groups: by which the optimizer's parameters were split, after `GroupParameters.begin`.
         Returns:
-            The loss of the whole batch, without a gradient.
+            The terms of the whole batch, without gradients.
         Raises:
             InputError: B is no multiple of ``accumulate``.
         """
@@ -95,7 +100,7 @@ class Stepping:
         optimizer.zero_grad()
         groups.clear_gradients()
         parts = list(zip(*(self._laid_out(tensor).chunk(self.accumulate) for tensor in (*inputs, target)), strict=True))
-        total = torch.zeros((), dtype=target.dtype, device=target.device)
+        total: dict[str, Tensor] = {}
         # A single call gains nothing from cached weights; DataParallel copies the weights to each device.
         once = len(parts) == 1 or isinstance(network, nn.DataParallel)
         early = can_update_early(network, optimizer) and not self._needs_all_gradients()
@@ -105,10 +110,12 @@ class Stepping:
                 with no_sync() if number < len(parts) else nullcontext():  # gradients are exchanged with the last
                     with torch.autocast(target.device.type, dtype=self.amp, enabled=self.amp is not None):
                         prediction = network(*part)
-                    part_loss = loss(prediction.to(part_target.dtype), part_target) / len(parts)
+                    terms = loss(prediction.to(part_target.dtype), part_target, part)
+                    part_loss = torch.stack([term / len(parts) for term in terms.values()]).sum()
                     with early_updates(optimizer, groups) if early else nullcontext():
                         self.scaler.scale(part_loss).backward()
-                total += part_loss.detach()
+                for name, term in terms.items():
+                    total[name] = total.get(name, 0) + term.detach() / len(parts)
         groups.split_gradients()
         if self.grad_clip:
             self.scaler.unscale_(optimizer)

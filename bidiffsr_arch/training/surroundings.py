@@ -1,18 +1,23 @@
 """Checks of what an option file needs of this machine, its folders and images, before anything is written."""
 
 import inspect
+import os
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bidiffsr_arch.config.data import LoadedDataset, Pairs, RealPairs
+from bidiffsr_arch.compat.validation import needs_gt
+from bidiffsr_arch.config.data import ImageDataset, Pairs, RealPairs, SingleDataset, TrainingDataset
 from bidiffsr_arch.config.file import OptionFile
+from bidiffsr_arch.metrics.lpips import WeightsMissing, find_weights
 
 # Sides in pixels that a metric needs after crop_border: one pixel, SSIM's window, two of NIQE's blocks.
 LEAST_SIDES = {"calculate_psnr": (1, 1), "calculate_ssim": (11, 11), "calculate_niqe": (96, 192)}
 META = "meta_info.txt"
+SHAPE = re.compile(r"\((?P<height>\d+), ?(?P<width>\d+), ?\d+\)[^()]*$")  # names may have parentheses, too
 
 Size = tuple[int, int]  # width, height
 
@@ -46,15 +51,25 @@ def _wrong_loggers(file: OptionFile) -> Iterator[str]:
 
 
 def _wrong_perceptual_loss(file: OptionFile) -> Iterator[str]:
+    block = (file.train and file.train.perceptual_opt) or {}
+    yield from LOSS_WEIGHTS.get(block.get("type", ""), lambda block: iter(()))(block)
+
+
+def _wrong_lpips(block: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        find_weights(block.get("net", "alex"), block.get("weights"))
+    except WeightsMissing as missing:
+        yield f"train: perceptual_opt: {missing}"
+
+
+def _wrong_vgg(block: Mapping[str, Any]) -> Iterator[str]:
     """BasicSR fetches the weights of its VGG when the loss is built; here they are fetched before."""
-    if not (file.train and file.train.perceptual_opt):
-        return
     import torchvision
     from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
     from basicsr.losses.basic_loss import PerceptualLoss
 
     default = inspect.signature(PerceptualLoss).parameters["vgg_type"].default
-    name = file.train.perceptual_opt.get("vgg_type", default)
+    name = block.get("vgg_type", default)
     if Path(VGG_PRETRAIN_PATH).exists():
         return
     try:
@@ -66,23 +81,31 @@ def _wrong_perceptual_loss(file: OptionFile) -> Iterator[str]:
         )
 
 
-def _present(file: OptionFile) -> dict[str, LoadedDataset]:
+# Type of a perceptual loss -> what its weights lack here.
+LOSS_WEIGHTS = {"PerceptualLoss": _wrong_vgg, "LPIPSLoss": _wrong_lpips}
+
+
+def _present(file: OptionFile) -> dict[str, ImageDataset]:
     """Data sets of which all folders exist; others are named later, or left out by ``test --check``."""
-    return {phase: data for phase, data in file.loaded().items()
-            if all(Path(root).expanduser().exists() for root in data.roots)}  # fmt: skip
+    return {phase: data for phase, data in file.datasets.items() if isinstance(data, ImageDataset)
+            and all(Path(os.path.expanduser(root)).exists() for root in data.roots())}  # fmt: skip
 
 
-def _wrong_files(phase: str, data: LoadedDataset) -> Iterator[str]:
+def _wrong_files(phase: str, data: ImageDataset) -> Iterator[str]:
     import torch
 
     block = f"datasets: {phase}"
     if data.io_backend.type == "lmdb":
-        for root in data.roots:
-            if not root.endswith(".lmdb") or not Path(root).expanduser().joinpath(META).is_file():
+        for root in data.roots():
+            if not root.endswith(".lmdb") or not Path(os.path.expanduser(root)).joinpath(META).is_file():
                 yield (
                     f"expected {block}: {root} to be a database NAME.lmdb with its {META}, as io_backend: lmdb reads, "
                     "got another folder; write one by `basicsr data lmdb`, or set io_backend: {type: disk}"
                 )
+    if isinstance(data, SingleDataset) and data.io_backend.type == "disk" and not data.meta_info_file:
+        folder = os.path.expanduser(data.dataroot_lq)
+        if not any(entry.is_file() and not entry.name.startswith(".") for entry in os.scandir(folder)):
+            yield f"expected images in {block}: dataroot_lq: {data.dataroot_lq}, found none"
     listed = data.list_of_images
     if listed and not Path(listed).is_file():
         yield f"{block}: {data.list_key}: {listed} does not exist"
@@ -95,7 +118,8 @@ def _wrong_files(phase: str, data: LoadedDataset) -> Iterator[str]:
             yield f"expected a name in line {blank} of {block}: {data.list_key}: {listed}, which is blank"
         elif isinstance(data, RealPairs) and (other := next((line for line in lines if line.count(", ") != 1), "")):
             yield f"expected lines of {block}: {data.list_key}: {listed} to be `GT's name, LQ's name`, got {other!r}"
-    if data.prefetch_mode == "cuda" and torch.cuda.is_available() and not data.pin_memory:
+    prefetches_to = data.prefetch_mode if isinstance(data, TrainingDataset) and not data.pin_memory else None
+    if prefetches_to == "cuda" and torch.cuda.is_available():
         yield f"expected {block}: pin_memory to be true with prefetch_mode: cuda, got false"
 
 
@@ -105,10 +129,13 @@ def _wrong_images(file: OptionFile, options: Mapping[str, Any]) -> Iterator[str]
                if metric.type in LEAST_SIDES}  # fmt: skip
     is_bicubic = file.model_type == "BicubicModel"
     for phase, data in _present(file).items():
-        if phase.split("_")[0] == "train" or not (metrics or is_bicubic) or not isinstance(data, Pairs):
+        has_gt = isinstance(data, Pairs)
+        possible = {name: metric for name, metric in metrics.items()
+                    if has_gt or (file.scale and not needs_gt(metric.model_dump()))}  # fmt: skip
+        if phase.split("_")[0] == "train" or not (possible or is_bicubic):
             continue
-        pairs = list(_sizes({**options["datasets"][phase], "phase": "val", "scale": file.scale}))
-        for name, metric in metrics.items():
+        pairs = list(_sizes({**options["datasets"][phase], "phase": "val", "scale": file.scale or 1}, has_gt))
+        for name, metric in possible.items():
             small = next((gt for gt, _, sides in pairs if not _is_enough(sides, metric.type, metric.crop_border)), None)
             if small:
                 least = "x".join(str(side + 2 * metric.crop_border) for side in LEAST_SIDES[metric.type])
@@ -126,8 +153,10 @@ def _is_enough(size: Size, metric: str, border: int) -> bool:
     return all(side >= least for side, least in zip(sides, LEAST_SIDES[metric], strict=True))
 
 
-def _sizes(data: Mapping[str, Any]) -> Iterator[tuple[str, Size, Size]]:
+def _sizes(data: Mapping[str, Any], has_gt: bool) -> Iterator[tuple[str, Size, Size]]:
     """GT's path and the sizes of LQ and GT for each pair of a data set, from the files' headers.
+
+    Without GT, LQ's path, and the sizes of LQ and of the result.
 
     Raises:
         InputError: the data set's folders do not fit together.
@@ -135,12 +164,14 @@ def _sizes(data: Mapping[str, Any]) -> Iterator[tuple[str, Size, Size]]:
     from basicsr.utils.registry import DATASET_REGISTRY
 
     dataset = DATASET_REGISTRY.get(data["type"])(deepcopy(dict(data)))
-    listed = {side: _listed_sizes(data[f"dataroot_{side}"]) for side in ("lq", "gt")} if _is_lmdb(data) else None
-    for paths in dataset.paths:
-        sizes = [listed[side].get(paths[f"{side}_path"]) if listed else _size(paths[f"{side}_path"])
-                 for side in ("lq", "gt")]  # fmt: skip
+    sides = ("lq", "gt") if has_gt else ("lq",)
+    listed = {side: _listed_sizes(data[f"dataroot_{side}"]) for side in sides} if _is_lmdb(data) else None
+    for entry in dataset.paths:
+        paths = [entry[f"{side}_path"] for side in sides] if has_gt else [entry]
+        sizes = [listed[side].get(path) if listed else _size(path) for side, path in zip(sides, paths, strict=True)]
         if all(sizes):  # images that do not open are named when they are read
-            yield paths["gt_path"], *sizes
+            lq_size = sizes[0]
+            yield paths[-1], lq_size, sizes[-1] if has_gt else (lq_size[0] * data["scale"], lq_size[1] * data["scale"])
 
 
 def _is_lmdb(data: Mapping[str, Any]) -> bool:
@@ -149,9 +180,9 @@ def _is_lmdb(data: Mapping[str, Any]) -> bool:
 
 def _listed_sizes(database: str) -> dict[str, Size]:
     """Sizes of the images in an LMDB by key, from its meta_info.txt: ``0001.png (480,320,3) 1``."""
-    lines = Path(database).expanduser().joinpath(META).read_text(encoding="utf-8").splitlines()
-    shapes = {line.split(".")[0]: line.partition("(")[2].partition(")")[0].split(",") for line in lines if "(" in line}
-    return {key: (int(shape[1]), int(shape[0])) for key, shape in shapes.items()}
+    lines = Path(os.path.expanduser(database)).joinpath(META).read_text(encoding="utf-8").splitlines()
+    shapes = {line.split(".")[0]: SHAPE.search(line) for line in lines}
+    return {key: (int(shape["width"]), int(shape["height"])) for key, shape in shapes.items() if shape}
 
 
 def _size(path: str) -> Size | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, printable
 from bidiffsr_arch.upscale.metadata import MetadataWarning
 from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
 from bidiffsr_arch.upscale.plan import Job
@@ -26,7 +26,7 @@ def upscale_all(upscaler: Upscaler, jobs: list[Job], quiet: bool) -> list[InputE
     failures = []
     with tqdm(total=sum(calls), unit="tile", disable=quiet or None, dynamic_ncols=True) as bar:
         for number, (job, count) in enumerate(zip(jobs, calls, strict=True), 1):
-            bar.set_description(f"{number}/{len(jobs)} {job.source.name}")
+            bar.set_description(f"{number}/{len(jobs)} {printable(job.source.name)}")
             before = bar.n
             try:
                 with warnings_about(job.source):
@@ -51,14 +51,14 @@ def warnings_about(source: Path) -> Iterator[None]:
         warnings.simplefilter("always", MetadataWarning)
         yield
     for warning in caught:
-        tqdm.write(f"{source}: {warning.message}", file=sys.stderr)
+        tqdm.write(printable(f"{source}: {warning.message}"), file=sys.stderr)
 
 
 def naming(source: Path, error: Exception) -> InputError:
     """An error in one line that names the image."""
-    message = (str(error).strip() or type(error).__name__).splitlines()[0]
+    message = str(error).strip() or type(error).__name__
     if not isinstance(error, InputError):
-        message = f"cannot be upscaled: {message}"
+        message = f"cannot be upscaled: {message.splitlines()[0]}"
     return InputError(message if source.name in message else f"{source}: {message}")
 
 

@@ -39,7 +39,7 @@ JPEG = Format("JPEG", 65500, (*BASIC, "dpi", "JPEG"), has_alpha=False,
               options={"quality": 95, "subsampling": "4:4:4"})  # fmt: skip
 WEBP = Format("WEBP", 16383, BASIC, options={"quality": 95, "method": 4})
 TIFF = Format("TIFF", 2**31 - 1, (*BASIC, "dpi", "TIFF"), has_16_bits=True)
-BMP = Format("BMP", 2**31 - 1, ("dpi",), has_alpha=False)
+BMP = Format("BMP", 2**31 - 1, ("dpi",))
 # libavif writes 65536 pixels, but by default reads at most these.
 AVIF = Format("AVIF", 32768, BASIC, options={"quality": 95, "subsampling": "4:4:4"})
 

@@ -19,6 +19,7 @@ METADATA = {*range(APP0, APP15 + 1), COM} - set(FOR_DECODING)
 XMP, EXTENDED_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 PROFILE, PHOTOSHOP, PREVIEWS = b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"MPF\0"
 LONGEST = 65533  # bytes in a segment
+MOST_DENSITY = 65535  # dots per inch
 
 
 def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Segment]]:
@@ -84,6 +85,8 @@ def _join_profile(parts: list[bytes], metadata: dict[str, Any]) -> None:
 def encode(pixels: np.ndarray, metadata: dict[str, Any], options: Mapping[str, Any]) -> bytes:
     """Encode a JPEG; metadata that does not fit into a segment is dropped with a warning."""
     kept = {name: value for name, value in metadata.items() if name in ("icc_profile", "dpi")}
+    if "dpi" in kept and not all(1 <= round(dots) <= MOST_DENSITY for dots in kept["dpi"]):
+        warn(f"its resolution of {kept.pop('dpi')[0]:g} dots per inch cannot be stored in a JPEG and was dropped")
     kept["extra"] = b"".join(_segment(marker, data) for marker, data in metadata.get("JPEG", ()))
     for name, prefix in (("exif", EXIF_PREFIX), ("xmp", XMP)):
         data = metadata.get(name, b"").removeprefix(prefix)

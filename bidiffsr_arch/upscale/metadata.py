@@ -19,9 +19,12 @@ EXIF_IFD, COLOUR_SPACE = 0x8769, 0xA001
 WIDTHS, HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
 SHORT, LONG = 3, 4
 SRGB = 1  # EXIF's ColorSpace
+METRE = 0.0254  # metres per inch
+LEAST_DOTS, MOST_DOTS = METRE, (2**31 - 1) * METRE  # per inch: one and 2^31 - 1 per metre, the limits of PNG and BMP
 # Channels of an image -> colour space of its profile (ICC.1:2022, table 19).
 PROFILE_SPACES = {(): "GRAY", (2,): "GRAY", (3,): "RGB", (4,): "RGB"}
 XMP_WIDTH = re.compile(rb"((?:tiff:ImageWidth|exif:PixelXDimension)(?:\s*=\s*[\"']|>)\s*)\d+")
+XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>)\s*)\d+")
 XMP_HEIGHT = re.compile(rb"((?:tiff:ImageLength|exif:PixelYDimension)(?:\s*=\s*[\"']|>)\s*)\d+")
 
 
@@ -96,12 +99,17 @@ def orientation_of(exif: bytes) -> int:
 
 
 def resolution(value: Any) -> tuple[float, float] | None:
-    """Dots per inch if `value` is a pair of positive numbers, else None."""
+    """Dots per inch if `value` is a pair of positive numbers, else None; with a warning if no format can store them."""
     try:
         across, down = (float(dots) for dots in value)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return (across, down) if 0 < across < math.inf and 0 < down < math.inf else None
+    if not (0 < across < math.inf and 0 < down < math.inf):
+        return None
+    if min(across, down) < LEAST_DOTS or max(across, down) > MOST_DOTS:
+        warn(f"its resolution of {across:g} x {down:g} dots per inch cannot be stored and was dropped")
+        return None
+    return across, down
 
 
 def check_profile(metadata: dict[str, Any], pixels: np.ndarray) -> None:

@@ -2,8 +2,9 @@
 
 import io
 import mmap
-from collections.abc import Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from PIL import Image
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
-from bidiffsr_arch.upscale import jpeg, pillow, png, tiff
+from bidiffsr_arch.upscale import bmp, jpeg, pillow, png, tiff
 from bidiffsr_arch.upscale.formats import FORMATS, KINDS, READABLE, Format, check_size, format_of
 from bidiffsr_arch.upscale.metadata import check_profile, resized, warn
 
@@ -58,6 +59,8 @@ def _open(path: Path, whole: bool = True) -> _Opened:
         opened = _open_bare(path, whole)
     except FileNotFoundError as error:
         raise InputError(f"expected an image at {path}, found no such file") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"expected an image that memory can hold, got {path} ({_line(error)}); cut it") from error
     except Exception as error:  # decoders may raise anything on malformed bytes
         reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({_line(error)})"
         raise InputError(f"expected a {KINDS} image, got {path}, which is not one{reason}") from error
@@ -100,6 +103,15 @@ def _is_tiff(path: Path) -> bool:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
+@contextmanager
+def _large_images() -> Iterator[None]:
+    """Without Pillow's warning that an image is large; far larger ones are errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+@_large_images()
 def photo_size(path: Path) -> tuple[int, int]:
     """Height and width of an image in pixels, from its header.
 
@@ -117,6 +129,7 @@ def photo_size(path: Path) -> tuple[int, int]:
         return _whole(path, lambda: tiff.size(path), error)
 
 
+@_large_images()
 def read_photo(path: Path) -> Photo:
     """Read a PNG, JPEG, WebP, TIFF, BMP or AVIF; the format is recognised by the content, not by the name.
 
@@ -171,7 +184,9 @@ def _read_tiff(path: Path, opened: _Opened) -> Photo:
         with suppress(Exception):  # if tifffile fails as well, its error is reported
             opened.image.load()  # Pillow applies an orientation here
             metadata = tiff.metadata_of(path, upright=True)
-            return Photo(pillow.pixels_of(opened.image, metadata), metadata)
+            pixels = pillow.pixels_of(opened.image, metadata)
+            tiff.warn_about_channels(opened.image, pixels)
+            return Photo(pixels, metadata)
     return Photo(tiff.decode(path), tiff.metadata_of(path, upright=False))
 
 
@@ -261,6 +276,8 @@ def _encode(form: Format, pixels: np.ndarray, metadata: dict[str, Any]) -> bytes
             return jpeg.encode(pixels, metadata, form.options)
         case "TIFF":
             return tiff.encode(pixels, metadata)
+        case "BMP" if pixels.shape[2:] in ((2,), (4,)):
+            return bmp.encode(pixels, metadata)
     try:
         return _encode_by_pillow(form, pixels, metadata)
     except Exception:

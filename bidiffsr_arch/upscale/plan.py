@@ -64,10 +64,10 @@ def plan(inputs: Iterable[str], folder: str, overwrite: bool = False, recursive:
         InputError: there is no such file, it is not an image, a folder has no images, two images have one name, or a
             result would replace its image.
     """
-    output = Path(folder).expanduser()
+    output = Path(os.path.expanduser(folder))
     targets: dict[Path, Path] = {}
     contents = Contents()
-    for entry in (Path(name).expanduser() for name in inputs):
+    for entry in (Path(os.path.expanduser(name)) for name in inputs):
         found = _find(entry, recursive, output)
         contents.others += found.others
         contents.folders += found.folders
@@ -86,6 +86,9 @@ def plan(inputs: Iterable[str], folder: str, overwrite: bool = False, recursive:
 def _add(planned: Plan, source: Path, target: Path, overwrite: bool) -> None:
     if target.exists() and target.samefile(source):
         raise InputError(f"expected -o to be another folder than the images' own: {source} would be lost")
+    if target.is_dir():
+        planned.failures.append(InputError(f"expected {target} to be free for the result of {source}, got a folder"))
+        return
     if target.exists() and not overwrite:
         planned.kept.append(target)
         return
@@ -111,8 +114,9 @@ def _find(entry: Path, recursive: bool = False, output: Path | None = None) -> C
             beside = f", but {contents.left_out()}" if contents.left_out() else ""
             raise InputError(f"expected images ({SUFFIXES}) in the folder {entry}, found none{beside}")
         return contents
-    if not entry.exists():
-        raise InputError(f"expected an image or a folder at {entry}, found no such file")
+    if not entry.is_file():
+        found = "a special file" if entry.exists() else "no such file"
+        raise InputError(f"expected an image or a folder at {entry}, found {found}")
     format_of(entry)
     return Contents([entry])
 
@@ -123,7 +127,7 @@ def prepare_folder(folder: str) -> None:
     Raises:
         InputError: it cannot.
     """
-    path = Path(folder).expanduser()
+    path = Path(os.path.expanduser(folder))
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path) as file:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.alpha import with_transparent_colour
-from bidiffsr_arch.upscale.metadata import EXIF_PREFIX, warn
+from bidiffsr_arch.upscale.metadata import EXIF_PREFIX, METRE, resolution, warn
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Chunk = tuple[bytes, bytes]
@@ -23,7 +23,6 @@ COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 OBSOLETE = (b"tIME", b"sBIT", b"hIST", b"acTL", b"tRNS", b"iDOT")
 XMP = b"XML:com.adobe.xmp\0\0\0\0\0"  # keyword of an uncompressed iTXt chunk, without language
 MOST_PROFILE = 2**26  # bytes of an ICC profile: a compressed one must not inflate to fill the memory
-METRE = 0.0254  # metres per inch
 
 GRAY, RGB, PALETTE, GRAY_ALPHA = 0, 2, 3, 4
 COLOUR_TYPES, UP = {(): GRAY, (2,): GRAY_ALPHA, (3,): RGB, (4,): 6}, 2
@@ -44,6 +43,8 @@ def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Chunk]]:
             break
         if name in CRITICAL:
             bare.append(data[place:stop])
+            if name == b"IEND":  # what follows is no part of the image
+                break
         elif data[place:stop] == chunk(name, data[place + 8 : stop - 4]):
             chunks.append((name, bytes(data[place + 8 : stop - 4])))
         elif whole:
@@ -117,8 +118,9 @@ def metadata_of(chunks: list[Chunk]) -> dict[str, Any]:
             metadata["exif"] = data
         elif name == b"iTXt" and data.startswith(XMP):
             metadata["xmp"] = data.removeprefix(XMP)
-        elif name == b"pHYs" and len(data) == 9 and data[8] == 1 and all(dots := struct.unpack(">II", data[:8])):
-            metadata["dpi"] = tuple(count * METRE for count in dots)
+        elif name == b"pHYs" and len(data) == 9 and data[8] == 1:
+            if dots := resolution([count * METRE for count in struct.unpack(">II", data[:8])]):
+                metadata["dpi"] = dots
         elif name in OBSOLETE:
             continue
         elif (name in COLOUR or name[3:].islower()) and _is_readable(name, data):  # fourth letter: safe to copy

@@ -1,7 +1,10 @@
 """TIFF (revision 6.0): read by Pillow, or by tifffile or OpenCV what Pillow cannot read, such as 16-bit colour."""
 
 import io
-from collections.abc import Mapping
+import logging
+import mmap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ from PIL import Image, TiffImagePlugin
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.alpha import unpremultiplied
-from bidiffsr_arch.upscale.metadata import orientation_exif, orientation_of, resolution, warn
+from bidiffsr_arch.upscale.exif import DIRECTORIES, BrokenDirectory, block_of, order_of, with_tags
+from bidiffsr_arch.upscale.metadata import XMP_ORIENTATION, orientation_exif, orientation_of, resolution, warn
 
 ORIENTATION, PROFILE, XMP = 274, 34675, 700
 # Tags about the content, not about how pixels are stored: texts (document name, description, maker, model, page,
@@ -21,6 +25,7 @@ TEXTS, BYTES = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432), (33723, 343
 STORAGE = {*range(254, 267), *range(273, 285), 290, 291, 292, 293, 296, 297, *range(317, 348), *range(512, 533), 559}
 ASCII, BYTE, UNDEFINED = 2, 1, 7  # types of values
 UNSIGNED, ASSOCIATED = (1, 4), 1  # sample formats; extra samples
+MOST_BYTES = 2**32 - 2**25  # of pixels in a classic TIFF, however well they are compressed
 KINDS = ("MINISBLACK", "MINISWHITE", "RGB")
 
 
@@ -31,15 +36,27 @@ def check(path: Path, bits: int, sample_format: int) -> None:
         raise InputError(f"expected unsigned samples of 8 or 16 bits, got {path} with {bits} bits, {kind}; convert it")
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file of tifffile, which logs every broken tag and then goes on without it; the log is switched off."""
+    import tifffile
+
+    logger = logging.getLogger("tifffile")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        with tifffile.TiffFile(path) as file:
+            yield file
+    finally:
+        logger.disabled = was_disabled
+
+
 def size(path: Path) -> tuple[int, int]:
     """Height and width from the header, for files that Pillow cannot read.
 
     Raises:
         Exception: the file cannot be read; an InputError, or any error of a decoder.
     """
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
+    with _opened(path) as file:
         page = _page(path, file)
         return page.imagelength, page.imagewidth
 
@@ -50,9 +67,7 @@ def decode(path: Path) -> np.ndarray:
     Raises:
         Exception: the file is damaged, or only Pillow reads its kind; an InputError, or any error of a decoder.
     """
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
+    with _opened(path) as file:
         page = _page(path, file)
         try:
             pixels = page.asarray()
@@ -92,17 +107,24 @@ def _decode_by_opencv(path: Path, page: Any) -> np.ndarray:
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
 
 
+def warn_about_channels(image: Image.Image, pixels: np.ndarray) -> None:
+    """Warn if an opened TIFF has more channels than the pixels that Pillow read, such as masks of Photoshop."""
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    more = image.tag_v2.get(277, 1) - channels
+    if image.tag_v2.get(262) in (0, 1, 2) and more > 0:
+        warn(f"{more} further {'channel' if more == 1 else 'channels'} beside colours and transparency were dropped")
+
+
 def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
     """Metadata in the form of `Photo`; under ``TIFF`` the tags that only TIFF has: (number, type, count, value).
 
     Args:
         upright: whether the orientation has been applied to the pixels.
     """
-    import tifffile
-
     metadata: dict[str, Any] = {}
     try:
-        with tifffile.TiffFile(path) as file:
+        with _opened(path) as file:
             page = file.pages[0]
             tags = {tag.code: tag.value for tag in page.tags}
             names = {tag.code: tag.name for tag in page.tags}
@@ -117,15 +139,32 @@ def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
             metadata[name] = value
         elif value:
             warn(f"its {name} has a wrong type and was dropped")
-    if tags.get(ORIENTATION, 1) in range(2, 9) and not upright:
-        metadata["exif"] = orientation_exif(int(tags[ORIENTATION]))
+    if upright and "xmp" in metadata:
+        metadata["xmp"] = XMP_ORIENTATION.sub(rb"\g<1>1", metadata["xmp"])
+    if exif := _exif_of(path, tags, upright):
+        metadata["exif"] = exif
     texts = {tag: f"{tags[tag]}\0".encode() for tag in TEXTS if isinstance(tags.get(tag), str)}
     own = [(tag, ASCII, len(text), text, True) for tag, text in texts.items()]
     own += [(tag, UNDEFINED, len(tags[tag]), tags[tag], True) for tag in BYTES if isinstance(tags.get(tag), bytes)]
-    lost = set(tags) - STORAGE - {PROFILE, XMP} - {tag for tag, *_ in own}
+    lost = set(tags) - STORAGE - {PROFILE, XMP} - DIRECTORIES.keys() - {tag for tag, *_ in own}
     if lost:
         warn(f"its TIFF tags {', '.join(names[tag] for tag in sorted(lost))} were dropped")
     return metadata | ({"TIFF": own} if own else {})
+
+
+def _exif_of(path: Path, tags: Mapping[int, Any], upright: bool) -> bytes:
+    """Directories of EXIF and GPS, and the orientation if it is still to be applied; empty if there is none."""
+    turned = tags.get(ORIENTATION, 1) in range(2, 9) and not upright
+    wanted = {*DIRECTORIES, ORIENTATION} if turned else {*DIRECTORIES}
+    if wanted.isdisjoint(tags):
+        return b""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return block_of(data, wanted)
+    except BrokenDirectory:
+        if not DIRECTORIES.keys().isdisjoint(tags):
+            warn("its EXIF cannot be read and was dropped")
+        return orientation_exif(int(tags[ORIENTATION])) if turned else b""
 
 
 def encode(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
@@ -133,8 +172,8 @@ def encode(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
     import tifffile
 
     is_colour, has_alpha = pixels.shape[2:] in ((3,), (4,)), pixels.shape[2:] in ((2,), (4,))
-    tags = list(metadata.get("TIFF", ()))
-    if (orientation := orientation_of(metadata.get("exif", b""))) != 1:
+    tags, exif = list(metadata.get("TIFF", ())), metadata.get("exif", b"")
+    if (orientation := orientation_of(exif)) != 1:
         tags.append((ORIENTATION, "H", 1, orientation, True))
     if "xmp" in metadata:
         tags.append((XMP, BYTE, len(metadata["xmp"]), metadata["xmp"], True))
@@ -142,6 +181,8 @@ def encode(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
     tifffile.imwrite(
         buffer,
         pixels,
+        bigtiff=pixels.nbytes > MOST_BYTES,
+        byteorder=order_of(exif),
         photometric="rgb" if is_colour else "minisblack",
         planarconfig="contig" if pixels.ndim == 3 else None,
         extrasamples=["unassalpha"] if has_alpha else None,
@@ -154,7 +195,11 @@ def encode(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
         extratags=tags,
         metadata=None,
     )
-    return buffer.getvalue()
+    try:
+        return with_tags(buffer.getvalue(), exif, (*DIRECTORIES, *TEXTS)) if exif else buffer.getvalue()
+    except BrokenDirectory:
+        warn("its EXIF cannot be stored and was dropped")
+        return buffer.getvalue()
 
 
 def is_deep(image: Image.Image, path: Path) -> bool:

@@ -86,7 +86,13 @@ class Upscaler:
 
     @classmethod
     def from_file(
-        cls, weights: str | Path, options: str | Path | None = None, *, packed: bool | None = None, **settings: Any
+        cls,
+        weights: str | Path,
+        options: str | Path | None = None,
+        *,
+        packed: bool | None = None,
+        quality: str | None = None,
+        **settings: Any,
     ) -> "Upscaler":
         """An upscaler from a file of weights.
 
@@ -94,15 +100,22 @@ class Upscaler:
             weights: a ``.pth`` of BasicSR's trainer, or a ``.safetensors`` of `basicsr pack`.
             options: the option file that a ``.pth`` was trained with; if None, the one that training laid beside it.
             packed: compute with 1-bit weights (True), in float (False), or as the file is (None).
+            quality: which set of parameters of a packed file, ``fidelity`` or ``perceptual``; its first if None.
             settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
         Raises:
             InputError: the file or an option is wrong; the message is one line.
         """
-        return cls(load_weights(weights, options, packed), **settings)
+        return cls(load_weights(weights, options, packed, quality), **settings)
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path, *, revision: str | None = None, packed: bool | None = None, **settings: Any
+        cls,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        packed: bool | None = None,
+        quality: str | None = None,
+        **settings: Any,
     ) -> "Upscaler":
         """An upscaler from a folder in the Hub's layout, or from the Hugging Face Hub.
 
@@ -110,23 +123,26 @@ class Upscaler:
             name_or_folder: a folder that ``save_pretrained`` wrote, ``OWNER/NAME`` or ``hf://OWNER/NAME``.
             revision: branch, tag or commit of the repository.
             packed: compute with 1-bit weights (True), in float (False), or as the weights are (None).
+            quality: as `from_file`.
             settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
         Raises:
             InputError: no such folder or repository, no connection, or the weights or an option are wrong.
         """
-        return cls(load_pretrained(name_or_folder, revision, packed), **settings)
+        return cls(load_pretrained(name_or_folder, revision, packed, quality), **settings)
 
     @classmethod
-    def shipped(cls, scale: int = 2, **settings: Any) -> "Upscaler":
+    def shipped(cls, scale: int = 2, kind: str = "clean", *, quality: str | None = None, **settings: Any) -> "Upscaler":
         """An upscaler with the small network that comes with the package.
 
         Args:
             scale: 2 or 4.
+            kind: of images, a key of `bidiffsr_arch.weights.SHIPPED`.
+            quality: as `from_file`.
             settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
         Raises:
-            InputError: another scale, a damaged file, or an option that cannot be.
+            InputError: no such weights, a damaged file, or an option that cannot be.
         """
-        return cls(load_weights(shipped_weights(scale)), **settings)
+        return cls(load_weights(shipped_weights(scale, kind), quality=quality), **settings)
 
     def calls(self, height: int, width: int) -> int:
         """How many tiles, all steps together, the network computes for an image of height x width pixels."""

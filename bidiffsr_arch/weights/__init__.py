@@ -3,21 +3,34 @@
 from importlib.resources import files
 from pathlib import Path
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, choose
 
-__all__ = ["SHIPPED", "shipped_weights"]
+__all__ = ["INPUTS", "SHIPPED", "shipped_weights"]
 
 FOLDER = Path(str(files("bidiffsr_arch") / "weights"))
-SHIPPED = {2: "BIDiffSR_small_x2.safetensors", 4: "BIDiffSR_small_x4.safetensors"}
+
+SHIPPED: dict[str, dict[int, str]] = {
+    "clean": {2: "BIDiffSR_small_x2.safetensors", 4: "BIDiffSR_small_x4.safetensors"},
+}
+"""Files by the kind of images that they were trained on, and by scale."""
+
+INPUTS = {
+    "clean": "without visible artifacts of compression",
+}
+"""The kinds of `SHIPPED` in words."""
 
 
-def shipped_weights(scale: int = 2) -> Path:
-    """Path of the small network that upscales by `scale` (2 or 4).
+def shipped_weights(scale: int = 2, kind: str = "clean") -> Path:
+    """Path of the small network that upscales by `scale`.
 
+    Args:
+        scale: 2 or 4.
+        kind: of images, a key of `SHIPPED`.
     Raises:
-        InputError: another scale.
+        InputError: no weights for this kind or scale come with the package.
     """
-    if scale not in SHIPPED:
-        known = " or ".join(map(str, SHIPPED))
+    by_scale = choose("the kind of input that the package has weights for", kind, SHIPPED)
+    if scale not in by_scale:
+        known = " or ".join(map(str, by_scale))
         raise InputError(f"expected a scale of {known}, got {scale}; use your own weights for another scale")
-    return FOLDER / SHIPPED[scale]
+    return FOLDER / by_scale[scale]

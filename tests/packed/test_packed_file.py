@@ -12,12 +12,13 @@ from safetensors import safe_open
 
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import bench as bench_command
+from bidiffsr_arch.cli import main
 from bidiffsr_arch.cli import pack as pack_command
 from bidiffsr_arch.description import TENSOR
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import digest
 from bidiffsr_arch.networks import load_weights
-from bidiffsr_arch.packed import Description, PackedUNet, load_packed, pack, save_packed
+from bidiffsr_arch.packed import Description, PackedUNet, load_packed, load_sets, pack, save_packed
 from bidiffsr_arch.packed.file_format import sealed
 
 TINY = dict(
@@ -134,13 +135,17 @@ def test_others_may_read_the_file_as_far_as_the_umask_lets_them(tmp_path):
 
 
 REFUSED = {
-    "version 2": lambda t, m: m.update(version="2"),
+    "version 3": lambda t, m: m.update(version="3"),
     "another safetensors file": lambda t, m: m.pop("format"),
     r"lacks downs\.0\.bias": lambda t, m: t.pop("downs.0.bias"),
     "unknown extra": lambda t, m: t.update(extra=torch.zeros(1)),
     r"shape \(8,\), got \(4,\)": lambda t, m: t.update({"downs.0.bias": torch.zeros(4)}),
     r"real numbers, got torch\.uint8": lambda t, m: t.update({"downs.0.bias": torch.zeros(8, dtype=torch.uint8)}),
     "description in the header": lambda t, m: m.update(description="{"),
+    r"\(expected the key `network_g:`, found none": lambda t, m: m.update(description='{"scale": 2}'),
+    r"perceptual: expected the key `network_g:`, found none": lambda t, m: m.update(
+        description=json.dumps({"network_g": TINY, "sets": {"perceptual": {"steps": 4}}})
+    ),
     "options of BIDiffSRUNet": lambda t, m: m.update(description=json.dumps({"network_g": {"depth": 3}})),
     "tensors of its network_g": lambda t, m: m.update(
         description=json.dumps({"network_g": TINY | {"channel_mults": [1, 2, 4]}})
@@ -230,6 +235,114 @@ def test_command(command, tmp_path, capsys):
     assert description.params == "params"
     bias = tiny(0).state_dict()["downs.0.bias"]
     torch.testing.assert_close(network.state["downs.0.bias"], bias, rtol=1e-3, atol=1e-4)
+
+
+def test_a_file_of_two_sets(tmp_path):
+    """Each with its own options; what both share is stored once."""
+    first, second = tiny(0), tiny(0)
+    with torch.no_grad():
+        second.downs[0].weight.mul_(2)
+    path = tmp_path / "both.safetensors"
+    quick, slow = (Description(TINY, scale=4, steps=steps, beta_schedule={"n_timestep": 100}) for steps in (1, 4))
+    size = save_packed(pack(first, "torch"), path, quick, sets={"perceptual": (pack(second, "torch"), slow)})
+    for quality, network, said in ((None, first, quick), ("fidelity", first, quick), ("perceptual", second, slow)):
+        loaded, description = load_packed(path, "torch", quality)
+        assert_same(loaded, pack(network, "torch"))
+        assert description == said
+        weights = load_weights(path, quality=quality)
+        assert weights.options["beta_schedule"]["num_inference_steps"] == said.steps and "sets" not in weights.options
+    tensors, metadata = contents(path)
+    assert [name for name in tensors if "/" in name] == ["perceptual/downs.0.weight"]
+    assert metadata["version"] == "2"
+    assert list(load_sets(path, "torch")) == ["fidelity", "perceptual"]
+    alone = save_packed(pack(first, "torch"), tmp_path / "one.safetensors", quick)
+    assert size < alone + tensors["perceptual/downs.0.weight"].nbytes + 2500  # of which most is the description
+
+
+def test_sets_of_other_structure_and_half(tmp_path):
+    """A set may have more timestep groups than the first; with float16, too, the tensors of each are its own."""
+    torch.manual_seed(5)
+    options = TINY | {"dynamic_group": 1}
+    one = BIDiffSRUNet(**{key: value for key, value in options.items() if key != "type"}).eval()
+    sets = {"perceptual": (pack(tiny(1), "torch"), Description(TINY))}
+    path = tmp_path / "both.safetensors"
+    save_packed(pack(one, "torch"), path, Description(options), sets=sets, half=True)
+    for quality, network in (("fidelity", one), ("perceptual", tiny(1))):
+        loaded, _ = load_packed(path, "torch", quality)
+        halved = {name: tensor.half().float() if tensor.is_floating_point() else tensor
+                  for name, tensor in pack(network, "torch").state.items()}  # fmt: skip
+        torch.testing.assert_close(loaded.state, halved, rtol=0, atol=0)
+
+
+def test_sets_that_are_not_there(written, tmp_path):
+    for read in (load_packed, load_weights):
+        with pytest.raises(InputError, match=r"net\.safetensors to be one of fidelity, got 'perceptual'$"):
+            read(written, quality="perceptual")
+    torch.save(tiny().state_dict(), tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"net\.pth to be one of fidelity, got 'perceptual'$"):
+        load_weights(tmp_path / "net.pth", quality="perceptual")
+    packed = pack(tiny(), "torch")
+    for sets, message in (
+        ({"fidelity": (packed, Description(TINY, scale=4))}, "a further set to be one of perceptual"),
+        ({"perceptual": (packed, Description(TINY, scale=2))}, "one scale, got x4 and perceptual of x2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            save_packed(packed, tmp_path / "new.safetensors", Description(TINY, scale=4), sets=sets)
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def assert_same_file(a, b) -> None:
+    """To the last bit, but for the order of metadata, and with it the checksum."""
+    (tensors, metadata), (others, other) = contents(a), contents(b)
+    assert metadata | {"sha256": ""} == other | {"sha256": ""}
+    torch.testing.assert_close(tensors, others, rtol=0, atol=0)
+
+
+def test_command_packs_two_sets(command, tmp_path, capsys):
+    torch.save({"params": tiny(2).state_dict()}, tmp_path / "few.pth")
+    schedule = dict(n_timestep=100, num_inference_steps=4, timestep_spacing="trailing")
+    few = dict(name="few", model_type="BIDiffSRModel", scale=4, num_gpu=0, datasets={}, path={})
+    few |= dict(val={"save_img": False}, network_g=TINY, beta_schedule=schedule, residual_scale=3)
+    (tmp_path / "few.yml").write_text(yaml.safe_dump(few | {"diffuse": "residual"}))
+    network, description = command("--set", f"perceptual={tmp_path / 'few.pth'}")
+    assert "perceptual: few.pth (params), 4 steps" in capsys.readouterr().out
+    assert_same(network, pack(tiny(1), "torch"))
+    assert (description.steps, description.residual_scale) == (5, 2)
+    both = tmp_path / "both.safetensors"
+    (tmp_path / "out.safetensors").rename(both)
+    second, description = load_packed(both, "torch", "perceptual")
+    assert_same(second, pack(tiny(2), "torch"))
+    assert (description.steps, description.residual_scale) == (4, 3)
+    assert description.beta_schedule.timestep_spacing == "trailing" and description.source == "few.pth"
+
+    again = tmp_path / "again.safetensors"
+    assert main(["pack", str(both), "-o", str(again)]) in (None, 0)  # a packed file, with all of its sets
+    assert_same_file(again, both)
+    one = tmp_path / "one.safetensors"
+    save_packed(network, one, load_packed(both, "torch")[1])
+    joined = ["pack", str(one), "--set", f"perceptual={both}", "-o", str(again), "--overwrite"]
+    assert main(joined) in (None, 0)
+    assert_same_file(again, both)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "perceptual"], "expected --set perceptual=FILE, got perceptual; CHECKPOINT is the set fidelity"),
+        (["--set", "fidelity=x.pth"], "expected --set perceptual=FILE, got fidelity=x.pth"),
+        (["--set", "perceptual=x.pth", "--set", "perceptual=y.pth"], "one file for the set perceptual, got x.pth and"),
+        (["--set", "perceptual=none.pth"], "expected a checkpoint at none.pth"),
+    ],
+)
+def test_command_refuses_sets(command, arguments, message):
+    with pytest.raises(InputError, match=message):
+        command(*arguments)
+
+
+def test_packed_files_bring_their_options(written, capsys):
+    for arguments in (["-opt", "x.yml"], ["--params", "params"]):
+        assert main(["pack", str(written), "-o", str(written.with_name("new.safetensors")), *arguments]) == 2
+        assert "a packed network brings its own options" in capsys.readouterr().err
 
 
 def test_command_refuses(command, tmp_path):

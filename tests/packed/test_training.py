@@ -17,6 +17,7 @@ from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
 from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, train_on_bits
+from bidiffsr_arch.training.objective import Objective
 from bidiffsr_arch.training.stepping import Stepping
 
 pytest.importorskip("numba")
@@ -170,7 +171,7 @@ def test_a_network_learns_the_same(tiny_options, train):
         images = [torch.randn(2, 3, 16, 16) for _ in range(3)]
         for _ in range(2):
             inputs = [*images[:2], torch.tensor([3, 80])]
-            stepping.step(network, optimizer, torch.nn.functional.l1_loss, inputs, images[2])
+            stepping.step(network, optimizer, Objective(torch.nn.functional.l1_loss), inputs, images[2])
         learnt.append([parameter.detach() for parameter in network.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*learnt, strict=True))
 
@@ -208,7 +209,7 @@ def test_weights_are_packed_once_a_step_however_often_the_network_is_called(tiny
     images = [torch.randn(2, 3, 16, 16) for _ in range(3)]
     optimizer = torch.optim.Adam(tiny_network.parameters())
     inputs = [*images[:2], torch.tensor([3, 80])]
-    stepping.step(tiny_network, optimizer, torch.nn.functional.l1_loss, inputs, images[2])
+    stepping.step(tiny_network, optimizer, Objective(torch.nn.functional.l1_loss), inputs, images[2])
     assert packed == [layer.weight.shape for layer in layers(tiny_network)]
 
 

@@ -1,0 +1,32 @@
+"""LPIPS as a loss of BasicSR's models: `perceptual_opt: {type: LPIPSLoss, loss_weight: 1}`."""
+
+from copy import deepcopy
+
+from torch import Tensor, nn
+
+from bidiffsr_arch.metrics.lpips import load_lpips
+
+
+class LPIPSLoss(nn.Module):
+    """The perceptual distance of Zhang et al. (CVPR 2018), in the place of BasicSR's PerceptualLoss.
+
+    A network that was trained with it has a lower LPIPS than its images deserve: `calculate_lpips` with the same `net`
+    is what it was trained to lower. Name it beside such numbers, or measure with another `net`.
+
+    Args:
+        loss_weight: what the distance is multiplied by.
+        net: "alex", "vgg" or "squeeze".
+        weights: torchvision's weights file of that network; if None, it is searched for as for `calculate_lpips`.
+    Raises:
+        WeightsMissing: no weights were found, or the file does not hold this network's.
+        InputError: an unknown network.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, net: str = "alex", weights: str | None = None) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.network = deepcopy(load_lpips(net, weights, "cpu")).requires_grad_(False)
+
+    def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor, None]:
+        """The weighted mean distance of RGB images (N, 3, H, W) in [0, 1]; there is no style term."""
+        return self.loss_weight * self.network(2 * x - 1, 2 * gt - 1).mean(), None

@@ -1,0 +1,26 @@
+"""BMP with transparency, which Pillow reads but does not write."""
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bidiffsr_arch.upscale.metadata import METRE
+
+BITFIELDS = 3  # compression: pixels as they are, with masks that say where the channels are
+MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)  # red, green, blue, alpha
+SRGB = int.from_bytes(b"sRGB", "big")
+DOTS = (96, 96)  # per inch
+
+
+def encode(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
+    """Encode uint8 (H, W, 2) gray and alpha or (H, W, 4) RGB and alpha, with a BITMAPV4HEADER."""
+    height, width = pixels.shape[:2]
+    channels = [0, 0, 0, 1] if pixels.shape[2] == 2 else [2, 1, 0, 3]
+    rows = pixels[::-1, :, channels].tobytes()
+    dots = (round(each / METRE) for each in metadata.get("dpi", DOTS))
+    basic = struct.pack("<IiiHHIIIIII", 108, width, height, 1, 32, BITFIELDS, len(rows), *dots, 0, 0)
+    header = basic + struct.pack("<5I", *MASKS, SRGB) + bytes(48)
+    offset = 14 + len(header)
+    return struct.pack("<2sIII", b"BM", offset + len(rows), 0, offset) + header + rows

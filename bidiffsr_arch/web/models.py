@@ -1,0 +1,46 @@
+"""The networks that the page offers: those of the package, and files that the command line names."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.upscale import Upscaler
+from bidiffsr_arch.weights import SHIPPED, shipped_weights
+
+
+class Models:
+    """Loaded networks by name. A visitor selects one of the names, and cannot name files.
+
+    Args:
+        files: what `load_weights` takes; they come before the package's own networks.
+        device: see `Upscaler`.
+    Raises:
+        InputError: a file is wrong, two have one name, or there is no such device.
+    """
+
+    def __init__(self, files: Iterable[str] = (), device: str = "auto") -> None:
+        self.device = device
+        self.weights: dict[str, Weights] = {}
+        for file in [*files, *map(shipped_weights, SHIPPED)]:
+            name = Path(file).stem
+            if name in self.weights:
+                raise InputError(f"expected weights of different names, got {name} twice; rename one")
+            self.weights[name] = load_weights(file)
+        self.steps = {name: self.upscaler(name).timesteps for name in self.weights}
+
+    def scales(self) -> list[int]:
+        """The scales on offer, in increasing order."""
+        return sorted({weights.scale for weights in self.weights.values()})
+
+    def names(self, scale: int) -> list[str]:
+        """Names of the networks that upscale by `scale`."""
+        return [name for name, weights in self.weights.items() if weights.scale == scale]
+
+    def upscaler(self, name: str, steps: int | None = None, seed: int = 0) -> Upscaler:
+        """An upscaler with one of the networks.
+
+        Raises:
+            InputError: no such name, or steps or a seed that cannot be.
+        """
+        return Upscaler(choose("weights", name, self.weights), device=self.device, steps=steps, seed=seed)
