@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all of their own set-up, in .venv, and reuse it until a pin changes.
+# `make demo` and `make test` set up .venv first, and reuse it until a pin changes.
 BIN := .venv/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 WORKERS ?= 2
@@ -14,11 +14,15 @@ SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_in
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3.14 python3 python; do \
 	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 
-# The stamp's name holds the checksum of what was installed, so a changed pin has no stamp and the set-up starts afresh.
+# The stamp's name contains the checksum of the requirements, so that a changed pin has no stamp and is installed.
 STAMP := ready-$(firstword $(shell cat constraints.txt pyproject.toml | cksum))
 READY := .venv/$(STAMP)
 
-.PHONY: demo test lint bench-check venv clean $(EXTRAS:%=test-%)
+# What builds the site and the distributions, in an environment that needs no torch.
+TOOLS := build mkdocs-material mkdocstrings-python ruff twine
+TOOLS_BIN := .venv-tools/bin
+
+.PHONY: demo test lint bench-check docs dist venv clean $(EXTRAS:%=test-%)
 
 demo: $(READY)
 	$(BIN)/basicsr demo
@@ -35,11 +39,24 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The rows of the paper that need no training: bicubic's quality where the benchmark pictures are, and every row's cost.
+# The rows of the paper that need no training: bicubic's quality, if the benchmark images are available, and all costs.
 bench-check: $(READY)
 	$(BIN)/basicsr test -opt options/test_Bicubic_x2.yml --check
 	$(BIN)/basicsr test -opt options/test_Bicubic_x4.yml --check
 	$(BIN)/basicsr cost -opt options/test_*_x4.yml options/ablation/*.yml --markdown | diff docs/cost.md -
+
+# The pages as a site, build/site/index.html. Any warning is an error, and so is a page that loads something from elsewhere.
+docs: .venv-tools/$(STAMP)
+	rm -rf build/docs build/site && mkdir -p build/docs
+	cp -R *.md CITATION.cff LICENSE docs benchmarks options bidiffsr_arch build/docs
+	NO_MKDOCS_2_WARNING=1 $(TOOLS_BIN)/mkdocs build --quiet --strict
+	! grep -rE '<(script|link|img)[^>]+(src|href)="?(https?:)?//' build/site --include='*.html'
+
+# An sdist and a wheel in dist/, as they would be uploaded.
+dist: .venv-tools/$(STAMP)
+	rm -rf dist
+	$(TOOLS_BIN)/python -m build
+	$(TOOLS_BIN)/twine check --strict dist/*
 
 venv: $(READY)
 
@@ -52,6 +69,11 @@ $(READY) $(EXTRAS:%=.venv-%/$(STAMP)): .venv%/$(STAMP):
 	$(@D)/bin/python -m pip install $(PIP_OPTIONS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(@D)/bin/python -m bidiffsr_arch.compat.install $(PIP_OPTIONS)
 	$(@D)/bin/python -m pip install $(PIP_OPTIONS) --no-build-isolation --editable '.[fast,plot,test$(subst -,$(comma),$*)]' $(FURTHER)
+	@touch $@
+
+.venv-tools/$(STAMP):
+	"$(PYTHON)" -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install $(PIP_OPTIONS) $(TOOLS)
 	@touch $@
 
 clean:

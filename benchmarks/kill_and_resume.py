@@ -2,11 +2,10 @@
 
     python benchmarks/kill_and_resume.py --kills 100 -o benchmarks/kill_and_resume.md
 
-A tiny network is trained on noise with a checkpoint after every second iteration. After each kill: the newest training
-state loads and has its very network, and no iteration before the last finished save is lost. In the end every loss
-that any of the runs logged, and every number of the last checkpoint, equal those of the uninterrupted run. The exit
-status is 1 where one of these does not hold. Runs are forked from one process that has imported everything already,
-so that the kills meet training and saving and not torch's import.
+A tiny network is trained on noise with a checkpoint after every second iteration. After each kill, the newest training
+state must load with its own network, and no iteration before the last finished save may be lost. At the end, all logged
+losses and all numbers in the last checkpoint must equal those of the uninterrupted run. Otherwise the exit status is 1.
+Runs are forked from a process that has imported everything, so that kills hit training and saving, not imports.
 """
 
 import argparse
@@ -37,7 +36,7 @@ ITERATIONS, SAVE_FREQUENCY = 120, 2
 LOSS = re.compile(r"iter: *([\d,]+),.* l_pix: (\S+)")
 
 
-def write_pictures(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for index in range(5):
         for name, size in ((f"HR/{index}.png", 48), (f"LR/{index}.png", 24)):
@@ -69,7 +68,7 @@ def write_options(name: str, workers: int) -> None:
 
 
 def start(name: str) -> int:
-    """Fork a process that trains, going on where the last one was killed; its number."""
+    """Fork a process that resumes the training; returns its ID."""
     process = os.fork()
     if process:
         return process
@@ -84,7 +83,7 @@ def start(name: str) -> int:
 
 
 def ends_by_itself(process: int, seconds: float) -> bool:
-    """Kill the process after that time; whether it had ended well before."""
+    """Kill the process after this time; returns whether it had already finished."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(process, os.WNOHANG)
@@ -112,19 +111,20 @@ def newest_state(name: str) -> int:
 
 
 def is_readable(name: str, iteration: int) -> bool:
-    """Whether a state loads, with the very network that was saved beside it."""
+    """Whether a state loads with the network that was saved with it."""
     try:
         state = torch.load(f"experiments/{name}/training_states/{iteration}.state", weights_only=True)
         torch.load(f"experiments/{name}/models/net_g_{iteration}.pth", weights_only=True)
         is_pair = digest(f"experiments/{name}/models/net_g_{iteration}.pth") == state["networks"]["net_g"]
         return state["iter"] == iteration and is_pair
-    except Exception as error:  # whatever a damaged file may raise is what is looked for
+    except Exception as error:  # damaged files, which this looks for, may raise anything
         print(f"{name}, iteration {iteration}: {error}")
         return False
 
 
 def killed_moment(name: str, newest: int) -> str:
-    """What the process was doing when it was killed; what it left of a file is removed, to know it from the next."""
+    """What the process was doing when it was killed; removes an unfinished file, to tell it from those of later
+    kills."""
     if unfinished := list(Path("experiments", name).glob(f"*/{UNFINISHED}*")):
         for file in unfinished:
             file.unlink()
@@ -142,7 +142,7 @@ def tensors(value) -> list[torch.Tensor]:
 
 
 def differences(name: str, whole: str) -> int:
-    """In how many losses and tensors a killed and resumed experiment ended otherwise than the uninterrupted one."""
+    """Number of losses and tensors that differ between a killed and resumed experiment and the uninterrupted one."""
     different = 0
     for file in ("models/net_g_latest.pth", f"training_states/{ITERATIONS}.state"):
         pair = [tensors(torch.load(Path("experiments", run, file), weights_only=True)) for run in (name, whole)]
@@ -152,13 +152,13 @@ def differences(name: str, whole: str) -> int:
 
 
 def children_seconds() -> float:
-    """CPU time of all processes that have ended; other than the clock's, it is the same on a busy machine."""
+    """CPU time of all finished processes, which does not depend on the load of the machine."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def experiments(kills: int, workers: int, seed: int) -> dict[str, int]:
-    """Kill that often in all; where training reaches its end before, another experiment is begun."""
+    """Kill until the total number is reached; if a training finishes before, start another experiment."""
     rng, found = random.Random(seed), Counter(workers=workers, kills=kills)
     whole = f"whole_{workers}"
     write_options(whole, workers)
@@ -224,7 +224,7 @@ if __name__ == "__main__":
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        write_pictures(Path(folder))
+        write_images(Path(folder))
         found = []
         for workers in args.workers:
             found.append(experiments(args.kills, workers, args.seed))

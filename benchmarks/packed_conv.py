@@ -2,7 +2,7 @@
 
     python benchmarks/packed_conv.py
 
-torch's is timed in both layouts; the faster one counts. All take turns in one run; medians.
+torch's are timed in both memory layouts; the faster one counts. Interleaved in one run; medians.
 """
 
 import statistics
@@ -18,7 +18,7 @@ from bidiffsr_arch.packed.layers import BinaryConv, LayerBuilder, StepContext
 from bidiffsr_arch.packed.state import packed_state
 
 ROUNDS, WARM_UP = 22, 3
-LAYERS = {  # of the full-size network: side of its map at 256x256
+LAYERS = {  # width of layers of the full-size network: side of the map at 256x256
     "downs.1.res_block.block1.conv": 256,
     "downs.4.res_block.block1.conv": 128,
     "downs.7.res_block.block1.conv": 64,
@@ -27,7 +27,7 @@ LAYERS = {  # of the full-size network: side of its map at 256x256
 
 
 def medians(functions: dict) -> dict[str, float]:
-    """Median seconds of each function; they take turns."""
+    """Median seconds of each function, interleaved."""
     seconds = {name: [] for name in functions}
     for _ in range(WARM_UP + ROUNDS):
         for name, function in functions.items():

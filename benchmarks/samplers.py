@@ -2,8 +2,8 @@
 
 python benchmarks/samplers.py FOLDER --weights FILE [-opt FILE] [--samplers DDIM ...] [--steps 1 2 4 ...]
 
-FOLDER holds high-resolution photographs. The centre of each is downsampled as in MATLAB and upscaled again. Printed are
-the mean PSNR (dB, on Y, without a border of `scale` pixels) and the number of network calls.
+FOLDER contains high-resolution photographs. The centre of each is downsampled as in MATLAB and upscaled again. Printed
+are the mean PSNR (dB, on Y, without a border of `scale` pixels) and the number of network calls.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How fast torch and Numba are on cores that other programs use, by how their threads wait for each other.
+"""Speed of torch and Numba on cores that other programs use, for several waiting policies of their threads.
 
-Each policy has a process of its own, since OpenMP reads its environment when it is loaded. A step is timed while
-nothing else runs, then beside processes that only compute, by all policies in turn and for several rounds, so that a
+Each policy runs in a separate process, because OpenMP reads its environment when it is loaded. A step is timed on an
+idle machine, then beside processes that only compute, with all policies interleaved over several rounds, so that a
 machine that is faster for a while favours none of them. Numbers are medians.
 
     python benchmarks/shared_cores.py                   writes the table for this machine, benchmarks/shared_cores.md
@@ -79,7 +79,7 @@ def training(batch: int, size: int, **network: object) -> Step:
 
 
 def demo() -> Step:
-    """A training step of the network of `basicsr demo`, as its option file has it."""
+    """A training step of the network of `basicsr demo`."""
     from bidiffsr_arch.config.file import load_options
     from bidiffsr_arch.config.shipped import shipped_path
 
@@ -150,7 +150,7 @@ BUILDERS = STEPS | THRESHOLD
 
 
 def timed(step: Step, seconds: float) -> list[float]:
-    """Seconds of each of the steps that fit in so long, at least one; threads that slept are woken by a first step."""
+    """Seconds of each step that fits into `seconds`, at least one; a first step wakes sleeping threads."""
     step()
     times, end = [], time.perf_counter() + seconds
     while not times or (time.perf_counter() < end and len(times) < MOST_STEPS):
@@ -161,7 +161,7 @@ def timed(step: Step, seconds: float) -> list[float]:
 
 
 def work(names: list[str], seconds: float, orders: Connection) -> None:
-    """A policy's process: build all steps, then time the one whose name it is sent, until that is empty."""
+    """The process of a policy: build all steps, then time the one whose name is received, until that is empty."""
     steps = {name: BUILDERS[name]() for name in names}
     for step in steps.values():
         step()
@@ -190,7 +190,7 @@ def busy(context: multiprocessing.context.SpawnContext, processes: int) -> Itera
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Process environment with these variables and no other of those that the policies set."""
+    """Process environment with these variables, and without others that policies set."""
     names = {*variables, *threads.USERS_CHOICE, *(name for policy in POLICIES.values() for name in policy)}
     before = {name: os.environ.pop(name, None) for name in names}
     os.environ.update(variables)
@@ -230,7 +230,7 @@ def table(args: argparse.Namespace, results: dict[tuple[str, int, str], float]) 
     lines = [
         f"## {names[0] if names else platform.processor()}, {os.cpu_count()} cores", "",
         f"{datetime.date.today()}, torch {torch.__version__}, Numba {numba.__version__}, Python "
-        f"{platform.python_version()}; milliseconds a step. In brackets: alone, how many times {ALONE}'s; beside "
+        f"{platform.python_version()}; milliseconds per step. In brackets: alone, how many times {ALONE}'s; beside "
         f"others, how many times {REFERENCE}'s.", "",
         "| step | other processes | " + " | ".join(args.policies) + " |", "|---|--:|" + "--:|" * len(args.policies),
     ]  # fmt: skip

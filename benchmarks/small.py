@@ -1,39 +1,36 @@
-"""Which small network to ship: several of them, each trained for the same time. Prints Markdown.
+"""Comparison of small networks that are trained for the same time, to choose one to ship. Prints Markdown.
 
     python benchmarks/small.py [--scale 2] [--seconds 120] [--rows NAME ...] [--jobs 2] [-o FILE.md]
 
-Every row is `options/train_BIDiffSR_small_x{scale}.yml` with a few options changed. The number of iterations is what
-fits into --seconds on one thread, by the time of a forward and backward pass of this machine; the learning rate goes
-down to 0 over them.
+Every row is an option file, `benchmarks/small_x2.yml` or `options/train_BIDiffSR_small_x4.yml`, with a few options
+changed. The number of iterations is --seconds divided by the time of a forward and backward pass on one thread of this
+machine; the learning rate decays to 0.
 """
 
 import argparse
-import platform
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import torch
 from small_runs import (
     COST_HEAD,
     cost_cells,
     file_name,
-    markdown,
     quality_cells,
     quality_head,
-    seconds_a_step,
+    seconds_per_step,
     shortened,
     train_all,
 )
+from tables import report
 
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.shipped import shipped_path
-from bidiffsr_arch.files import write_bytes
 
+BEGIN = {2: Path(__file__).with_name("small_x2.yml"), 4: shipped_path("train_BIDiffSR_small_x4")}
 # By scale, name in the table: options that are changed, as `--force_yml` takes them.
 TRIED = {
     2: {
-        "as shipped": [],
+        "unchanged": [],
         "24 channels": ["network_g:inner_channel=24"],
         "2 levels, 1 ResBlock each": ["network_g:res_blocks=1"],
         "batches of 2 crops of 64 x 64": [
@@ -58,7 +55,7 @@ TRIED = {
         ],
     },
     4: {
-        "as shipped": [],
+        "unchanged": [],
         "output_scale 1": ["network_g:output_scale=1"],
         "input_scale 1": ["network_g:input_scale=1"],
         "L1 loss": ["train:pixel_opt:type=L1Loss"],
@@ -69,8 +66,8 @@ TRIED = {
         "crops of 64 x 64": ["datasets:train:gt_size=64", "network_g:image_size=64", "network_g:fp_res=[64]"],
         "32 channels": ["network_g:inner_channel=32"],
         "96 channels": ["network_g:inner_channel=96"],
-        "1 ResBlock a level": ["network_g:res_blocks=1"],
-        "3 ResBlocks a level": ["network_g:res_blocks=3"],
+        "1 ResBlock per level": ["network_g:res_blocks=1"],
+        "3 ResBlocks per level": ["network_g:res_blocks=3"],
         "3 levels, 1 ResBlock each": ["network_g:channel_mults=[1, 2, 4]", "network_g:res_blocks=1"],
         "patches of 2, 32 channels, 3 levels": [
             "network_g:patch_size=2",
@@ -83,23 +80,22 @@ TRIED = {
 
 
 def options_of(row: str, scale: int, seconds: float) -> dict[str, Any]:
-    """The shipped options with the row's changes, for as many iterations as there is time for; those of a run that has
-    begun before stay."""
+    """The shipped options with the row's changes and number of iterations; a run that has begun keeps its options."""
     name = f"small_x{scale}_{file_name(row)}_{seconds:g}s"
     if (begun := Path("experiments", f"{name}.yml")).exists():
         return load_options(begun)
-    options = load_options(shipped_path(f"train_BIDiffSR_small_x{scale}"), TRIED[scale][row])
-    iterations = int(seconds / seconds_a_step(options)) // 50 * 50
+    options = load_options(BEGIN[scale], TRIED[scale][row])
+    iterations = int(seconds / seconds_per_step(options)) // 50 * 50
     return shortened(options, name, options["manual_seed"], iterations)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=int, choices=(2, 4), default=2)
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="some of the table's, all by default")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="rows of the table (default: all)")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--jobs", type=int, default=2, help="networks trained at the same time, one thread each")
-    parser.add_argument("-o", "--output", type=Path, help="write the table there, too")
+    parser.add_argument("-o", "--output", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     rows = args.rows or list(TRIED[args.scale])
     if unknown := set(rows) - TRIED[args.scale].keys():
@@ -112,13 +108,8 @@ def main() -> None:
         for row, run, result in zip(rows, runs, results, strict=True)
     ]
     head = ["changed", *COST_HEAD, "iterations", *quality_head(results[0])]
-    text = (
-        f"x{args.scale}, {args.seconds:g} s on one thread for each; `python benchmarks/small.py`, {date.today()}, "
-        f"{platform.machine()}, torch {torch.__version__}.\n\n{markdown(head, table)}\n"
-    )
-    print(text)
-    if args.output:
-        write_bytes(args.output, text.encode())
+    conditions = f"x{args.scale}, {args.seconds:g} s on one thread for each network; `python benchmarks/small.py`"
+    report(conditions, head, table, args.output)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What benchmarks that train many small networks share: each run is trained once, in a process of its own with one
-thread, goes on after a stop, and leaves what it gave beside its option file in experiments/."""
+"""Training of many small networks for benchmarks: each run is trained once, in a separate process with one thread, is
+resumed after an interruption, and stores its results beside its option file in experiments/."""
 
 import json
 import multiprocessing
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from bidiffsr_arch.cli import main as basicsr
 from bidiffsr_arch.cli.check import absent_datasets, observed_results
-from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.file import AnyFile, load_options
 from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.config.yaml import dump_options
@@ -31,23 +31,23 @@ DATASETS = ("Set5", "photographs")
 
 
 def file_name(title: str) -> str:
-    """A title as part of a file's name."""
+    """Convert a title to a part of a file's name."""
     return "".join(letter if letter.isalnum() else "_" for letter in title)
 
 
 def validation(scale: int) -> dict[str, dict[str, Any]]:
-    """Those of `DATASETS` that are on this machine, as the shipped option file for tests has them."""
+    """Options of those of `DATASETS` that exist on this machine, from the shipped option file for tests."""
     options = load_options(shipped_path(f"test_BIDiffSR_small_x{scale}"))
     wanted = [data for data in options["datasets"].values() if data["name"] in DATASETS]
-    absent = absent_datasets(options)
+    absent = absent_datasets(AnyFile.read(options))
     return {f"val_{data['name']}": data for data in wanted if data["name"] not in absent}
 
 
 def shortened(options: dict[str, Any], name: str, seed: int, iterations: int) -> dict[str, Any]:
-    """Options for a run of so many iterations, which validates once, at its end, on `DATASETS`.
+    """Options for a run of `iterations`, which validates once, at its end, on `DATASETS`.
 
-    The average of weights reaches back over a tenth of the iterations at most: with more, it would not have left the
-    beginning of a short run.
+    The average of weights covers at most a tenth of the iterations; otherwise it would include the beginning of a short
+    run.
     """
     options = options | {"name": name, "manual_seed": seed, "num_gpu": 0}
     options["datasets"] = {"train": options["datasets"]["train"], **validation(options["scale"])}
@@ -60,7 +60,7 @@ def shortened(options: dict[str, Any], name: str, seed: int, iterations: int) ->
 
 
 def train_and_measure(options: dict[str, Any]) -> Results:
-    """Train, or go on with it -> the metrics of the averaged network."""
+    """Train or resume a run; returns the metrics of the averaged network."""
     file = Path("experiments", f"{options['name']}.yml")
     result, log = file.with_suffix(".json"), file.with_suffix(".txt")
     if not result.exists():
@@ -78,22 +78,22 @@ def train_and_measure(options: dict[str, Any]) -> Results:
 
 def train_all(runs: Sequence[dict[str, Any]], jobs: int) -> list[Results]:
     """Train `jobs` of the runs at the same time, with a progress bar."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the child processes
     with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
         return list(tqdm(pool.imap(train_and_measure, runs, chunksize=1), total=len(runs), unit="run"))
 
 
-def seconds_a_step(options: Mapping[str, Any], steps: int = 5) -> float:
-    """Median seconds of forward and backward pass on one thread, a batch of the options' own size."""
+def seconds_per_step(options: Mapping[str, Any], steps: int = 5) -> float:
+    """Median seconds of forward and backward pass on one thread, with the batch size of the options."""
     torch.set_num_threads(1)
     data = options["datasets"]["train"]
     network = Stepping(Step.part_of(options["train"])).prepare(build_network(options["network_g"]), torch.device("cpu"))
-    picture = torch.rand(data["batch_size_per_gpu"], 3, data["gt_size"], data["gt_size"])
-    time_of = torch.randint(options["beta_schedule"]["n_timestep"], (len(picture),))
+    image = torch.rand(data["batch_size_per_gpu"], 3, data["gt_size"], data["gt_size"])
+    time_of = torch.randint(options["beta_schedule"]["n_timestep"], (len(image),))
     seconds = []
     for _ in range(steps + 2):
         start = time.perf_counter()
-        network(picture, picture, time_of).square().mean().backward()
+        network(image, image, time_of).square().mean().backward()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[2:])
 
@@ -110,7 +110,7 @@ COST_HEAD = ["Params (k)", "OPs (G)", "binary"]
 
 
 def quality_cells(results: Sequence[Results]) -> list[str]:
-    """The mean over runs of every metric, and half the range."""
+    """Mean and half the range of every metric over the runs."""
     cells = []
     for dataset, metrics in results[0].items():
         for metric in metrics:
@@ -123,7 +123,3 @@ def quality_cells(results: Sequence[Results]) -> list[str]:
 
 def quality_head(results: Results) -> list[str]:
     return [f"{dataset} {metric.upper()}" for dataset, metrics in results.items() for metric in metrics]
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])

@@ -1,10 +1,10 @@
-"""Sampling steps against quality and time, on the bits of the shipped weights or of others. Prints Markdown.
+"""Quality and time by number of sampling steps, for the shipped weights or others. Prints Markdown.
 
     python benchmarks/steps.py HR_FOLDER LR_FOLDER [--scale 2] [--weights FILE.safetensors] [--steps 1 2 4 10 20 50]
 
-PSNR on Y (dB, `scale` pixels of border left out) and LPIPS (AlexNet, whole pictures), means over the pictures, each at
-once and not in tiles; seconds for a megapixel of result. The first rows are what the sampler starts from: the picture
-enlarged by cv2's bicubic, and by MATLAB's.
+PSNR on Y (dB, without a border of `scale` pixels) and LPIPS (AlexNet, whole images), means over the images, without
+tiles; seconds per megapixel of result. The first rows are bicubic upsampling by cv2, the sampler's condition, and by
+MATLAB.
 """
 
 import argparse
@@ -21,22 +21,22 @@ from scores import lpips_or_nan
 from tqdm import tqdm
 
 from bidiffsr_arch.data.resize import imresize
-from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.files import read_image
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.upscale.upscaler import Upscaler
 from bidiffsr_arch.weights import SHIPPED, shipped_weights  # isort: split
 
-from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
+from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which patches what it imports
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 
 
-def measure(name: str, enlarge: Callable[[np.ndarray], np.ndarray], pairs: Pairs, scale: int) -> str:
-    """A row of the table; pictures are BGR."""
+def measure(name: str, upscale: Callable[[np.ndarray], np.ndarray], pairs: Pairs, scale: int) -> str:
+    """A row of the table; images are BGR."""
     psnr, lpips, seconds, pixels = [], [], 0.0, 0
     for low, high in pairs:
         start = time.perf_counter()
-        result = enlarge(low)
+        result = upscale(low)
         seconds += time.perf_counter() - start
         pixels += high.shape[0] * high.shape[1]
         psnr.append(calculate_psnr(result, high, crop_border=scale, test_y_channel=True))
@@ -54,7 +54,7 @@ def main() -> None:
     args = parser.parse_args()
     scale, weights = args.scale, load_weights(args.weights or shipped_weights(args.scale))
     pairs = [
-        (read_picture(args.low / f"{path.stem}x{scale}.png"), read_picture(path))
+        (read_image(args.low / f"{path.stem}x{scale}.png"), read_image(path))
         for path in sorted(args.high.glob("*.png"))
     ]
 
@@ -67,12 +67,12 @@ def main() -> None:
         "bicubic (MATLAB)": lambda low: imresize(low, scale),
         **{f"{steps} {'step' if steps == 1 else 'steps'}": by_network(steps) for steps in args.steps},
     }
-    by_network(1)(pairs[0][0])  # compiles, where that was never done
-    print(f"x{scale}, {args.high}: {len(pairs)} pictures; {date.today()}, {platform.machine()}, "
+    by_network(1)(pairs[0][0])  # compiles the kernels
+    print(f"x{scale}, {args.high}: {len(pairs)} images; {date.today()}, {platform.machine()}, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")  # fmt: skip
-    print("| | PSNR | LPIPS | s a megapixel |\n|---|---|---|---|")
-    for name, enlarge in tqdm(ways.items(), disable=None):
-        print(measure(name, enlarge, pairs, scale), flush=True)
+    print("| | PSNR | LPIPS | s per megapixel |\n|---|---|---|---|")
+    for name, upscale in tqdm(ways.items(), disable=None):
+        print(measure(name, upscale, pairs, scale), flush=True)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def table(args: argparse.Namespace, results: dict[str, Steps]) -> str:
         if args.device == "cpu"
         else "Memory is the largest that PyTorch had allocated.",
         "",
-        "| | s a step | CPU s a step | images a second | times as fast | by CPU time | peak GB | of the memory |",
+        "| | s per step | CPU s per step | images per second | times as fast | by CPU time | peak GB | of the memory |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row, steps in results.items():

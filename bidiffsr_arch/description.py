@@ -1,11 +1,11 @@
-"""What a weights file says of itself, so that it can be used without an option file.
+"""The description stored in a weights file, with which the file can be used without an option file.
 
-A description is a dictionary for JSON: ``network_g`` and the other options at an option file's top level that sampling
-needs, ``steps``, and ``about``, what people want to know (``title``, ``license``, ``author``, ``date``, ``data``,
-``results``); in packed files with several sets of parameters also ``sets``, a description of each further one.
-Checkpoints of training hold it under the key ``description``. A ``.safetensors`` has it three times: in
-the header's ``description``; as keys ``modelspec.*`` in the header, which user interfaces show; and as a small tensor
-of uint8, since many programs hand on tensors alone.
+A description is a JSON dictionary: ``network_g`` and the other top-level options that sampling needs, ``steps``, and
+``about``, information for people (``title``, ``license``, ``author``, ``date``, ``data``, ``results``); in packed files
+with several sets of parameters also ``sets``, a description of each further set. Training checkpoints contain it under
+the key ``description``. A ``.safetensors`` contains it three times: in the header's ``description``; as keys
+``modelspec.*`` in the header, which user interfaces show; and as a small uint8 tensor, because many programs pass on
+tensors only.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from bidiffsr_arch.files import write_bytes
 KEY = "description"
 TENSOR = "bidiffsr.description"
 OPTIONS = ("network_g", *Trained.model_fields)
-TITLES = {"BIDiffSRUNet": "BI-DiffSR", "SR3UNet": "SR3"}
+TITLES = {"BIDiffSRUNet": "BI-DiffSR", "SR3UNet": "SR3"}  # diffusion networks, also without a ``beta_schedule``
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # ModelSpec's names
 SPEC = "1.0.1"
 
@@ -35,7 +35,7 @@ def describe(options: Mapping[str, Any], **further: Any) -> dict[str, Any]:
     """A description from an option file's options.
 
     Args:
-        options: `OPTIONS`, those that are known; others are left out.
+        options: those in `OPTIONS` are used, others are ignored.
         further: ``steps`` and ``about``.
     """
     known = {name: options[name] for name in OPTIONS if options.get(name) is not None}
@@ -49,7 +49,7 @@ def _plain(value: Any) -> Any:
 
 
 def usable(description: Any) -> dict[str, Any] | None:
-    """What of a description from elsewhere is used; no other key of it has a meaning, ``plugins`` least of all."""
+    """The used keys of a description from a file; all others, such as ``plugins``, are dropped for safety."""
     if not isinstance(description, Mapping):
         return None
     return {name: description[name] for name in (*OPTIONS, "steps", "about") if description.get(name) is not None}
@@ -61,7 +61,7 @@ def to_tensor(description: Mapping[str, Any]) -> Tensor:
 
 
 def from_tensors(tensors: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The description among a state dict's tensors; None if there is none that can be read."""
+    """The description among the tensors of a state dict; None if there is none or it cannot be read."""
     tensor = tensors.get(TENSOR)
     if not isinstance(tensor, Tensor) or tensor.dtype != torch.uint8:
         return None
@@ -89,19 +89,20 @@ def read_description(path: Path | str) -> dict[str, Any] | None:
 def described(
     tensors: Mapping[str, Tensor], description: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a ``.safetensors`` that says what it is."""
+    """Tensors and metadata of a ``.safetensors`` with a description."""
     content = {name: tensor.contiguous() for name, tensor in tensors.items()} | {TENSOR: to_tensor(description)}
     return content, {KEY: json.dumps(description), **modelspec(description, _digest(content))}
 
 
 def modelspec(description: Mapping[str, Any], sha256: str) -> dict[str, str]:
-    """Stability AI's ModelSpec: what user interfaces show of a weights file.
+    """Metadata by Stability AI's ModelSpec, which user interfaces show.
 
     Args:
         sha256: digest of the file's tensors, in hexadecimal.
     """
     kind, about = description["network_g"].get("type", "BIDiffSRUNet"), description.get("about", {})
-    scale = description.get("scale")
+    scale, schedule = description.get("scale"), description.get("beta_schedule") or {}
+    predicts = schedule.get("prediction_type", "epsilon") if schedule or kind in TITLES else ""
     spec = {
         "sai_model_spec": SPEC,
         "architecture": kind.lower(),
@@ -113,19 +114,19 @@ def modelspec(description: Mapping[str, Any], sha256: str) -> dict[str, str]:
         "license": about.get("license"),
         "tags": "super-resolution",
         "usage_hint": "basicsr upscale IMAGE -o FOLDER --weights THIS_FILE",
-        "prediction_type": PREDICTIONS.get((description.get("beta_schedule") or {}).get("prediction_type", "epsilon")),
+        "prediction_type": PREDICTIONS.get(predicts),
         "hash_sha256": f"0x{sha256}",
     }
     return {f"modelspec.{name}": str(value) for name, value in spec.items() if value}
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of what follows the header in a ``.safetensors``, as ModelSpec counts it."""
+    """SHA-256 of the bytes after the header of a ``.safetensors``, as ModelSpec defines it."""
     content = save(dict(tensors))
     return hashlib.sha256(memoryview(content)[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
 
 
 def save_float(tensors: Mapping[str, Tensor], path: Path, description: Mapping[str, Any]) -> None:
-    """Write float parameters as a ``.safetensors`` that says what it is; it appears as a whole or not at all."""
+    """Write float parameters and their description as a ``.safetensors``, atomically."""
     content, metadata = described(tensors, description)
     write_bytes(path, save(content, {"format": "pt", **metadata}))

@@ -5,8 +5,8 @@
     pipe = BIDiffSRPipeline.from_weights("net_g.safetensors")
     large = pipe(image, num_inference_steps=4, generator=torch.Generator().manual_seed(0)).images[0]
 
-It is a thin layer around `Upscaler`, so both give the same images. diffusers finds `BIDiffSRNetwork` again by the name
-of this module.
+It is a thin layer around `Upscaler`, so both produce the same images. diffusers finds `BIDiffSRNetwork` by the name of
+this module when it loads a pipeline.
 """
 
 import inspect
@@ -35,14 +35,14 @@ from diffusers.utils import BaseOutput  # noqa: E402
 
 OnStepEnd = Callable[["BIDiffSRPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 AnyImage = Image.Image | np.ndarray
-FROM_NETWORK = ("prediction_type", "clip_sample", "clip_sample_range")  # a scheduler's arguments that training decides
+FROM_NETWORK = ("prediction_type", "clip_sample", "clip_sample_range")  # scheduler arguments fixed by training
 
 
 class BIDiffSRNetwork(ModelMixin, ConfigMixin):
-    """A float or packed network as diffusers has models; its folder is in the Hub's layout, see `pretrained`.
+    """A float or packed network as a diffusers model; its folder has the layout of the Hub, see `pretrained`.
 
     Args:
-        weights: the network, and what it was trained to do; both are in `config`.
+        weights: the network and its options; the options are in `config`, too.
     """
 
     config_name = "config.json"
@@ -53,14 +53,14 @@ class BIDiffSRNetwork(ModelMixin, ConfigMixin):
             raise InputError("expected a diffusion network for a diffusers pipeline, got one without diffusion")
         self.register_to_config(**weights.options)
         self.weights, self.network = weights, weights.network
-        self.register_buffer("place", torch.zeros(()), persistent=False)  # tells the device of a packed network, too
+        self.register_buffer("place", torch.zeros(()), persistent=False)  # gives packed networks a device
 
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
-        """The network's own prediction, see `BIDiffSRUNet.forward`."""
+        """The prediction of the network, see `BIDiffSRUNet.forward`."""
         return self.network(x_t, condition, time)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
-        """Write config.json, model.safetensors and a model card; options of other models' files do not apply."""
+        """Write config.json, model.safetensors and a model card; other options of diffusers are ignored."""
         save_pretrained(self.network, save_directory, self.weights.options, overwrite=True)
 
     @classmethod
@@ -68,7 +68,7 @@ class BIDiffSRNetwork(ModelMixin, ConfigMixin):
         cls, pretrained_model_name_or_path: str | Path, *, revision: str | None = None, subfolder: str = "",
         **options: Any,
     ) -> "BIDiffSRNetwork":  # fmt: skip
-        """A network from a folder or the Hub; options of other models' files do not apply.
+        """Load a network from a folder or the Hub; other options of diffusers are ignored.
 
         Raises:
             InputError: no such folder or repository, or wrong weights.
@@ -79,10 +79,10 @@ class BIDiffSRNetwork(ModelMixin, ConfigMixin):
 
 @dataclass
 class SuperResolutionOutput(BaseOutput):
-    """What a pipeline returns.
+    """The result of a pipeline.
 
     Attributes:
-        images: upscaled images, in the kind that was asked for.
+        images: upscaled images, in the type chosen by ``output_type``.
     """
 
     images: list[Image.Image] | list[np.ndarray] | Tensor
@@ -94,8 +94,8 @@ class BIDiffSRPipeline(DiffusionPipeline):
     Args:
         unet: the network.
         scheduler: any scheduler of diffusers; another one is set as ``pipe.scheduler =
-            UniPCMultistepScheduler.from_config(pipe.scheduler.config)``. What the network predicts and how results are
-            clipped is the network's, not the scheduler's.
+            UniPCMultistepScheduler.from_config(pipe.scheduler.config)``. Prediction type and clipping stay those of the
+            network.
     """
 
     model_cpu_offload_seq = "unet"
@@ -115,7 +115,7 @@ class BIDiffSRPipeline(DiffusionPipeline):
         packed: bool | None = None,
         quality: str | None = None,
     ) -> "BIDiffSRPipeline":
-        """A pipeline from whatever `load_weights` reads, with the scheduler that the weights name.
+        """Create a pipeline from anything that `load_weights` reads, with the scheduler in the weights' options.
 
         Raises:
             InputError: the weights or their options are wrong.
@@ -139,18 +139,18 @@ class BIDiffSRPipeline(DiffusionPipeline):
         """Upscale images, one after the other.
 
         Args:
-            image: what `Upscaler` takes, a list of it, or a float tensor (B, 3, H, W) in [0, 1].
-            num_inference_steps: what the weights say if None.
-            generator: of the noise, one for all images or one for each, on the CPU; seed 0 for each if None.
+            image: an image as for `Upscaler`, a list of them, or a float tensor (B, 3, H, W) in [0, 1].
+            num_inference_steps: as in the weights' options if None.
+            generator: CPU generator of the noise, one for all images or one per image; if None, seed 0 for each image.
             output_type: ``pil``, ``np`` (arrays of the image's type; of a tensor float, (H, W, 3)) or ``pt`` (a tensor
                 (B, C, H, W) in [0, 1]; images of one size).
             return_dict: `SuperResolutionOutput`, else a tuple.
             callback_on_step_end: called as ``(pipe, step, timestep, {"latents": x})`` after each step; ``latents`` in
-                what it returns take the place of x.
+                the returned dictionary replace x.
             callback_on_step_end_tensor_inputs: ``latents`` or nothing.
             tile, overlap: as `Upscaler`'s.
         Raises:
-            InputError: what `Upscaler` refuses, or an unknown output_type.
+            InputError: as `Upscaler`, or an unknown output_type.
         """
         if output_type not in OUTPUTS:
             raise InputError(f"expected output_type to be one of {', '.join(OUTPUTS)}, got {output_type!r}")
@@ -163,7 +163,7 @@ class BIDiffSRPipeline(DiffusionPipeline):
         upscaler = Upscaler(self.unet.weights, device=str(self.unet.place.device), tile=tile, overlap=overlap)
         upscaler.steps = num_inference_steps
         inputs = callback_on_step_end_tensor_inputs if callback_on_step_end else ()
-        assert upscaler.super_resolution is not None  # `BIDiffSRNetwork` takes diffusion networks only
+        assert upscaler.super_resolution is not None  # `BIDiffSRNetwork` accepts diffusion networks only
         _sample_by(self, upscaler.super_resolution.diffusion, callback_on_step_end, inputs)
         results: list[Any] = []
         for each, noise in zip(images, generators, strict=True):
@@ -177,7 +177,7 @@ class BIDiffSRPipeline(DiffusionPipeline):
 def _sample_by(
     pipe: BIDiffSRPipeline, diffusion: Any, on_step_end: OnStepEnd | None, inputs: tuple[str, ...]
 ) -> None:
-    """Let a diffusion sample by the pipeline's scheduler, and report its steps to the pipeline."""
+    """Make a diffusion sample with the pipeline's scheduler and report its steps to the pipeline."""
     trained = {name: diffusion.training.config[name] for name in FROM_NETWORK}
     kind = type(pipe.scheduler)
     diffusion.sampler_clips = "clip_sample" in inspect.signature(kind).parameters

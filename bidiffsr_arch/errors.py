@@ -1,4 +1,4 @@
-"""Exceptions that end a command with one line and an exit status, in place of a traceback."""
+"""Exceptions that end a command with one line and an exit status instead of a traceback."""
 
 import signal
 import sys
@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 
 class UnknownName(InputError, KeyError):
-    """A name that no registry has; a KeyError, too, since BasicSR's registries raise one, which plugins catch."""
+    """A name that is not in a registry; also a KeyError, as BasicSR's registries raise, because plugins catch that."""
 
     __str__ = ValueError.__str__  # KeyError would show the message in quotes
 
@@ -24,7 +24,7 @@ class WeightsMissing(InputError):
 
 
 class CheckFailed(RuntimeError):
-    """A check that the user asked for has failed. The message is one line. Exit status 1."""
+    """A check requested by the user has failed. The message is one line. Exit status 1."""
 
 
 class Stopped(Exception):
@@ -49,7 +49,7 @@ def printable(text: str) -> str:
 
 
 def choose(option: str, name: str, table: Mapping[str, Row]) -> Row:
-    """The entry `name` of a table of choices.
+    """Look up `name` in a table of choices.
 
     Raises:
         InputError: there is no such entry; the message names the option and lists its choices.
@@ -60,10 +60,10 @@ def choose(option: str, name: str, table: Mapping[str, Row]) -> Row:
 
 
 def raise_all(failures: Sequence[InputError]) -> None:
-    """Raise one error for all of a batch's failures, none if there are none; several are printed on stderr before.
+    """Raise one error for the failures of a batch, if there are any; if there are several, print each to stderr first.
 
     Raises:
-        InputError: the first failure, and how many more there are.
+        InputError: the first failure, with the number of others.
     """
     if len(failures) > 1:
         print(*(f"failed: {printable(str(failure))}" for failure in failures), sep="\n", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Files: images read strictly, and one writer for all files, whose result is there as a whole or not at all."""
+"""Strict reading of images, and atomic writing of files."""
 
 import hashlib
 import os
@@ -14,21 +14,22 @@ import numpy as np
 from bidiffsr_arch.errors import InputError
 
 UNFINISHED = ".unfinished-"
-"""How the names of files begin that are being written, or were when their process was killed."""
+"""Prefix of the temporary names of files that are being written; a killed process leaves them behind."""
 
-# How an image file starts, and what has to come near its end: some OpenCVs decode the first half of a file silently.
+# First bytes of an image file, and bytes required near its end: some versions of OpenCV silently decode truncated
+# files.
 SIGNATURES = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
 BLOCK = 1 << 20
 
 
-def read_picture(path: Path | str) -> np.ndarray:
+def read_image(path: Path | str) -> np.ndarray:
     """Read an image as BGR uint8 of shape (H, W, 3).
 
     Raises:
         InputError: there is no such file, or it cannot be decoded.
     """
     if not Path(path).is_file():
-        raise InputError(f"expected a picture at {path}, found no such file")
+        raise InputError(f"expected an image at {path}, found no such file")
     return decode(Path(path).read_bytes(), path)
 
 
@@ -36,33 +37,33 @@ def decode(content: bytes, source: Path | str, flag: int = cv2.IMREAD_COLOR) -> 
     """Decode an image file's bytes to uint8, BGR by default.
 
     Args:
-        source: where they come from, for the message.
-        flag: what OpenCV makes of it: `cv2.IMREAD_COLOR`, `cv2.IMREAD_GRAYSCALE`, `cv2.IMREAD_UNCHANGED`.
+        source: origin of the bytes, for the message.
+        flag: `cv2.IMREAD_COLOR`, `cv2.IMREAD_GRAYSCALE`, `cv2.IMREAD_UNCHANGED`.
     Raises:
-        InputError: they are no image, or a part of one.
+        InputError: they are not a complete image.
     """
     try:
         image = None if is_truncated(content) else cv2.imdecode(np.frombuffer(content, np.uint8), flag)
-    except cv2.error:  # no bytes at all, or more pixels than OpenCV reads
+    except cv2.error:  # for an empty file, or more pixels than OpenCV reads
         image = None
     if image is None:
-        raise InputError(f"{source} cannot be decoded: {len(content)} bytes, truncated or no picture; replace it")
+        raise InputError(f"{source} cannot be decoded: {len(content)} bytes, truncated or no image; replace it")
     return image
 
 
 def is_truncated(content: bytes) -> bool:
-    """Whether a PNG or JPEG lacks its end."""
-    content = bytes(content)  # LMDB may give a view
+    """Whether the end of a PNG or JPEG is missing."""
+    content = bytes(content)  # LMDB may return a view
     return any(content.startswith(head) and content.rfind(tail) < 0 for head, tail in SIGNATURES.items())
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a BGR uint8 image as PNG, replacing what was there."""
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write a BGR uint8 image as PNG, replacing an existing file."""
     write_bytes(path, cv2.imencode(".png", image)[1].tobytes())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file by `whole_file`."""
+    """Write a file atomically, see `whole_file`."""
     with whole_file(path) as file:
         file.write(content)
 
@@ -71,13 +72,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write into, which replaces `path` when the block ends.
 
-    At any time, a kill and a power failure included, `path` is absent, the old file, or all of the new one: the content
+    Even after a kill or a power failure, `path` is absent, the complete old file, or the complete new one: the content
     is written under a temporary name in the same folder, flushed to the disk, and renamed. Temporary names are unique,
     so that several processes can write the same file, and short, so that `path` can have the longest name that the file
-    system takes.
+    system allows.
 
     Raises:
-        OSError: it cannot be written; what was there before is unchanged.
+        OSError: it cannot be written; an old file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
@@ -88,7 +89,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        with suppress(OSError):  # the folder may be what cannot be written
+        with suppress(OSError):  # the folder may not be writable
             temporary.unlink(missing_ok=True)
         raise
     _flush_folder(path.parent)
@@ -104,7 +105,7 @@ def digest(path: Path | str) -> str:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename outlast a power failure."""
+    """Flush a folder to the disk, so that a rename in it survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

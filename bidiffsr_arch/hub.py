@@ -1,7 +1,7 @@
 """Folders in the layout of the Hugging Face Hub (config.json, model.safetensors, README.md), and the Hub itself.
 
-Nothing of a repository but these files is downloaded, and nothing of it is run. `huggingface_hub` is imported where the
-Hub is asked; it honours ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE`` and its other variables.
+Only these files of a repository are downloaded, and no code from it is run. `huggingface_hub` is imported when the Hub
+is used; it reads ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE`` and its other environment variables.
 """
 
 import json
@@ -20,13 +20,13 @@ ADDRESS = re.compile(r"(?P<name>[^/@\s]+/[^/@\s]+)(@(?P<revision>[^\s]+?))?(/(?P
 
 
 def local(source: str | Path, revision: str | None = None) -> Path:
-    """The file or folder that a name stands for; what lies on the Hub is downloaded, or taken from its cache.
+    """The local path of a file or folder; one on the Hub is downloaded, unless it is in the cache.
 
     Args:
         source: a path, or ``hf://OWNER/NAME``, which may be followed by ``@REVISION`` and by ``/FILE.safetensors``.
-        revision: branch, tag or commit, where the address names none.
+        revision: branch, tag or commit, if the address names none.
     Raises:
-        InputError: not such an address, or it cannot be downloaded.
+        InputError: the address is wrong, or cannot be downloaded.
     """
     text = str(source)
     if not text.startswith(SCHEME):
@@ -38,11 +38,11 @@ def local(source: str | Path, revision: str | None = None) -> Path:
 
 
 def fetch(name: str, revision: str | None = None, file: str | None = None) -> Path:
-    """Download a repository's config and weights, as far as they are not in the cache.
+    """Download the config and weights of a repository, unless they are in the cache.
 
     Args:
         name: ``OWNER/NAME``.
-        file: one file, which is returned; else the folder is.
+        file: download and return this file alone; if None, return the folder.
     Raises:
         InputError: no such repository, revision or file, or no connection.
     """
@@ -52,7 +52,7 @@ def fetch(name: str, revision: str | None = None, file: str | None = None) -> Pa
         if file:
             return Path(hf_hub_download(name, file, revision=revision))
         return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
-    except Exception as error:  # of huggingface_hub, of the HTTP library below it, or of the disk
+    except Exception as error:  # raised by huggingface_hub, its HTTP library, or the disk
         at = f" at {revision}" if revision else ""
         raise InputError(f"cannot download {name}{at} from the Hub: {_line(error)}") from error
 
@@ -77,7 +77,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     """The description in a folder's config.json; None without the file.
 
     Raises:
-        InputError: it holds something else.
+        InputError: the file is not a description.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -98,7 +98,7 @@ def write_config(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def upload(folder: Path, name: str, *, private: bool | None, token: str | None, message: str) -> str:
-    """Make a repository if there is none, and upload a folder to it.
+    """Upload a folder to a repository, which is created if it does not exist.
 
     Returns:
         The commit's address.
@@ -116,7 +116,7 @@ def upload(folder: Path, name: str, *, private: bool | None, token: str | None, 
 
 
 def model_card(description: Mapping[str, Any]) -> str:
-    """A card of what the description says, and nothing else."""
+    """A model card, made from the description alone."""
     network, about, scale = description["network_g"], description.get("about", {}), description.get("scale")
     schedule = description.get("beta_schedule") or {}
     steps = description.get("steps") or schedule.get("num_inference_steps")
@@ -145,7 +145,7 @@ def model_card(description: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A value in a table of Markdown."""
+    """A value as a cell of a Markdown table."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {entry}" for name, entry in value.items()).replace("|", "/")
     return str(value).replace("|", "/").replace("\n", " ")

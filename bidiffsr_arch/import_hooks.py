@@ -25,7 +25,7 @@ class ImportHooks(MetaPathFinder):
         self.hooks, self.prerequisites = dict(hooks), prerequisites
 
     def install(self) -> None:
-        """Run the hooks of modules that are already imported, and wait for the others."""
+        """Run the hooks of modules that are already imported; the others run when their module is imported."""
         for name in [name for name in self.hooks if sys.modules.get(name) is not None]:
             with self.hooks.pop(name)():
                 pass
@@ -47,7 +47,7 @@ class ImportHooks(MetaPathFinder):
         return spec
 
     def done(self, name: str) -> None:
-        """Forget the hook of a module that is imported; the finder is removed with the last one."""
+        """Remove the hook of an imported module; the finder is removed with the last hook."""
         self.hooks.pop(name, None)
         if not self.hooks and self in sys.meta_path:
             sys.meta_path.remove(self)
@@ -63,7 +63,7 @@ class HookedLoader(Loader):
         """Enter the hook and let the module's own loader create the module."""
         with ExitStack() as stack:
             stack.enter_context(self.owner.hooks[spec.name]())
-            module = self.loader.create_module(spec)  # here the libraries of extension modules are loaded
+            module = self.loader.create_module(spec)  # loads the libraries of extension modules
             self.context = stack.pop_all()
         return module
 

@@ -1,7 +1,7 @@
-"""From options and a weights file to a network: building it, loading its parameters, and what it was trained to do.
+"""Build networks from options, and load trained networks with their options.
 
-The architectures of this package need no BasicSR. Other names are looked up in BasicSR's registry, where BasicSR and
-the plugins that register them are installed.
+The architectures of this package do not need BasicSR. Other names are looked up in BasicSR's registry, if BasicSR is
+installed.
 """
 
 import inspect
@@ -14,33 +14,26 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from bidiffsr_arch import archs, description, hub
 from bidiffsr_arch.config.diffusion import FIRST
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.parameters import SAFETENSORS, load_parameters, read_content, set_parameters
 from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
 
-CHECKPOINT, SAFETENSORS = ".pth", ".safetensors"
-# Where a checkpoint may keep its parameters, in order of preference.
-CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
-NESTED = 2  # {'model': {'state_dict': …}}
-# What wrappers put before parameter names: DataParallel, and SR3, whose checkpoints hold the whole diffusion: the
-# network behind a prefix, and the noise schedule as buffers beside it.
-PREFIXES = ("module.", "denoise_fn.")
-COMPILED = "_orig_mod."  # torch.compile's, before the names of whichever module was compiled
+CHECKPOINT = ".pth"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained network, and what it was trained to do.
+    """A trained network and its options.
 
     Attributes:
         network: (x_t, condition, time) -> prediction, or image -> larger image without diffusion; in eval mode.
         options: ``scale``, ``beta_schedule`` and the other options of `SuperResolution`.
-        multiple: the network takes images whose height and width are multiples of it.
+        multiple: height and width of the network's input must be multiples of it.
     """
 
     network: nn.Module
@@ -49,7 +42,7 @@ class Weights:
 
     @property
     def scale(self) -> int:
-        """Side of the result over that of the input image."""
+        """Scale factor from the input image to the result."""
         return self.options["scale"]
 
     @property
@@ -67,7 +60,7 @@ def is_direct(network: Callable) -> bool:
 
 
 def find_architecture(name: Any) -> type[nn.Module]:
-    """The network class of that name: of this package, of BasicSR, or of a plugin.
+    """The network class with this name, from this package, BasicSR or a plugin.
 
     Raises:
         InputError: there is none; the message lists the known names, and plugins that could not be imported.
@@ -97,8 +90,8 @@ def build_network(network_g: Mapping[str, Any], *, without_memory: bool = False)
 
     Args:
         network_g: ``type``, a name of `find_architecture`, and the constructor's arguments.
-        without_memory: build on the meta device, which takes neither time nor memory for parameters. Constructors that
-            look at values of tensors are called on the CPU instead.
+        without_memory: build on the meta device, which needs neither time nor memory for parameters. Constructors that
+            read values of tensors are called on the CPU instead.
     Raises:
         InputError: there is no such network, or its arguments are wrong.
     """
@@ -116,77 +109,6 @@ def build_network(network_g: Mapping[str, Any], *, without_memory: bool = False)
     raise InputError(f"network_g: {architecture.__name__} cannot be built: {reason}") from failure
 
 
-def read_parameters(path: str | Path, param_key: str | None = "params") -> tuple[OrderedDict[str, Tensor], str]:
-    """Read a network's parameters, without the prefixes of wrappers, and the key under which they were found.
-
-    Args:
-        path: a file of ``torch.save``, read with ``weights_only=True``, so that no code in it can run; or a
-            ``.safetensors`` of float parameters.
-        param_key: the wanted entry (``params``, ``params_ema``). A file without it gives the first of `CONTAINERS` that
-            it has, and a bare state dict is taken as it is (key ``.``).
-    Raises:
-        InputError: no such file, not a checkpoint, no parameters in it, or some that are not finite.
-    """
-    content = _content(Path(path))
-    keys = ([] if param_key is None else [param_key]) + list(CONTAINERS)
-    found, parameters = ".", content
-    for _ in range(NESTED):
-        key = next((key for key in keys if isinstance(parameters.get(key), Mapping)), None)
-        if key is not None:
-            found, parameters = key, parameters[key]
-    tensors = OrderedDict((name, value) for name, value in parameters.items() if isinstance(value, Tensor))
-    if not tensors:
-        listed = ", ".join(map(str, list(content)[:8]))
-        raise InputError(f"expected parameters under {param_key!r} in {path}, got the keys {listed}")
-    lost = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if lost:
-        raise InputError(
-            f"expected numbers in {path}, got NaN or infinity in {len(lost)} tensors, {lost[0]} among them; use an "
-            "earlier checkpoint"
-        )
-    return _without_prefixes(tensors), found
-
-
-def set_parameters(
-    network: nn.Module,
-    parameters: Mapping[str, Tensor],
-    path: str | Path,
-    options: str | Path = "network_g",
-    strict: bool = True,
-) -> None:
-    """Load what `read_parameters` has read from `path` into a network.
-
-    Args:
-        options: where the network is described, for the message.
-        strict: False loads what has the names and shapes of the network's parameters.
-    Raises:
-        InputError: they are of another network; the number of differences and the first one are named.
-    """
-    try:
-        network.load_state_dict(parameters, strict=strict)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-        raise InputError(
-            f"expected weights of the network in {options}, got {path}, which differs in {len(lines)} places; "
-            f"first: {lines[0][:200]}"
-        ) from error
-
-
-def load_parameters(
-    network: nn.Module, path: str | Path, param_key: str | None = "params_ema", options: str | Path = "network_g"
-) -> str:
-    """Load a network's parameters from a file, see `read_parameters` and `set_parameters`.
-
-    Returns:
-        The key under which the parameters were found.
-    Raises:
-        InputError: the file cannot be read, or holds parameters of another network.
-    """
-    parameters, found = read_parameters(path, param_key)
-    set_parameters(network, parameters, path, options)
-    return found
-
-
 def load_weights(
     path: str | Path,
     option_file: str | Path | None = None,
@@ -199,30 +121,49 @@ def load_weights(
         path: a ``.pth`` written by training or a ``.safetensors`` of float parameters, or a ``.safetensors`` written by
             `basicsr pack`, which is recognised by its content; a folder that has them in the Hub's layout; or
             ``hf://OWNER/NAME``, see `hub.local`.
-        option_file: what a checkpoint was trained with; if None, what the file says of itself, the folder's
-            config.json, or the file that training stored beside it, see `stored_options`. A packed network brings its
-            own options.
-        packed: whether to compute with 1-bit weights; None for as the file is.
-        quality: which set of parameters of a packed file, see `QUALITIES`; the first, and of other files the only one,
-            if None.
+        option_file: option file of a checkpoint; if None, the description in the checkpoint, config.json in its folder,
+            or the option file that training stored beside it, see `stored_options`. A packed network contains its
+            options.
+        packed: whether to use packed inference; if None, use it for packed files.
+        quality: which set of parameters of a packed file, see `QUALITIES`; the first if None. Other files have only
+            that one.
     Raises:
         InputError: no such file, not weights, weights of another network or scale, no such set, or options that are
             missing or wrong.
     """
-    path = hub.local(path)
-    path = hub.weights_in(path) if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"expected weights at {path}, found no such file; give --weights a .pth or .safetensors")
-    if path.suffix not in (CHECKPOINT, SAFETENSORS):
-        raise InputError(f"expected weights ending in {CHECKPOINT} or {SAFETENSORS}, got {path}")
+    path = _weights_file(path)
     if is_packed(path):
         return _load_packed(path, option_file, packed, quality)
     choose(f"the quality that is taken from {path}", quality or FIRST, {FIRST: path})
     return _load_checkpoint(path, option_file, packed)
 
 
+def qualities(path: str | Path) -> list[str]:
+    """The sets of parameters in what `load_weights` reads; of all but packed files the first name of `QUALITIES`.
+
+    Raises:
+        InputError: no such file, not weights, or a damaged packed file.
+    """
+    from bidiffsr_arch.packed.file_format import read_descriptions
+
+    path = _weights_file(path)
+    return list(read_descriptions(path)) if is_packed(path) else [FIRST]
+
+
+def _weights_file(path: str | Path) -> Path:
+    """The file of weights that a path or an address on the Hub stands for."""
+    path = hub.local(path)
+    path = hub.weights_in(path) if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(f"expected weights at {path}, found no such file; give --weights a .pth or .safetensors")
+    if path.suffix not in (CHECKPOINT, SAFETENSORS):
+        raise InputError(f"expected weights ending in {CHECKPOINT} or {SAFETENSORS}, got {path}")
+    return path
+
+
 def is_packed(path: str | Path) -> bool:
-    """Whether a file is a packed network, or a ``.safetensors`` that cannot be read, and `load_packed` says why."""
+    """Whether a file is a packed network. True for an unreadable ``.safetensors``, too: `load_packed` reports the
+    reason."""
     from bidiffsr_arch.packed.file_format import FORMAT
 
     if Path(path).suffix != SAFETENSORS:
@@ -235,8 +176,8 @@ def is_packed(path: str | Path) -> bool:
 
 
 def stored_options(checkpoint: Path) -> Path | None:
-    """The option file of a checkpoint: its name with ``.yml``, or the one that training copied into the experiment's
-    folder, of which the checkpoint lies in ``models/``. None if there is none.
+    """The option file of a checkpoint: the file of the same name with ``.yml``, or the copy in the experiment's folder
+    if the checkpoint is in its ``models/``. None if there is none.
 
     Raises:
         InputError: there are several.
@@ -252,43 +193,13 @@ def stored_options(checkpoint: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _content(path: Path) -> Mapping[str, Any]:
-    """The dictionary in a checkpoint, on the CPU."""
-    try:
-        if path.suffix == SAFETENSORS:
-            content: Any = {name: tensor for name, tensor in load_file(path).items() if name != description.TENSOR}
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"expected a checkpoint at {path}, got no such file; check path: pretrain_network_g") from None
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"expected a readable checkpoint of tensors, got {path}, which does not load ({reason})"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"expected a dictionary of tensors in {path}, got {type(content).__name__}")
-    return content
-
-
-def _without_prefixes(tensors: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """Remove wrappers' prefixes; where only some names have one, the others belong to the wrapper and are left out."""
-    tensors = OrderedDict((name.replace(COMPILED, ""), tensor) for name, tensor in tensors.items())
-    for prefix in PREFIXES:
-        if any(name.startswith(prefix) for name in tensors):
-            tensors = OrderedDict(
-                (name.removeprefix(prefix), t) for name, t in tensors.items() if name.startswith(prefix)
-            )
-    return tensors
-
-
 def described_options(path: Path) -> Mapping[str, Any] | None:
-    """What a checkpoint, or config.json beside ``model.safetensors``, says of the network; None if they do not.
+    """The description in a checkpoint, or in config.json beside ``model.safetensors``; None if there is none.
 
     Raises:
-        InputError: the two say different things.
+        InputError: the two differ.
     """
-    own = description.read_description(path) if path.suffix == SAFETENSORS else _content(path).get(description.KEY)
+    own = description.read_description(path) if path.suffix == SAFETENSORS else read_content(path).get(description.KEY)
     config = hub.read_config(path.parent) if path.name == hub.WEIGHTS else None
     if own and config and own != config:
         raise InputError(f"expected {hub.CONFIG} and {path} to say the same, they differ; save both again")
@@ -330,7 +241,7 @@ def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | 
 
 
 def _refuse_other_scale(path: Path, option_file: str | Path, scale: int) -> None:
-    """An option file's scale has to be that of the checkpoint, where that is known."""
+    """Refuse an option file whose scale is not that of the checkpoint, if that is known."""
     try:
         beside = stored_options(path)
         known = described_options(path) or (load_options(beside) if beside else {})
@@ -347,7 +258,7 @@ def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None
     if packed is False:
         raise InputError(f"expected a .pth to compute in float, got the packed network {path}; leave --float out")
     if option_file is not None:
-        raise InputError(f"expected no -opt with {path}: a packed network brings its own options")
+        raise InputError(f"expected no -opt with {path}: a packed network contains its options")
     network, said = load_packed(path, quality=quality)
     return _packed_weights(path, network, said)
 
@@ -362,10 +273,10 @@ def _packed_weights(source: Path | str, network: Any, said: Any) -> Weights:
 
 
 def weights_from_tensors(tensors: Mapping[str, Any]) -> Weights:
-    """A float or packed network from the tensors of a file that says what it is, see `bidiffsr_arch.description`.
+    """A float or packed network from the tensors of a file with a description, see `bidiffsr_arch.description`.
 
     Raises:
-        InputError: they do not say what they are, or are those of another network.
+        InputError: there is no description, or the tensors do not fit it.
     """
     source = "the state dict"
     options = description.usable(description.from_tensors(tensors))

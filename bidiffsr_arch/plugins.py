@@ -1,6 +1,7 @@
 """Packages that register networks, models, losses and data sets with BasicSR when they are imported.
 
-They are found by the entry-point group ``basicsr.plugins``, or named by ``--plugin`` and an option file's ``plugins:``.
+They are found in the entry-point group ``basicsr.plugins``, or named by ``--plugin`` and by ``plugins:`` in an option
+file.
 """
 
 import argparse
@@ -19,9 +20,9 @@ _failed: dict[str, str] | None = None
 
 
 def load_plugins() -> None:
-    """Import every package that lists itself in the entry-point group; a further call does nothing.
+    """Import every package in the entry-point group; a second call does nothing.
 
-    A plugin that cannot be imported is named in one line on stderr, and the others are imported.
+    A plugin that cannot be imported is named in one line on stderr and skipped.
     """
     global _failed
     if _failed is not None:
@@ -33,7 +34,7 @@ def load_plugins() -> None:
         except (Exception, SystemExit) as error:
             package = f" of package {plugin.dist.name}" if plugin.dist else ""
             _failed[f"{plugin.name!r}{package}"] = reason = _line(error)
-            print(f"basicsr: plugin {plugin.name!r}{package} is left out: {reason}", file=sys.stderr)
+            print(f"basicsr: plugin {plugin.name!r}{package} is skipped: {reason}", file=sys.stderr)
 
 
 def failed_plugins() -> dict[str, str]:
@@ -50,11 +51,12 @@ def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def import_plugins(arguments: Iterable[str], options: Mapping[str, Any]) -> None:
-    """Import the modules that a user names, as ``hat`` or ``my_networks.archs``.
+    """Import the modules that a user names, such as ``hat`` or ``my_networks.archs``.
 
     Args:
-        arguments: those of ``--plugin``, which are looked for in the current folder, too.
-        options: an option file's; those of its ``plugins`` have to be installed, as files come from elsewhere.
+        arguments: values of ``--plugin``, which may also be modules in the current folder.
+        options: those of an option file. Modules in its ``plugins`` must be installed, since the file may come from
+            someone else.
     Raises:
         InputError: a module cannot be imported; it is named.
     """
@@ -64,7 +66,7 @@ def import_plugins(arguments: Iterable[str], options: Mapping[str, Any]) -> None
     for module in listed:
         _import(module)
     if named and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for good, as loader workers import the module again
+        sys.path.append(os.getcwd())  # permanently, because loader workers import the module, too
     for module in named:
         _import(module)
 

@@ -18,14 +18,14 @@ from bidiffsr_arch.packed import Description, PackedNetwork, save_packed
 def load_pretrained(
     name_or_folder: str | Path, revision: str | None = None, packed: bool | None = None, quality: str | None = None
 ) -> Weights:
-    """Weights from a folder in the Hub's layout, or from the Hub.
+    """Load weights from a folder in the Hub's layout, or from the Hub.
 
     Args:
         name_or_folder: a folder, ``OWNER/NAME`` or ``hf://OWNER/NAME``.
         revision: branch, tag or commit.
         packed, quality: as in `load_weights`.
     Raises:
-        InputError: neither a folder nor to be had from the Hub, or the weights or their options are wrong.
+        InputError: neither a folder nor a repository on the Hub, or the weights or their options are wrong.
     """
     text = str(name_or_folder)
     is_address = text.startswith(hub.SCHEME) or not Path(os.path.expanduser(text)).exists()
@@ -34,10 +34,10 @@ def load_pretrained(
 
 
 def network_from(kind: type[nn.Module], name_or_folder: str | Path, revision: str | None = None) -> nn.Module:
-    """`load_pretrained`'s network, if it is of that kind and in float.
+    """Load a float network of this class.
 
     Raises:
-        InputError: as `load_pretrained`, or the network is another one.
+        InputError: as `load_pretrained`, or the network is of another class.
     """
     weights = load_pretrained(name_or_folder, revision)
     network = weights.network
@@ -57,12 +57,12 @@ def save_pretrained(
     """Write config.json, model.safetensors and a model card.
 
     Args:
-        network: a float or a packed one.
+        network: a float or packed network.
         options: ``network_g``, ``scale`` and the other options that sampling needs, as at an option file's top level.
-        about: what the card says beside that: ``title``, ``license``, ``author``, ``date``, ``data``, and ``results``,
+        about: further entries of the card: ``title``, ``license``, ``author``, ``date``, ``data``, and ``results``,
             a dictionary of numbers by data set.
     Raises:
-        InputError: options that are missing, or a folder that holds such files and is not to be overwritten.
+        InputError: options are missing, or such files exist and `overwrite` is not set.
     """
     folder = Path(os.path.expanduser(folder))
     taken = [name for name in (hub.CONFIG, hub.WEIGHTS, hub.CARD) if (folder / name).exists()]
@@ -90,14 +90,14 @@ def push_to_hub(
     token: str | None = None,
     commit_message: str = "Upload network",
 ) -> str:
-    """Upload what `save_pretrained` writes.
+    """Upload the files of `save_pretrained`.
 
     Args:
-        name: ``OWNER/NAME``; the repository is made if there is none.
-        private: whether a new repository is.
-        token: of the Hub; the one that is logged in if None.
+        name: ``OWNER/NAME``; the repository is created if it does not exist.
+        private: whether a new repository is private.
+        token: access token of the Hub; the stored one if None.
     Returns:
-        The commit's address.
+        URL of the commit.
     Raises:
         InputError: as `save_pretrained`, or the Hub refuses it.
     """

@@ -1,4 +1,4 @@
-"""Patch BasicSR, and enter this package's classes in its registries, when BasicSR is imported."""
+"""Patch BasicSR and register this package's classes in its registries when BasicSR is imported."""
 
 import sys
 import warnings
@@ -8,23 +8,23 @@ from importlib import import_module
 
 from bidiffsr_arch import compat
 
-# BasicSR's registry -> module -> names that are registered; none for the module's __all__.
+# BasicSR's registry -> module -> names to register; if empty, those in the module's __all__.
 ENTRIES: dict[str, dict[str, tuple[str, ...]]] = {
     "ARCH_REGISTRY": {"bidiffsr_arch.archs": ()},
     "MODEL_REGISTRY": {"bidiffsr_arch.training": ("BIDiffSRModel", "BicubicModel")},
-    "DATASET_REGISTRY": {"bidiffsr_arch.data.paired_dataset": ("MultiPairedImageDataset",)},
+    "DATASET_REGISTRY": {"bidiffsr_arch.training": ("MultiPairedImageDataset",)},
     "LOSS_REGISTRY": {"bidiffsr_arch.metrics.lpips_loss": ("LPIPSLoss",)},
     "METRIC_REGISTRY": {
         "bidiffsr_arch.metrics": ("calculate_iqa", "calculate_lpips", "calculate_params", "calculate_ops")
     },
 }
 # Modules of this package that import BasicSR at module level.
-NEED_BASICSR = (*compat.AFTER_BASICSR, *ENTRIES["MODEL_REGISTRY"], *ENTRIES["DATASET_REGISTRY"])
+NEED_BASICSR = (*compat.AFTER_BASICSR, *ENTRIES["MODEL_REGISTRY"])
 
 
 @contextmanager
 def patched_and_registered() -> Iterator[None]:
-    """Wrap BasicSR's import: apply the patches that it needs before, the others after it, and register."""
+    """Apply the patches needed before BasicSR's import, then, after it, the others, and register."""
     if warning := compat.unsupported_python(sys.version_info[:3]):
         print(warning, file=sys.stderr)
     compat.apply(compat.BEFORE_BASICSR)
@@ -34,10 +34,10 @@ def patched_and_registered() -> Iterator[None]:
 
 
 def register() -> None:
-    """Enter this package's classes and functions in BasicSR's registries; a second call changes nothing.
+    """Register this package's classes and functions in BasicSR's registries; a second call changes nothing.
 
-    `import bidiffsr_arch` arranges that this happens when BasicSR is imported. A name that another package has already
-    registered stays that package's, with a warning.
+    After `import bidiffsr_arch` this happens automatically when BasicSR is imported. A name that another package has
+    registered is not replaced; a warning says so.
     """
     registries = import_module("basicsr.utils.registry")
     for registry_name, modules in ENTRIES.items():
@@ -49,4 +49,4 @@ def register() -> None:
                 if name not in registry:
                     registry.register(entry)
                 elif (owner := registry.get(name).__module__) != entry.__module__:
-                    warnings.warn(f"{name} is already registered by {owner}, which stays", stacklevel=2)
+                    warnings.warn(f"{name} is already registered by {owner}, and is not replaced", stacklevel=2)

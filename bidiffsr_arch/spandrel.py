@@ -1,4 +1,4 @@
-"""Our networks in spandrel, and so in programs that load models by it, such as chaiNNer and ComfyUI's nodes.
+"""Support for these networks in spandrel, and thereby in programs that use it, such as chaiNNer and ComfyUI's nodes.
 
     import bidiffsr_arch.spandrel, spandrel
 
@@ -6,7 +6,7 @@
     model = spandrel.ModelLoader().load_from_file("net_g.safetensors")
     large = model(image)  # (1, 3, H, W) in [0, 1]
 
-spandrel sees tensors alone. A float or packed ``.safetensors`` of this package has one that says what the others are
+spandrel passes on tensors only. A float or packed ``.safetensors`` of this package contains its description as a tensor
 (`bidiffsr_arch.description`); files without it are not detected.
 """
 
@@ -30,7 +30,7 @@ from spandrel import (  # noqa: E402
     StateDict,
 )
 
-SEED = 0  # of the noise: the same image gives the same result
+SEED = 0  # of the noise, fixed for reproducible results
 
 
 class SampledNetwork(nn.Module):
@@ -43,21 +43,21 @@ class SampledNetwork(nn.Module):
         self.place = nn.Parameter(torch.zeros(()), requires_grad=False)  # packed networks have no other parameter
 
     def forward(self, image: Tensor) -> Tensor:
-        """Sample each image of the batch, by tiles, with the weights' own number of steps."""
+        """Sample each image of the batch in tiles, with the number of steps in the weights' options."""
         return torch.cat([self.upscaler.sample(each) for each in image.split(1)])
 
 
 class BIDiffSRArchitecture(Architecture[SampledNetwork]):
-    """How spandrel detects and loads our files."""
+    """Detects and loads weights files of this package."""
 
     def __init__(self) -> None:
         super().__init__(id="BIDiffSR", name="BI-DiffSR", detect=lambda state: from_tensors(state) is not None)
 
     def load(self, state_dict: StateDict) -> ImageModelDescriptor[SampledNetwork]:
-        """A descriptor whose call samples.
+        """Create a model descriptor whose call samples.
 
         Raises:
-            InputError: tensors of another network than they say.
+            InputError: the tensors do not fit their description.
         """
         weights = weights_from_tensors(state_dict)
         model = SampledNetwork(weights)
@@ -78,7 +78,7 @@ class BIDiffSRArchitecture(Architecture[SampledNetwork]):
 
 
 def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
-    """Add our architecture to spandrel's registry, before all others; calling it again changes nothing."""
+    """Add the architecture to the front of spandrel's registry; a second call changes nothing."""
     others = tuple(support.architecture.id for support in registry)
     if "BIDiffSR" not in registry:
         registry.add(ArchSupport.from_architecture(BIDiffSRArchitecture(), before=others))

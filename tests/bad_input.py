@@ -1,4 +1,4 @@
-"""Hundreds of bad inputs, made from good ones. What is here is wrong for certain; what may be right is elsewhere."""
+"""Hundreds of wrong inputs made from correct ones, each of which must be refused."""
 
 import copy
 import json
@@ -45,14 +45,14 @@ NEEDED = [
     ("val", "metrics", "psnr", "type"), ("logger", "print_freq"), ("logger", "save_checkpoint_freq"),
     ("logger", "use_tb_logger"),
 ]  # fmt: skip
-# The values of these are read by nobody, or may be of any kind.
+# Keys whose values are not read, or may be of any type.
 FREE = {"paper_row", "task", "guidance_scale", "is_guidance", "weights", "restart_weights", "reduction", "input_size"}
 NULLS = {"manual_seed", "pretrain_network_g", "resume_state", "prefetch_mode", "suffix", "project", "resume_id", "val",
          "metrics"}  # fmt: skip
 
 
 def leaves(block: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every key of a nest of dictionaries with its place and value."""
+    """Every key of nested dictionaries, with its path and value."""
     for key, value in block.items():
         yield (*place, key), value
         if isinstance(value, dict):
@@ -77,7 +77,7 @@ def changed(options: dict[str, Any], place: tuple[str, ...], *value: Any, rename
 
 
 def bad_options(options: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
-    """Wrong option files by what is wrong with them, each with a word that the message has to have."""
+    """Wrong option files by their mistake, each with a word that the message must contain."""
     cases = {}
     for place, value in leaves(options):
         key, shown = place[-1], ": ".join(place)
@@ -107,16 +107,16 @@ BAD_TEXTS = [
 
 
 def bad_option_bytes() -> dict[str, bytes]:
-    """Files that are no option file at all."""
+    """Files that are not option files."""
     return {repr(text[:40]): text.encode() for text in BAD_TEXTS} | {
         "UTF-16": "name: a".encode("utf-16"),
         "latin-1": "name: é".encode("latin-1"),
-        "a picture": cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes(),
+        "an image": cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes(),
         "random": np.random.default_rng(0).bytes(500),
     }
 
 
-def picture(height: int = 24, width: int = 20, channels: int = 3, kind: type = np.uint8) -> np.ndarray:
+def an_image(height: int = 24, width: int = 20, channels: int = 3, kind: type = np.uint8) -> np.ndarray:
     return np.random.default_rng(0).integers(0, np.iinfo(kind).max, (height, width, channels), kind)
 
 
@@ -124,24 +124,24 @@ def encoded(suffix: str, image: np.ndarray) -> bytes:
     return cv2.imencode(suffix, image)[1].tobytes()
 
 
-def bad_pictures() -> dict[str, bytes]:
-    """Files that are no whole picture."""
-    cases = {"empty": b"", "a text": b"not a picture", "zeros": bytes(1000), "JSON": json.dumps({"a": 1}).encode(),
+def bad_images() -> dict[str, bytes]:
+    """Files that are not complete images."""
+    cases = {"empty": b"", "a text": b"not an image", "zeros": bytes(1000), "JSON": json.dumps({"a": 1}).encode(),
              "an SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
              "random": np.random.default_rng(1).bytes(2000)}  # fmt: skip
     for suffix in (".png", ".jpg", ".bmp", ".webp", ".tiff"):
-        whole = encoded(suffix, picture())
+        whole = encoded(suffix, an_image())
         for kept in (1, 4, 8, 16, 40, len(whole) // 4, len(whole) // 2, len(whole) * 3 // 4):
             cases[f"{suffix} of {kept} bytes"] = whole[:kept]
         if suffix != ".webp":  # OpenCV finds a WebP's frame by itself
             cases[f"{suffix} without its head"] = whole[20:]
-    huge = bytearray(encoded(".png", picture()))
+    huge = bytearray(encoded(".png", an_image()))
     huge[16:24] = (2**31 - 1).to_bytes(4, "big") * 2
     return cases | {"a PNG that claims 2^31 pixels a side": bytes(huge)}
 
 
-def odd_pictures() -> dict[str, bytes]:
-    """Pictures unlike others, which may be read or refused, but never end in a traceback."""
+def odd_images() -> dict[str, bytes]:
+    """Unusual images, which may be read or refused, but must not cause a traceback."""
     from PIL import Image
 
     def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -149,30 +149,30 @@ def odd_pictures() -> dict[str, bytes]:
         image.save(file, kind, **options)
         return file.getvalue()
 
-    whole = Image.fromarray(picture())
+    whole = Image.fromarray(an_image())
     return {
-        "16 bits": encoded(".png", picture(kind=np.uint16)),
-        "gray": encoded(".png", picture(channels=1)),
-        "alpha": encoded(".png", picture(channels=4)),
-        "1x1": encoded(".png", picture(1, 1)),
-        "1x20000": encoded(".png", picture(1, 20000)),
-        "20000x1": encoded(".png", picture(20000, 1)),
+        "16 bits": encoded(".png", an_image(kind=np.uint16)),
+        "gray": encoded(".png", an_image(channels=1)),
+        "alpha": encoded(".png", an_image(channels=4)),
+        "1x1": encoded(".png", an_image(1, 1)),
+        "1x20000": encoded(".png", an_image(1, 20000)),
+        "20000x1": encoded(".png", an_image(20000, 1)),
         "palette": saved(whole.convert("P"), "PNG"),
         "CMYK": saved(whole.convert("CMYK"), "JPEG"),
         "animated GIF": saved(whole, "GIF", save_all=True, append_images=[whole.rotate(90)]),
         "animated PNG": saved(whole, "PNG", save_all=True, append_images=[whole.rotate(90)]),
-        "a JPEG named PNG": encoded(".jpg", picture()),
-        "float TIFF": encoded(".tiff", picture().astype(np.float32)),
+        "a JPEG named PNG": encoded(".jpg", an_image()),
+        "float TIFF": encoded(".tiff", an_image().astype(np.float32)),
         "one bit": saved(whole.convert("1"), "PNG"),
     }
 
 
 def bad_checkpoints(whole: bytes) -> dict[str, bytes]:
-    """Checkpoint files cut at many places, or something else."""
+    """Truncated checkpoint files, and files that are not checkpoints."""
     cases = {f"{part}/16 of it": whole[: len(whole) * part // 16] for part in range(16)}
     cases |= {f"its last {part}/4": whole[-len(whole) * part // 4 :] for part in (1, 2, 3)}
     return cases | {
-        "a text": b"weights", "a picture": encoded(".png", picture()), "zeros": bytes(5000),
+        "a text": b"weights", "an image": encoded(".png", an_image()), "zeros": bytes(5000),
         "a zip's head": b"PK\x03\x04",
         "a pickle's head": b"\x80\x02", "an old pickle": b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.",
         "random": np.random.default_rng(2).bytes(3000),

@@ -1,4 +1,4 @@
-"""Python code in a process of its own, where nothing has been imported yet."""
+"""Run Python code in a new process, in which nothing has been imported."""
 
 import os
 import subprocess

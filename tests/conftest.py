@@ -27,13 +27,13 @@ def benchmark_root() -> Path:
     """Folder of the benchmark sets (`Set5/HR`, `Set5/LR_bicubic/X2`, ...); without it the test is skipped."""
     root = Path(os.environ.get("BIDIFFSR_BENCHMARK_ROOT", PROJECT / "datasets" / "benchmark"))
     if not (root / "Set5" / "HR").is_dir():
-        pytest.skip(f"no benchmark pictures in {root} (set BIDIFFSR_BENCHMARK_ROOT to the folder that has Set5/HR)")
+        pytest.skip(f"no benchmark images in {root} (set BIDIFFSR_BENCHMARK_ROOT to the folder that has Set5/HR)")
     return root
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that is a file system of its own, of 64 KiB; without the right to mount one the test is skipped."""
+    """A folder with a file system of 64 KiB; without the right to mount one the test is skipped."""
     folder = tmp_path / "small disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
@@ -68,7 +68,7 @@ def tiny_network(tiny_options: dict[str, Any]) -> BIDiffSRUNet:
 
 
 class NoResidual(torch.nn.Module):
-    """Predicts that there is nothing to add."""
+    """Predicts a residual of zero."""
 
     def forward(self, x_t: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """Zeros of x_t's shape."""
@@ -85,7 +85,7 @@ def bicubic_upscaler() -> Upscaler:
 
 @pytest.fixture
 def options(tiny_options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """Options of a training run, as BasicSR hands them to a model."""
+    """Options of a training run, as BasicSR passes them to a model."""
     return dict(
         name="tiny",
         model_type="BIDiffSRModel",
@@ -112,7 +112,7 @@ def options(tiny_options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory with three pairs of pictures, data/HR (24x20) and data/LR (12x10)."""
+    """An empty current directory with three pairs of images, data/HR (24x20) and data/LR (12x10)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BIDIFFSR_LPIPS_WEIGHTS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -121,9 +121,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("data/HR", "data/LR"):
         Path(folder).mkdir(parents=True)
     for index in range(3):
-        picture = cv2.resize(rng.integers(0, 256, (6, 5, 3), np.uint8), (20, 24), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(f"data/HR/{index}.png", picture)
-        cv2.imwrite(f"data/LR/{index}x2.png", imresize(picture, 0.5))
+        image = cv2.resize(rng.integers(0, 256, (6, 5, 3), np.uint8), (20, 24), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(f"data/HR/{index}.png", image)
+        cv2.imwrite(f"data/LR/{index}x2.png", imresize(image, 0.5))
     return tmp_path
 
 

@@ -15,12 +15,12 @@ Files = dict[str, bytes]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Knows the repositories in `server.repositories`, by OWNER/NAME."""
+    """Serves the repositories in `server.repositories`, by OWNER/NAME."""
 
     server: "Hub"
 
     def log_message(self, *args: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
     def answer(self, content: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Hub(ThreadingHTTPServer):
-    """The server; `asked` lists the paths that were asked for."""
+    """The server; `asked` lists the requested paths."""
 
     def __init__(self, repositories: dict[str, Files]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -98,7 +98,7 @@ def digest(content: bytes) -> str:
 
 @contextmanager
 def hub(repositories: dict[str, Files]) -> Iterator[Hub]:
-    """A server that runs in the block."""
+    """A server that runs within the context."""
     with Hub(repositories) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server

@@ -11,7 +11,7 @@ from bidiffsr_arch.cli import main
 
 
 def basicsr(command: str, options: dict[str, Any], *arguments: str) -> int:
-    """Run the command in this process, with a logger of its own as a new process would have."""
+    """Run the command in this process, with a new logger, as in a new process."""
     from basicsr.utils import logger
 
     logger.initialized_logger.clear()

@@ -1,4 +1,4 @@
-"""The networks: golden outputs and gradients of the reference, its parameter names, switches, and what is refused."""
+"""The networks: golden outputs and gradients of the reference, its parameter names, options, and errors."""
 
 import itertools
 import json
@@ -95,11 +95,11 @@ SWITCHES = {
 @torch.no_grad()
 def test_every_combination_of_switches_runs_and_round_trips(values, tiny_options):
     options = tiny_options | dict(zip(SWITCHES, values, strict=True))
-    network, twin = BIDiffSRUNet(**options).eval(), BIDiffSRUNet(**options).eval()
-    twin.load_state_dict(network.state_dict())
+    network, copy = BIDiffSRUNet(**options).eval(), BIDiffSRUNet(**options).eval()
+    copy.load_state_dict(network.state_dict())
     x, y, t = torch.rand(2, 3, 10, 14), torch.rand(2, 3, 10, 14), torch.tensor([3, 97])
     out = network(x, y, t)
-    assert out.shape == x.shape and torch.equal(out, twin(x, y, t))
+    assert out.shape == x.shape and torch.equal(out, copy(x, y, t))
 
 
 @pytest.mark.parametrize("name", BINARIZERS)
@@ -117,7 +117,7 @@ def test_only_switched_banks_depend_on_the_timestep_group(tar, taa, tiny_options
 
 @torch.no_grad()
 @pytest.mark.parametrize("cls", [BIDiffSRUNet, SR3UNet])
-def test_attention_in_the_middle_can_be_left_out(cls, tiny_options):
+def test_attention_in_the_bottleneck_is_optional(cls, tiny_options):
     sizes = {key: tiny_options[key] for key in ("inner_channel", "norm_groups", "channel_mults", "res_blocks")}
     with_it, without = (cls(**sizes | dict(attn_res=[], mid_attn=mid_attn)) for mid_attn in (True, False))
     kinds = [any(isinstance(module, SelfAttention) for module in network.modules()) for network in (with_it, without)]
@@ -183,7 +183,7 @@ def test_combinations_that_cannot_work_are_refused_with_the_reason(options, mess
         BIDiffSRUNet(**tiny_options | options)
 
 
-def test_sizes_and_times_that_do_not_fit_are_refused(tiny_network):
+def test_wrong_sizes_and_times_are_refused(tiny_network):
     x = torch.rand(1, 3, 8, 9)
     with pytest.raises(InputError, match="multiples of 2, got 8x9"):
         tiny_network(x, x, torch.tensor([0]))
@@ -192,8 +192,8 @@ def test_sizes_and_times_that_do_not_fit_are_refused(tiny_network):
         tiny_network(x, x, torch.tensor([0]))
 
 
-def test_attention_keeps_no_score_matrix():
-    """Of the 9216 positions here the score matrix would be 340 MB; the kernel that torch takes must not hold one."""
+def test_attention_stores_no_score_matrix():
+    """For the 9216 positions here, the score matrix would take 340 MB; torch's kernel must not store it."""
     attention = SelfAttention(8, 4).eval()
     with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
         attention(torch.randn(1, 8, 96, 96))
@@ -202,7 +202,7 @@ def test_attention_keeps_no_score_matrix():
 
 
 @pytest.mark.parametrize("conv", [PlainConv2d, partial(BinaryConv2d, method=BINARIZERS["bidiffsr"])])
-def test_a_shuffling_fusion_keeps_none_of_what_it_joins(conv, monkeypatch):
+def test_a_shuffling_fusion_stores_none_of_its_inputs(conv, monkeypatch):
     joined = []
     cat = torch.cat
 

@@ -1,4 +1,5 @@
-"""Bad input by the hundred: one line that names what is wrong, and never a traceback, a hang or code from data."""
+"""Hundreds of wrong inputs: each gives one line that names the mistake, and never a traceback, a hang or code
+execution."""
 
 import json
 import os
@@ -24,8 +25,8 @@ from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import read_parameters
 from bidiffsr_arch.packed import Description, load_packed, pack, save_packed
+from bidiffsr_arch.parameters import read_parameters
 from bidiffsr_arch.training.option_check import check_options
 
 
@@ -36,7 +37,7 @@ def run_options(run_options: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(options: dict[str, Any] | bytes) -> OrderedDict:
-    """What `basicsr train` does before it builds anything."""
+    """The checks of `basicsr train` before it builds anything."""
     content = options if isinstance(options, bytes) else yaml.safe_dump(options, sort_keys=False).encode()
     Path("bad.yml").write_bytes(content)
     loaded = load_options("bad.yml")
@@ -48,7 +49,7 @@ def read(options: dict[str, Any] | bytes) -> OrderedDict:
 
 
 def refused(action, *arguments) -> str:
-    """The message of the InputError that the action raises; empty where it raises none.
+    """The message of the InputError that the action raises; empty if it raises none.
 
     A message of another error has two lines, so that tests refuse it.
     """
@@ -77,7 +78,7 @@ def test_bad_option_files_are_named(workplace, run_options):
     assert not wrong, "\n".join(map(str, [len(cases), *wrong]))
 
 
-def test_a_misspelt_key_is_told_the_right_one(workplace, run_options):
+def test_the_message_for_a_misspelt_key_has_the_right_one(workplace, run_options):
     cases = bad_input.bad_options(run_options)
     for case, (options, key) in cases.items():
         if case.startswith("misspelt"):
@@ -100,9 +101,9 @@ def data(workplace, run_options) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("side", ["HR/0", "LR/0x2"])
-def test_bad_pictures_are_named(data, side):
+def test_bad_images_are_named(data, side):
     wrong = []
-    for case, content in bad_input.bad_pictures().items():
+    for case, content in bad_input.bad_images().items():
         Path(f"data/{side}.png").write_bytes(content)
         message = refused(lambda: PairedImageDataset(deepcopy(data))[0])
         if f"{side.split('/')[0]}/" not in message or "\n" in message:
@@ -111,9 +112,9 @@ def test_bad_pictures_are_named(data, side):
 
 
 @pytest.mark.parametrize("side", ["HR/0", "LR/0x2"])
-def test_odd_pictures_are_read_or_named(data, side):
+def test_unusual_images_are_read_or_reported(data, side):
     read_too = 0
-    for case, content in bad_input.odd_pictures().items():
+    for case, content in bad_input.odd_images().items():
         Path(f"data/{side}.png").write_bytes(content)
         try:
             sample = PairedImageDataset(deepcopy(data))[0]
@@ -185,8 +186,8 @@ FOLDERS = {
         for name, side in (("HR/2.png", 8), ("LR/2x2.png", 4))
     ],
     "a file for a folder": lambda: (empty("LR"), Path("data/LR").rmdir(), Path("data/LR").write_text("x")),
-    "a folder among pictures": lambda: (Path("data/HR/0.png").unlink(), Path("data/HR/0.png").mkdir()),
-    "a text among pictures": lambda: Path("data/HR/readme.txt").write_text("x"),
+    "a folder among images": lambda: (Path("data/HR/0.png").unlink(), Path("data/HR/0.png").mkdir()),
+    "a text among images": lambda: Path("data/HR/readme.txt").write_text("x"),
 }  # fmt: skip
 
 
@@ -205,8 +206,8 @@ def test_at_least_300_bad_inputs_are_tried(run_options, network):
     distinct = {
         "option files": len({json.dumps(case, sort_keys=True) for case, _ in options.values()}),
         "files that are no option file": len(set(bad_input.bad_option_bytes().values())),
-        "pictures, as LQ and as GT": 2 * len(set(bad_input.bad_pictures().values())),
-        "odd pictures, as LQ and as GT": 2 * len(set(bad_input.odd_pictures().values())),
+        "images, as LQ and as GT": 2 * len(set(bad_input.bad_images().values())),
+        "odd images, as LQ and as GT": 2 * len(set(bad_input.odd_images().values())),
         "checkpoints": len(set(bad_input.bad_checkpoints(checkpoint(network)).values())) + 11 + 4,
         "folders": len(FOLDERS),
     }
@@ -224,7 +225,7 @@ fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 @fuzz
 @given(choice=st.integers(0, 10**6), value=VALUES)
-def test_any_value_anywhere_is_taken_or_named(workplace, run_options, choice, value):
+def test_any_value_of_any_key_is_accepted_or_reported(workplace, run_options, choice, value):
     places = [place for place, _ in bad_input.leaves(run_options)]
     message = refused(read, bad_input.changed(run_options, places[choice % len(places)], value))
     assert "\n" not in message
@@ -239,7 +240,7 @@ def test_any_bytes_are_no_option_file(workplace, content):
 
 @fuzz
 @given(place=st.integers(0, 10**6), mask=st.integers(1, 255))
-def test_a_flipped_byte_of_a_checkpoint_is_read_or_named(network, tmp_path, place, mask):
+def test_a_checkpoint_with_a_flipped_byte_is_read_or_reported(network, tmp_path, place, mask):
     content = bytearray(checkpoint({"params": network}))
     content[place % len(content)] ^= mask
     (tmp_path / "net.pth").write_bytes(content)
@@ -249,8 +250,8 @@ def test_a_flipped_byte_of_a_checkpoint_is_read_or_named(network, tmp_path, plac
 
 @fuzz
 @given(place=st.integers(0, 10**6), mask=st.integers(1, 255), suffix=st.sampled_from([".png", ".jpg", ".bmp", ".webp"]))
-def test_a_flipped_byte_of_a_picture_is_read_or_named(data, place, mask, suffix):
-    content = bytearray(bad_input.encoded(suffix, bad_input.picture()))
+def test_an_image_with_a_flipped_byte_is_read_or_reported(data, place, mask, suffix):
+    content = bytearray(bad_input.encoded(suffix, bad_input.an_image()))
     content[place % len(content)] ^= mask
     Path("data/HR/0.png").write_bytes(content)
     message = refused(lambda: PairedImageDataset(deepcopy(data))[0])

@@ -152,7 +152,7 @@ def test_bi_conv_has_the_gradients_of_its_composition(batch, channels, k, height
         torch.testing.assert_close(got, expected, atol=1e-10, rtol=1e-10)  # double precision
 
 
-def test_a_bi_conv_keeps_its_input_two_bytes_an_element_and_one_byte_a_weight():
+def test_a_bi_conv_stores_two_bytes_per_input_element_and_one_per_weight():
     layer = BinaryConv2d(32, 32, 3, BINARIZERS["bidiffsr"])
     x = torch.randn(2, 32, 40, 40, requires_grad=True)
     kept = {}
@@ -169,7 +169,7 @@ def test_a_bi_conv_keeps_its_input_two_bytes_an_element_and_one_byte_a_weight():
 
 
 @pytest.mark.parametrize("name", BINARIZERS)
-def test_cached_weights_are_binarized_once_and_change_no_result(name, monkeypatch):
+def test_cached_weights_are_binarized_once_with_the_same_results(name, monkeypatch):
     torch.manual_seed(3)
     layer = BinaryConv2d(4, 4, 3, BINARIZERS[name])
     x = torch.randn(2, 4, 5, 6)
@@ -200,7 +200,7 @@ def test_group_of_out_of_range_timesteps_is_clamped():
     assert timestep_group(torch.tensor([-3, 2000, 9999]), 2000, 5).tolist() == [0, 4, 4]
 
 
-def test_banks_pick_each_samples_own_set():
+def test_banks_select_the_set_of_each_sample():
     bias = TimestepBias(3, 2)
     bias.bias.data = torch.arange(6.0).reshape(3, 2)
     out = bias(torch.zeros(2, 2, 1, 1), torch.tensor([2, 0]))
@@ -219,7 +219,7 @@ def test_a_bank_of_several_sets_needs_the_group():
         TimestepBias(2, 1)(torch.zeros(1, 1, 1, 1))
 
 
-def test_banks_read_and_write_one_tensor_a_set():
+def test_banks_load_and_save_one_tensor_per_set():
     bank = TimestepRPReLU(2, 3)
     state = bank.state_dict()
     assert {name: tuple(t.shape) for name, t in state.items()} == {
@@ -315,7 +315,7 @@ def test_padded_taps_add_nothing(c_in, c_out, k, height, width, batch):
     torch.testing.assert_close(z, counted / math.sqrt(1 + 1e-5))
 
 
-def test_progress_reaches_every_layer_and_no_checkpoint():
+def test_progress_is_set_in_every_layer_and_not_saved():
     network = torch.nn.Sequential(*(BinaryConv2d(2, 2, 1, BINARIZERS["irnet"]) for _ in range(2)))
     set_progress(network, 0.75)
     assert [layer.binary_conv.progress.item() for layer in network] == [0.75, 0.75]

@@ -1,4 +1,4 @@
-"""`basicsr test --check`: verdicts, table, reports, and what is left out."""
+"""`basicsr test --check`: verdicts, table, reports, and skipped data sets."""
 
 import json
 from collections import OrderedDict
@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.cli.check import DIFFERS, NOT_CHECKED, OK, compare, json_report, table
-from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.cli.check import DIFFERS, NOT_CHECKED, OK, absent_datasets, compare, json_report, table
+from bidiffsr_arch.config.file import AnyFile, load_options
 from bidiffsr_arch.config.shipped import shipped_path
+from bidiffsr_arch.config.training import Expected
 from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.data.resize import imresize
 
 
 def test_verdicts():
-    expected = {"A": {"psnr": dict(value=30.0, tolerance=0.5), "lpips": dict(value=0.1, tolerance=0.01)}}
+    expected = {"A": {"psnr": Expected(value=30.0, tolerance=0.5), "lpips": Expected(value=0.1, tolerance=0.01)}}
     for got, verdict in [(30.5, OK), (29.5, OK), (30.6, DIFFERS), (29.4, DIFFERS), (float("nan"), DIFFERS)]:
         psnr, lpips = compare(expected, {"A": {"psnr": got}}, absent={})
         assert psnr.verdict == verdict
@@ -28,15 +29,25 @@ def test_verdicts():
 
 
 def test_table():
-    rows = compare({"Set5": {"psnr": dict(value=30.0, tolerance=0.5)}}, {"Set5": {"psnr": 31.0}}, {})
+    rows = compare({"Set5": {"psnr": Expected(value=30.0, tolerance=0.5)}}, {"Set5": {"psnr": 31.0}}, {})
     head, line = table(rows).splitlines()
     assert head.split() == ["data", "set", "metric", "expected", "tolerance", "got", "difference", "verdict"]
     assert line.split() == ["Set5", "psnr", "30.0000", "0.5", "31.0000", "+1.0000", "differs"]
 
 
+def test_a_data_set_without_one_of_its_folders_is_absent(tmp_path):
+    there = str(tmp_path)
+    data = dict(A=[there, there], B=[there, "nowhere"], C="nowhere", D=None)
+    datasets = {name: dict(name=name, type="T", dataroot_gt=there, dataroot_lq=lq) for name, lq in data.items()}
+    file = AnyFile.read(
+        dict(name="a", model_type="M", num_gpu=0, datasets=datasets, path={}, val={"x": 1}, network_g={"type": "N"})
+    )
+    assert absent_datasets(file) == {"B": "nowhere", "C": "nowhere"}
+
+
 @pytest.fixture
 def bicubic_options(tmp_path, monkeypatch) -> OrderedDict:
-    """A bicubic test over one small data set that exists and one that does not, with numbers that hold."""
+    """A bicubic test on one data set that exists and one that does not, with correct expected numbers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIDIFFSR_LPIPS_WEIGHTS", str(tmp_path / "none.pth"))
     rng = np.random.default_rng(0)
@@ -81,7 +92,7 @@ def check(options: OrderedDict, *arguments: str) -> int:
     return main(["test", "-opt", "check.yml", "--check", *arguments])
 
 
-def test_what_holds_passes_and_what_is_absent_is_not_checked(bicubic_options, capsys):
+def test_correct_numbers_pass_and_absent_data_sets_are_not_checked(bicubic_options, capsys):
     assert check(bicubic_options) == 0
     lines = capsys.readouterr().out.splitlines()[-3:]
     assert lines[0].startswith("Here") and lines[0].endswith("  ok")
@@ -89,7 +100,7 @@ def test_what_holds_passes_and_what_is_absent_is_not_checked(bicubic_options, ca
     assert lines[2].endswith("not checked (nowhere does not exist)")
 
 
-def test_strict_fails_what_was_not_checked(bicubic_options, capsys):
+def test_strict_fails_for_unchecked_numbers(bicubic_options, capsys):
     assert check(bicubic_options, "--strict") == 1
     assert "2 of 3 expected numbers failed" in capsys.readouterr().err
     del bicubic_options["expected"]["Away"], bicubic_options["expected"]["Here"]["lpips"]
@@ -97,7 +108,7 @@ def test_strict_fails_what_was_not_checked(bicubic_options, capsys):
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_a_number_off_fails(bicubic_options, capsys, sign):
+def test_a_wrong_number_fails(bicubic_options, capsys, sign):
     bicubic_options["expected"]["Here"]["psnr"]["value"] += sign * 1e-3
     assert check(bicubic_options) == 1
     captured = capsys.readouterr()
@@ -105,7 +116,7 @@ def test_a_number_off_fails(bicubic_options, capsys, sign):
     assert captured.out.splitlines()[-3].endswith("differs")
 
 
-def test_nothing_present_is_nothing_tested(bicubic_options, capsys):
+def test_without_data_sets_nothing_is_tested(bicubic_options, capsys):
     del bicubic_options["datasets"]["test_1"], bicubic_options["expected"]["Here"]
     assert check(bicubic_options) == 0
     assert not Path("results").exists()
@@ -172,7 +183,7 @@ def number_for_metrics(options):
         (number_for_metrics, "expected `expected: Here:` to hold keys of its own, got 30"),
     ],
 )
-def test_a_block_that_cannot_be_checked_is_refused(bicubic_options, capsys, damage, said):
+def test_a_wrong_expected_block_is_refused(bicubic_options, capsys, damage, said):
     damage(bicubic_options)
     assert check(bicubic_options) == 2
     error = capsys.readouterr().err
@@ -181,7 +192,7 @@ def test_a_block_that_cannot_be_checked_is_refused(bicubic_options, capsys, dama
     assert not Path("results").exists()
 
 
-def test_a_report_of_another_kind_is_refused_before_the_test(bicubic_options, capsys):
+def test_an_unknown_report_format_is_refused_before_the_test(bicubic_options, capsys):
     assert check(bicubic_options, "--report", "report.txt") == 2
     assert ".json or .xml" in capsys.readouterr().err
     assert not Path("results").exists()
@@ -189,7 +200,7 @@ def test_a_report_of_another_kind_is_refused_before_the_test(bicubic_options, ca
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_bicubic_on_set5(benchmark_root, scale, tmp_path, monkeypatch, capsys):
-    """The shipped file's numbers (MATLAB's protocol) hold; B100's hundred pictures are `make bench-check`'s."""
+    """The shipped file's numbers (MATLAB's protocol) hold; `make bench-check` tests the hundred images of B100."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIDIFFSR_BENCHMARK_ROOT", str(benchmark_root))
     options = load_options(shipped_path(f"test_Bicubic_x{scale}"))
@@ -203,16 +214,16 @@ def test_bicubic_on_set5(benchmark_root, scale, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64])
-def test_numbers_of_any_type_are_compared_with_slack_for_their_rounding(kind):
-    expected = {"A": {"psnr": dict(value=30.0, tolerance=0.1)}}
+def test_the_comparison_allows_for_rounding_in_every_float_type(kind):
+    expected = {"A": {"psnr": Expected(value=30.0, tolerance=0.1)}}
     for got, verdict in [(30.1, OK), (29.9, OK), (30.1001, DIFFERS), (float("nan"), DIFFERS), (float("inf"), DIFFERS)]:
         (row,) = compare(expected, {"A": {"psnr": kind(got)}}, absent={})
         assert row.verdict == verdict and type(row.got) is float, (kind, got)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_report_has_null_for_what_is_no_finite_number(value):
-    rows = compare({"A": {"psnr": dict(value=30.0, tolerance=0.1)}}, {"A": {"psnr": value}}, absent={})
+def test_a_report_has_null_for_numbers_that_are_not_finite(value):
+    rows = compare({"A": {"psnr": Expected(value=30.0, tolerance=0.1)}}, {"A": {"psnr": value}}, absent={})
     report = json.loads(json_report(rows, rows), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     (entry,) = report["rows"]
     assert (entry["got"], entry["difference"], entry["reason"]) == (None, None, f"got {value}")

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, and training says what keeps it from writing them."""
+"""Checkpoints are written atomically, and training reports why one cannot be written."""
 
 import os
 import re
@@ -25,7 +25,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def test_a_file_is_renamed_into_place_when_it_is_on_the_disk(tmp_path, monkeypatch):
+def test_a_file_is_flushed_to_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
     steps = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda *args: (steps.append("fsync"), fsync(*args)))
@@ -63,13 +63,13 @@ def test_a_disk_that_is_really_full_leaves_the_old_file(small_disk):
     assert [path.name for path in small_disk.iterdir()] == ["net.pth"]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_the_message_names_a_folder_that_is_not_writable(tmp_path):
     (tmp_path / "models").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"models/net\.pth cannot be written \((File exists|Not a directory)\)"):
         save_checkpoint({}, tmp_path / "models" / "net.pth")
 
 
-def test_a_full_disk_ends_training_and_the_last_good_checkpoint_stays(workplace, run_options):
+def test_a_full_disk_ends_training_and_keeps_the_last_checkpoint(workplace, run_options):
     options = run_options
     options["val"] = None
     del options["datasets"]["val"]
@@ -103,14 +103,14 @@ def damage(path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["cut", "empty", "one byte flipped", "text"])
 @pytest.mark.parametrize("file", ["models/net_g_4.pth", "training_states/4.state"])
-def test_auto_resume_steps_over_damaged_files(finished, capsys, kind, file):
+def test_auto_resume_skips_damaged_files(finished, capsys, kind, file):
     damage(Path("experiments/tiny", file), kind)
     assert basicsr("train", finished, "--auto_resume") == 0
     said = capsys.readouterr()
     assert "not resuming: " in said.out and "Resuming training from epoch: 0, iter: 2." in said.err
 
 
-def test_auto_resume_says_that_nothing_is_left(finished, capsys):
+def test_auto_resume_reports_that_no_state_is_left(finished, capsys):
     for state in Path("experiments/tiny/training_states").iterdir():
         damage(state, "cut")
     assert basicsr("train", finished, "--auto_resume") == 0
@@ -120,7 +120,7 @@ def test_auto_resume_says_that_nothing_is_left(finished, capsys):
 
 @pytest.fixture
 def finished(workplace, run_options):
-    """Options of a run that has been done, with states after 2 and 4 iterations."""
+    """Options of a finished run with states after 2 and 4 iterations."""
     run_options["val"] = None
     del run_options["datasets"]["val"]
     assert basicsr("train", run_options) == 0

@@ -1,4 +1,4 @@
-"""The command: what it hands to BasicSR, how it ends, and its small subcommands."""
+"""The command: arguments passed to BasicSR, exit status, and small subcommands."""
 
 import argparse
 import os
@@ -30,7 +30,7 @@ def empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def given(monkeypatch) -> list[argparse.Namespace]:
-    """What BasicSR's pipelines are given: here they note down folder, arguments and options, and do nothing else."""
+    """Replace BasicSR's pipelines by functions that only record folder, arguments and options."""
     import basicsr.test
     import basicsr.train
 
@@ -47,7 +47,7 @@ def given(monkeypatch) -> list[argparse.Namespace]:
 
 @pytest.fixture
 def raising(monkeypatch):
-    """Let `basicsr doctor` raise an error of the test's choice."""
+    """Make `basicsr doctor` raise an error that the test chooses."""
 
     def choose(error: BaseException) -> None:
         def run(args: argparse.Namespace) -> None:
@@ -97,7 +97,7 @@ def test_status_and_one_line(raising, capsys, error, status, line):
     assert said.count("\n") == 1
 
 
-def test_a_defect_of_ours_keeps_its_traceback(raising):
+def test_an_internal_error_shows_its_traceback(raising):
     raising(ZeroDivisionError("ours"))
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
@@ -108,7 +108,7 @@ class Broken(Dataset):
         return 1
 
     def __getitem__(self, index: int):
-        raise InputError("expected a picture, got x.png: broken; replace it")
+        raise InputError("expected an image, got x.png: broken; replace it")
 
 
 def test_error_of_a_loader_worker_is_one_line(raising, capsys):
@@ -117,10 +117,10 @@ def test_error_of_a_loader_worker_is_one_line(raising, capsys):
     assert "Original Traceback" in str(caught.value)  # as torch passes it on
     raising(caught.value)
     assert main(["doctor"]) == 2
-    assert capsys.readouterr().err == "basicsr: expected a picture, got x.png: broken; replace it\n"
+    assert capsys.readouterr().err == "basicsr: expected an image, got x.png: broken; replace it\n"
 
 
-def test_train_hands_its_arguments_to_basicsr(given, empty_folder):
+def test_train_passes_its_arguments_to_basicsr(given, empty_folder):
     file = str(shipped_path("train_BIDiffSR_x4"))
     assert main(["train", "-opt", file, "--auto_resume", "--debug", "--force_yml", "scale=4", "val:pbar=true"]) == 0
     (call,) = given
@@ -160,7 +160,7 @@ def test_wrong_input_is_refused_before_basicsr_starts(given, capsys, argv, said)
     assert not given
 
 
-def test_a_training_file_tests_what_it_trained(given):
+def test_a_training_file_tests_its_latest_network(given):
     assert main(["test", "-opt", str(shipped_path("ablation/pairs_2")), "--force_yml", "num_gpu=0"]) == 0
     options = given[0].options
     assert list(options["datasets"]) == ["val"]
@@ -189,7 +189,7 @@ def test_flat_options_keep_their_comments(capsys):
     assert capsys.readouterr().out == shipped_path("train_BIDiffSR_x4").read_text()
 
 
-def test_options_are_written_whole_and_not_over_others(empty_folder, capsys):
+def test_options_are_written_completely_and_replace_no_file(empty_folder, capsys):
     assert main(["options", "test_BBCU_x4", "-o", "sub/mine.yml"]) == 0
     mine = Path("sub/mine.yml")
     text = mine.read_text()
@@ -234,7 +234,7 @@ def test_doctor(capsys, monkeypatch):
 
 
 def test_the_module_is_the_command(empty_folder):
-    """As launchers start it; output that is cut off, as by `head`, is no error that needs words."""
+    """As launchers start it; a closed output pipe, as of `head`, is no error."""
     command = f"{sys.executable} -m bidiffsr_arch.cli options"
     end = subprocess.run(f"{command} | head -1", shell=True, capture_output=True, text=True, timeout=120)
     assert end.stdout.startswith("ablation/")
@@ -243,7 +243,7 @@ def test_the_module_is_the_command(empty_folder):
 
 @pytest.fixture
 def demo_run(monkeypatch, empty_folder):
-    """A demo whose training saves, for each validation picture, what a function makes of (HR, LR)."""
+    """A demo whose training saves, for each validation image, the result of a function of (HR, LR)."""
 
     def run(result) -> int:
         def train(args: argparse.Namespace) -> None:
@@ -275,7 +275,7 @@ def test_demo_ends_with_one_line_and_a_strip(demo_run, capsys):
     )
     assert first == second
     strip = cv2.imread(f"{folder}/strip.png")
-    assert strip.shape[1] > 4 * 600  # four pictures side by side, the widest of 600 pixels
+    assert strip.shape[1] > 4 * 600  # four images side by side, the widest of 600 pixels
 
 
 def test_demo_fails_below_bicubic(demo_run, capsys):

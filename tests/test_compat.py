@@ -63,7 +63,7 @@ def test_apply_is_idempotent_and_lists_one_line_for_each_patch():
 
 
 @pytest.mark.parametrize("version", [(3, 10, 0), (3, 12, 1), (3, 14, 2)])
-def test_supported_python_says_nothing(version):
+def test_a_supported_python_gets_no_warning(version):
     assert compat.unsupported_python(version) is None
 
 
@@ -118,7 +118,7 @@ def test_auto_resume_takes_the_newest_good_state_in_its_own_root(experiment, mon
     assert "20.state does not load" in said and "net_g_15.pth is missing" in said
 
 
-def test_auto_resume_starts_anew_where_nothing_was_saved(experiment, tmp_path):
+def test_auto_resume_starts_from_scratch_without_a_state(experiment, tmp_path):
     experiment["path"]["training_states"] = str(tmp_path / "nothing")
     assert train.load_resume_state(experiment) is None
 
@@ -155,7 +155,7 @@ def test_a_state_that_would_run_code_is_refused(experiment, tmp_path):
 
 @pytest.fixture
 def one_process(tmp_path, monkeypatch):
-    """What a launcher sets for a run of one process, and the end of that run."""
+    """The environment that a launcher sets for a run of one process, and the end of that run."""
     monkeypatch.setenv("RANK", "0")
     yield {"init_method": f"file://{tmp_path / 'meeting'}", "world_size": 1, "rank": 0}
     if torch.distributed.is_initialized():
@@ -188,7 +188,7 @@ def test_a_single_process_keeps_the_stock_way_to_the_device():
 
 @pytest.fixture
 def model(tmp_path) -> BaseModel:
-    """A model whose folder for networks is a file, so that nothing can be written there."""
+    """A model whose folder for networks is a file, so that saving fails."""
     (tmp_path / "models").write_text("")
     paths = {"models": str(tmp_path / "models"), "training_states": str(tmp_path / "states")}
     run = {"num_gpu": 0, "dist": False, "rank": 0, "world_size": 1, "is_train": True}

@@ -1,4 +1,4 @@
-"""BasicSR's command line and option files: the defect in the stock parse_options, then the cured one."""
+"""BasicSR's command line and option files: the defect in the stock parse_options, then the patched one."""
 
 import inspect
 import sys
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from basicsr import models, train
 from basicsr import test as basicsr_test
-from basicsr import train
 from basicsr.utils import misc, options
 
 from bidiffsr_arch.errors import InputError
@@ -21,7 +21,7 @@ num_gpu: 0
 manual_seed: 1
 scale: 2
 datasets:
-  train: {{name: pictures, type: PairedImageDataset, dataroot_gt: {folder}, dataroot_lq: {folder}}}
+  train: {{name: images, type: PairedImageDataset, dataroot_gt: {folder}, dataroot_lq: {folder}}}
 network_g: {{type: SRVGGNetCompact, num_feat: 4, num_conv: 1, upscale: 2}}
 path: {{pretrain_network_g: ~, resume_state: ~}}
 train:
@@ -32,7 +32,7 @@ stock_parse_options = inspect.unwrap(options.parse_options)
 
 
 class Command:
-    """Runs parse_options on the option file, edited, with arguments of one's own."""
+    """A function that runs parse_options on the option file, with edits and further arguments."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         self.folder, self.monkeypatch = folder, monkeypatch
@@ -53,15 +53,15 @@ def command(tmp_path, monkeypatch) -> Command:
     return Command(tmp_path, monkeypatch)
 
 
-def test_parse_options_is_cured_wherever_it_is_used():
+def test_parse_options_is_patched_wherever_it_is_used():
     assert options.parse_options is train.parse_options is basicsr_test.parse_options is not stock_parse_options
 
 
-def test_plain_files_mean_what_they_mean_to_stock(command):
+def test_plain_files_are_read_as_by_stock_basicsr(command):
     stock, _ = command(parse_options=stock_parse_options)
-    cured, args = command()
-    cured.pop("session")  # what this package knows of a run
-    assert cured == stock
+    patched, args = command()
+    patched.pop("session")  # added by this package
+    assert patched == stock
     assert Path(args.opt).read_text() == command.file.read_text(), "comments reach the experiment's copy"
     assert sys.argv[2] == str(command.file)
 
@@ -87,7 +87,7 @@ def test_an_override_cannot_run_code(command):
     assert not (command.folder / "ran").exists()
 
 
-def test_an_abbreviated_argument_is_no_way_around(command):
+def test_an_abbreviated_argument_cannot_run_code_either(command):
     code = f'scale=[__import__("os").mkdir("{command.folder / "ran"}")]'
     with pytest.raises(InputError):
         command("--force", code)
@@ -140,7 +140,7 @@ def test_roots_of_the_option_file_are_kept(command, is_train, root):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the defect shows on machines without CUDA")
-def test_a_gpu_that_is_not_there_is_named(command):
+def test_a_missing_gpu_is_reported(command):
     assert command(edit=("num_gpu: 0", "num_gpu: 1"), parse_options=stock_parse_options)[0]["num_gpu"] == 1
     with pytest.raises(InputError, match=r"num_gpu: 1 needs CUDA.* set it to 0 or auto"):
         command(edit=("num_gpu: 0", "num_gpu: 1"))
@@ -157,7 +157,7 @@ def test_missing_data_is_named_before_anything_is_made(command, key):
         command(edit=missing)
 
 
-@pytest.mark.parametrize("make", [inspect.unwrap(misc.make_exp_dirs), misc.make_exp_dirs], ids=["stock", "cured"])
+@pytest.mark.parametrize("make", [inspect.unwrap(misc.make_exp_dirs), misc.make_exp_dirs], ids=["stock", "patched"])
 def test_unknown_path_keys_do_not_become_folders(command, make, monkeypatch):
     monkeypatch.chdir(command.folder)
     opt, _ = command(edit=("resume_state: ~", "resume_state: ~, pretrained_network_g: weights.pth"))
@@ -184,3 +184,15 @@ def test_runs_that_are_restarted_within_a_second_keep_all_earlier_folders(tmp_pa
     names = ["run", "run_archived_now", "run_archived_now_2", "run_archived_now_3"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert all((tmp_path / name / "log").exists() for name in names)
+
+
+@pytest.mark.parametrize(("model", "key"), [("SRGANModel", "network_d"), ("SRModel", "train"), ("SRModel", "path")])
+def test_a_key_that_a_model_lacks_is_named(model, key):
+    network = dict(type="SRVGGNetCompact", num_feat=4, num_conv=1, upscale=2)
+    opt = dict(model_type=model, num_gpu=0, is_train=True, dist=False, rank=0, path={}, network_g=network)
+    opt |= dict(train=dict(ema_decay=0))
+    opt.pop(key, None)
+    with pytest.raises(KeyError):
+        inspect.unwrap(models.build_model)(opt)
+    with pytest.raises(InputError, match=f"expected the key '{key}' for model_type: {model}"):
+        models.build_model(opt)

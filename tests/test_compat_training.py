@@ -1,4 +1,4 @@
-"""BasicSR's own trainer, models and data loader on a CPU, with nothing of this package but the patches."""
+"""BasicSR's trainer, models and data loader on a CPU, with only the patches of this package."""
 
 import os
 import random
@@ -18,6 +18,7 @@ from test_resume import assert_same_end
 from bidiffsr_arch.cli.doctor import not_resumed_exactly
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training.random_states import own_random_state
+from bidiffsr_arch.training.resume import read_state
 
 OPTIONS = """\
 name: run
@@ -26,8 +27,8 @@ scale: 2
 num_gpu: auto
 manual_seed: 0
 datasets:
-  train: &pictures
-    name: pictures
+  train: &images
+    name: images
     type: PairedImageDataset
     dataroot_gt: HR
     dataroot_lq: LR
@@ -38,7 +39,7 @@ datasets:
     num_worker_per_gpu: 0
     batch_size_per_gpu: 1
     prefetch_mode: cpu
-  val: {<<: *pictures, prefetch_mode: ~}
+  val: {<<: *images, prefetch_mode: ~}
 network_g: {type: SRVGGNetCompact, num_feat: 4, num_conv: 1, upscale: 2}
 path: {experiments_root: elsewhere/run, unknown: weights.pth}
 train:
@@ -61,9 +62,9 @@ def workplace(tmp_path, monkeypatch) -> Path:
     for name in ("HR", "LR"):
         (tmp_path / name).mkdir()
     for number in range(2):
-        picture = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        cv2.imwrite(str(tmp_path / "HR" / f"{number}.png"), picture)
-        cv2.imwrite(str(tmp_path / "LR" / f"{number}.png"), picture[::2, ::2])
+        image = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "HR" / f"{number}.png"), image)
+        cv2.imwrite(str(tmp_path / "LR" / f"{number}.png"), image[::2, ::2])
     (tmp_path / "run.yml").write_text(OPTIONS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -80,7 +81,7 @@ def test_training_stops_and_resumes_in_its_own_root(workplace, monkeypatch):
     assert torch.load(root / "training_states" / "2.state")["iter"] == 2
     assert (root / "visualization" / "1").is_dir()
 
-    # going on with the experiment's own copy of the options, as a user would who has lost the first one
+    # resume with the experiment's copy of the options, as a user who has lost the original
     run(monkeypatch, "-opt", str(root / "run.yml"), "--auto_resume", "--force_yml", "train:total_iter=4")
     state = torch.load(root / "training_states" / "4.state")
     assert {int(entry["step"]) for entry in state["optimizers"][0]["state"].values()} == {4}
@@ -90,7 +91,7 @@ def test_training_stops_and_resumes_in_its_own_root(workplace, monkeypatch):
 
 
 class DroppingModel(SRModel):
-    """A plugin's model, which draws from all the generators that there are."""
+    """A plugin's model, which uses all random generators."""
 
     def feed_data(self, data):
         super().feed_data(data)
@@ -150,8 +151,8 @@ def test_every_model_is_resumed_at_its_sample(workplace, monkeypatch, model, cha
     assert (state["epoch"], state["position"]) == (1, 4)
 
 
-def test_new_options_count_from_the_state_on_and_are_said(workplace, monkeypatch, caplog):
-    """A new learning rate and new milestones give the rates that a run had which was trained with them all along."""
+def test_changed_options_are_used_from_the_resumed_state_on_and_logged(workplace, monkeypatch, caplog):
+    """A new learning rate and new milestones give the rates of a run with these from the beginning."""
     new = {"train": {"optim_g": {"lr": 4e-3, "betas": [0.8, 0.9]}, "scheduler": {"milestones": [1, 3], "gamma": 0.5},
                      "total_iter": 4, "warmup_iter": 2}}  # fmt: skip
     run(monkeypatch, *written("fresh", new))
@@ -209,3 +210,17 @@ def test_doctor_names_models_that_are_not_resumed_exactly():
         for name in ("RealESRGANModel", "RealESRNetModel")
     ]
     assert own_random_state(Drawing) == "a generator of its own" and own_random_state(DroppingModel) is None
+
+
+@pytest.mark.parametrize("damage", [
+    {"iter": "2"}, {"epoch": 0.5}, {"position": "x"}, {"optimizers": 3}, {"optimizers": [3]}, {"schedulers": {}},
+    {"random": [3]}, {"options": [1]}, {"best": 3}, {"networks": []},
+])  # fmt: skip
+def test_a_state_with_fields_of_other_types_is_one_line(tmp_path, damage):
+    whole = {"epoch": 0, "iter": 2, "optimizers": [{}], "schedulers": [{}]}
+    path = tmp_path / "2.state"
+    torch.save(whole, path)
+    assert read_state(path) == whole
+    torch.save(whole | damage, path)
+    with pytest.raises(InputError, match=f"does not load as a training state .expected another {next(iter(damage))}"):
+        read_state(path)

@@ -17,7 +17,7 @@ NORMALIZED = dict(mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.5])
 
 @pytest.fixture
 def options(run_options: Options) -> Options:
-    """A small SRModel, which is stock BasicSR's."""
+    """A small SRModel of stock BasicSR."""
     run_options["model_type"] = "SRModel"
     run_options["network_g"] = dict(type="SRVGGNetCompact", num_feat=4, num_conv=1, upscale=2)
     run_options["val"] |= dict(save_img=False, metrics={"psnr": dict(type="calculate_psnr", crop_border=2)})
@@ -27,7 +27,7 @@ def options(run_options: Options) -> Options:
 
 
 def as_test(options: Options, model: str, **changes: Any) -> float:
-    """PSNR of a test by a model."""
+    """PSNR of a test with a model."""
     data = options["datasets"].pop("val", None) or options["datasets"]["test_1"]
     options["datasets"] = {"test_1": data | changes}
     if model == "BicubicModel":
@@ -59,7 +59,7 @@ def test_an_sr_models_results_are_in_the_units_of_pixels(workplace, options, mon
 
 
 @pytest.mark.parametrize("is_train", [True, False])
-def test_images_without_gt_are_compared_with_nothing(workplace, options, is_train):
+def test_images_without_gt_get_no_metrics_that_need_it(workplace, options, is_train):
     lonely = dict(name="lonely", type="SingleImageDataset", dataroot_lq="data/LR", io_backend=dict(type="disk"))
     options["val"]["metrics"]["niqe"] = dict(type="calculate_niqe", crop_border=0)
     options["val"]["metrics"].pop("niqe")  # their images are too small for it
@@ -86,7 +86,7 @@ def test_gt_of_another_batch_is_dropped(workplace, options):
 
 
 def test_training_on_normalized_images_is_training_on_their_pixels(workplace, run_options):
-    """A diffusion network takes [0, 1]; its own range is `data_range`."""
+    """A diffusion model's images are in [0, 1], whatever its `data_range` is."""
     run_options["val"]["metrics"] = {"psnr": run_options["val"]["metrics"]["psnr"]}
     run_options["train"]["total_iter"] = 1
     losses = []
@@ -100,10 +100,11 @@ def test_training_on_normalized_images_is_training_on_their_pixels(workplace, ru
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
 
 
-def test_random_weights_are_not_tested_without_a_word(workplace, options, capsys):
+def test_a_test_of_random_weights_prints_a_warning(workplace, options, capsys):
     options["path"]["pretrain_network_g"] = None
     as_test(options, "SRModel")
-    assert "warning: path: pretrain_network_g is ~: random weights are tested" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "warning: path: pretrain_network_g is ~: random weights are tested; name a .pth there" in said
     torch.save({"params": build_network(options).state_dict()}, "net.pth")
     options["path"]["pretrain_network_g"] = "net.pth"
     as_test(options, "SRModel")

@@ -22,8 +22,9 @@ from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.cli import cost as command
 from bidiffsr_arch.cli import cost_table
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.metrics import cost as cost_module
-from bidiffsr_arch.metrics.cost import Cost, calculate_ops, calculate_params, count_cost, measured_network
+from bidiffsr_arch.metrics import measured
+from bidiffsr_arch.metrics.cost import Cost, count_cost
+from bidiffsr_arch.metrics.measured import calculate_ops, calculate_params, measured_network
 from bidiffsr_arch.metrics.published import PUBLISHED
 
 PROJECT = Path(__file__).parents[1]
@@ -249,7 +250,8 @@ def test_counts_the_network_without_diffusion_by_hand() -> None:
 
 @pytest.mark.parametrize("unet", [BIDiffSRUNet, SR3UNet])
 def test_counts_a_network_on_patches_by_hand(unet: type[nn.Module]) -> None:
-    """Its inputs are images; its first layer sees 6 * 2² channels on a quarter of the pixels, its last gives 3 * 2²."""
+    """Inputs are images; the first layer has 6 * 2² input channels on a quarter of the pixels, the last 3 * 2²
+    outputs."""
     sizes = dict(inner_channel=8, norm_groups=4, channel_mults=[1], res_blocks=1, mid_attn=False)
     cost = count_cost(unet(**sizes, patch_size=2, input_scale=0.5), (12, 20))
     assert cost.inputs == ((1, 3, 12, 20), (1, 3, 12, 20), (1,))
@@ -280,7 +282,7 @@ class Sorter(nn.Module):
         return self.conv(x.sort(1).values.sort(2).values).cumsum(1)
 
 
-def test_names_what_it_did_not_count() -> None:
+def test_uncounted_operators_are_listed() -> None:
     cost = count_cost(Sorter(), (2, 2))
     assert cost.uncounted == {"aten.sort": 2, "aten.cumsum": 1}
     assert cost.ops == 3 * 4
@@ -326,12 +328,12 @@ def test_counts_the_same_in_any_state(tiny_network: BIDiffSRUNet) -> None:
     assert count_cost(torch.compile(tiny_network, backend="eager"), (16, 16)) == expected
 
 
-def test_an_image_that_no_memory_would_hold_is_counted(tiny_network: BIDiffSRUNet) -> None:
+def test_an_image_larger_than_any_memory_is_counted(tiny_network: BIDiffSRUNet) -> None:
     small, large = count_cost(tiny_network, (64, 64)), count_cost(tiny_network, (65536, 65536))
     assert large.ops_binary == small.ops_binary * 1024**2
 
 
-def test_inputs_that_do_not_suit_are_named(tiny_network: BIDiffSRUNet) -> None:
+def test_wrong_inputs_are_reported(tiny_network: BIDiffSRUNet) -> None:
     with pytest.raises(InputError, match="multiples of 2, got 15x16"):
         count_cost(tiny_network, (15, 16))
     with pytest.raises(InputError, match="two positive integers"):
@@ -345,7 +347,7 @@ def test_inputs_that_do_not_suit_are_named(tiny_network: BIDiffSRUNet) -> None:
 # As BasicSR's metrics.
 
 
-def test_metrics_speak_of_the_measured_network(tiny_network: BIDiffSRUNet, tiny_options: dict) -> None:
+def test_metrics_are_those_of_the_measured_network(tiny_network: BIDiffSRUNet, tiny_options: dict) -> None:
     other = BIDiffSRUNet(**dict(tiny_options, dynamic_group=1))
     cost = count_cost(tiny_network, (256, 256))
     with measured_network(tiny_network):
@@ -359,8 +361,8 @@ def test_metrics_speak_of_the_measured_network(tiny_network: BIDiffSRUNet, tiny_
 
 def test_metrics_count_once_for_all_images(tiny_network: BIDiffSRUNet, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    count = cost_module.count_cost
-    monkeypatch.setattr(cost_module, "count_cost", lambda network, size: sizes.append(size) or count(network, size))
+    count = measured.count_cost
+    monkeypatch.setattr(measured, "count_cost", lambda network, size: sizes.append(size) or count(network, size))
     with measured_network(tiny_network):
         for _ in range(3):
             calculate_params(None, None)
@@ -370,7 +372,7 @@ def test_metrics_count_once_for_all_images(tiny_network: BIDiffSRUNet, monkeypat
 
 
 @pytest.mark.parametrize("metric", [calculate_params, calculate_ops])
-def test_metrics_without_a_network_say_what_they_need(metric) -> None:
+def test_metrics_without_a_network_raise_a_helpful_error(metric) -> None:
     with pytest.raises(InputError, match=f"{metric.__name__}.*BIDiffSRModel.*basicsr cost") as error:
         metric(None, None, crop_border=4)
     assert "\n" not in str(error.value)
@@ -407,7 +409,7 @@ def run_command(*words: str) -> None:
     command.run(parser.parse_args(words))
 
 
-def test_json_holds_the_documented_keys_and_nothing_else_is_printed(option_file, sorter_registered, capsys) -> None:
+def test_json_has_the_documented_keys_and_nothing_else_is_printed(option_file, sorter_registered, capsys) -> None:
     unet = dict(type="BIDiffSRUNet", dynamic_group=2)
     files = [
         option_file(unet, paper_row="table1_pairs/2"),
@@ -429,7 +431,7 @@ def test_json_holds_the_documented_keys_and_nothing_else_is_printed(option_file,
     assert "aten.sort (2 times)" in captured.err and "sorting" in captured.err
 
 
-def test_table_names_what_was_not_counted(option_file, sorter_registered, capsys) -> None:
+def test_the_table_lists_uncounted_operators(option_file, sorter_registered, capsys) -> None:
     run_command("-opt", option_file(dict(type="Sorter")), "--input-size", "8", "4", "--by-module")
     out = capsys.readouterr().out
     assert "mine: counted for an input of 1x3x8x4" in out
@@ -438,14 +440,14 @@ def test_table_names_what_was_not_counted(option_file, sorter_registered, capsys
     assert conv.split() == ["conv", "Conv2d", "0.0000", "0.0000", "4", "0", "96", "0"]
 
 
-def test_published_figures_stand_beside_their_own_size_only(tiny_options: dict, option_file, capsys) -> None:
+def test_published_figures_are_shown_at_their_input_size_only(tiny_options: dict, option_file, capsys) -> None:
     file = option_file(dict(tiny_options, type="BIDiffSRUNet"), paper_row="table2/BI-DiffSR")
     for size, published in ((256, dict(params_m=4.58, ops_g=36.67)), (64, None)):
         run_command("-opt", file, "--input-size", str(size), str(size), "--json")
         assert json.loads(capsys.readouterr().out)[0]["published"] == published
 
 
-def test_a_file_is_not_its_bases_row(tiny_options: dict, option_file, capsys) -> None:
+def test_the_row_of_a_base_file_is_not_inherited(tiny_options: dict, option_file, capsys) -> None:
     base = option_file(dict(tiny_options, type="BIDiffSRUNet"), paper_row="table2/BI-DiffSR")
     run_command("-opt", option_file({}, base=base, name="derived"), "--json")
     entry = json.loads(capsys.readouterr().out)[0]
@@ -480,6 +482,6 @@ def test_wrong_networks_are_refused_by_file(network: dict, message: str, option_
         run_command("-opt", file)
 
 
-def test_by_module_and_markdown_do_not_go_together(option_file) -> None:
+def test_by_module_and_markdown_exclude_each_other(option_file) -> None:
     with pytest.raises(InputError, match="leave one out"):
         run_command("-opt", option_file(dict(type="SR3UNet")), "--markdown", "--by-module")

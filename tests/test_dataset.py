@@ -8,10 +8,10 @@ import torch
 from basicsr.data import build_dataset
 from basicsr.data.paired_image_dataset import PairedImageDataset
 
-from bidiffsr_arch.data.paired_dataset import MultiPairedImageDataset
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture, write_picture
+from bidiffsr_arch.files import read_image, write_image
+from bidiffsr_arch.training import MultiPairedImageDataset
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def options(tmp_path):
     rng = np.random.default_rng(0)
     for name, size in (("a", (48, 40)), ("b", (40, 48))):
         image = rng.integers(0, 256, (*size, 3), np.uint8)
-        write_picture(tmp_path / "HR" / f"{name}.png", image)
-        write_picture(tmp_path / "X4" / f"{name}x4.png", imresize(image, 1 / 4))
+        write_image(tmp_path / "HR" / f"{name}.png", image)
+        write_image(tmp_path / "X4" / f"{name}x4.png", imresize(image, 1 / 4))
     return lambda **further: {
         "name": "noise",
         "dataroot_gt": str(tmp_path / "HR"),
@@ -59,7 +59,7 @@ def test_is_basicsr_s_data_set(options, phase):
 
 def test_lq_is_returned_as_stored(options):
     item = MultiPairedImageDataset(options(task="SR"))[0]
-    stored = read_picture(item["lq_path"])[..., ::-1].transpose(2, 0, 1).copy()
+    stored = read_image(item["lq_path"])[..., ::-1].transpose(2, 0, 1).copy()
     assert torch.equal(item["lq"], torch.from_numpy(stored).float() / 255)
     assert item["gt"].shape == (3, 48, 40)
 

@@ -9,7 +9,7 @@ from bidiffsr_arch.data.demo import PHOTOGRAPHS, write_demo
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.strip import strip
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture, write_picture
+from bidiffsr_arch.files import read_image, write_image
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,10 @@ def demo(tmp_path_factory):
 def test_layout_and_sizes(demo):
     for split, names in PHOTOGRAPHS.items():
         for stem in (name.split(".")[0] for name in names):
-            original = read_picture(demo / split / "HR" / f"{stem}.png")
+            original = read_image(demo / split / "HR" / f"{stem}.png")
             assert original.shape[0] % 24 == original.shape[1] % 24 == 0
             for scale in (2, 4):
-                small = read_picture(demo / split / "LR_bicubic" / f"X{scale}" / f"{stem}x{scale}.png")
+                small = read_image(demo / split / "LR_bicubic" / f"X{scale}" / f"{stem}x{scale}.png")
                 np.testing.assert_array_equal(small, imresize(original, 1 / scale))
     assert sum(path.is_file() for path in demo.rglob("*")) == 3 * sum(map(len, PHOTOGRAPHS.values()))
 
@@ -43,7 +43,7 @@ def test_missing_file_is_written_again(demo):
 
 
 @pytest.mark.parametrize("content", [b"", b"mine"], ids=["empty", "other"])
-def test_other_file_in_the_way_is_kept_unless_told(tmp_path, content):
+def test_another_file_is_kept_unless_overwrite_is_set(tmp_path, content):
     mine = tmp_path / "val" / "HR" / "chelsea.png"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(content)
@@ -52,10 +52,10 @@ def test_other_file_in_the_way_is_kept_unless_told(tmp_path, content):
     assert mine.read_bytes() == content
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
     assert mine in write_demo(tmp_path, scales=[2], overwrite=True)
-    assert read_picture(mine).shape == (288, 432, 3)
+    assert read_image(mine).shape == (288, 432, 3)
 
 
-def test_asks_no_network(tmp_path, monkeypatch):
+def test_needs_no_connection(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("the network was asked")
 
@@ -64,7 +64,7 @@ def test_asks_no_network(tmp_path, monkeypatch):
     write_demo(tmp_path, scales=[4])
 
 
-def test_scikit_image_without_its_pictures_is_named(tmp_path, monkeypatch):
+def test_scikit_image_without_its_images_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("bidiffsr_arch.data.demo.files", lambda _: tmp_path / "skimage")
     with pytest.raises(InputError, match=r"astronaut\.png.*no such file"):
         write_demo(tmp_path / "demo")
@@ -78,16 +78,16 @@ def test_impossible_scales_are_refused(tmp_path, scales):
 
 def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
-    write_picture(path, np.zeros((2, 2, 3), np.uint8))
+    write_image(path, np.zeros((2, 2, 3), np.uint8))
     before = path.read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        write_picture(path, np.ones((2, 2, 3), np.uint8))
+        write_image(path, np.ones((2, 2, 3), np.uint8))
     assert [other.name for other in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == before
 
 
-def test_strip_shows_every_picture_in_its_column():
+def test_strip_shows_every_image_in_its_column():
     low = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)  # 1 x 2
     wide, narrow = np.full((60, 120, 3), 50, np.uint8), np.full((40, 80, 3), 90, np.uint8)
     table = strip([{"LR": low, "HR": wide}, {"LR": low, "HR": narrow}])
@@ -102,8 +102,8 @@ def test_strip_shows_every_picture_in_its_column():
 
 
 def test_strip_refuses_ragged_rows():
-    picture = np.zeros((8, 8, 3), np.uint8)
+    image = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match="expected"):
         strip([])
     with pytest.raises(ValueError, match="zip"):
-        strip([{"LR": picture, "HR": picture}, {"LR": picture}])
+        strip([{"LR": image, "HR": image}, {"LR": image}])

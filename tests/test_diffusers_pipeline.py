@@ -1,4 +1,4 @@
-"""The diffusers pipeline: the images of `Upscaler`, and diffusers' own ways with schedulers, files and callbacks."""
+"""The diffusers pipeline: the images of `Upscaler`, and diffusers' schedulers, files and callbacks."""
 
 import subprocess
 import sys
@@ -63,7 +63,7 @@ def test_images_are_those_of_the_upscaler_to_the_last_bit(pipe, folder, kind):
 @pytest.mark.parametrize("name", ["DDPM", "UniPCMultistep", "EulerDiscrete", "HeunDiscrete", "DPMSolverMultistep"])
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_other_schedulers_are_those_of_the_upscaler(tiny_network, tmp_path, name, prediction):
-    """To 1e-5 in [0, 1], asked for in diffusers' way; and back to the first one."""
+    """Equal to 1e-5 in [0, 1] after setting the scheduler, and to the original after setting it back."""
     tiny_network.save_pretrained(tmp_path, scale=2, beta_schedule=SCHEDULE | {"prediction_type": prediction})
     pipe = BIDiffSRPipeline.from_weights(tmp_path)
     pipe.set_progress_bar_config(disable=True)
@@ -151,7 +151,7 @@ def test_several_images_at_once(pipe):
     assert pipe(batch, 2).images[1].size == (16, 16)
 
 
-def test_what_cannot_be_is_one_line(pipe):
+def test_wrong_arguments_are_reported_in_one_line(pipe):
     with pytest.raises(InputError, match="expected output_type to be one of pil, np, pt"):
         pipe(IMAGES["colour"], output_type="jpg")
     with pytest.raises(InputError, match="a generator for each of 1 images, got 2"):

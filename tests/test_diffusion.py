@@ -25,7 +25,7 @@ REFERENCE = dict(
 
 
 def diffusion_of(time_input: str = "timestep", **changes) -> Diffusion:
-    """A diffusion by the reference's options, some of them changed."""
+    """A diffusion with the reference's options and some changes."""
     return Diffusion(BetaSchedule.read(REFERENCE | changes, place="beta_schedule"), time_input)
 
 
@@ -35,7 +35,7 @@ def test_ddim_follows_the_references_trajectory():
     seen, times = [], []
 
     def predict(x_t: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        # The reference's own x_t is what the network sees: this network doubles a rounding error at each step, so that
+        # The network's inputs are the reference's x_t: this network doubles a rounding error at each step, so that
         # its own trajectory differs between CPUs from the tenth step on.
         reference_x_t = golden["traj"][len(seen)]
         seen.append(x_t)
@@ -60,7 +60,7 @@ def test_noising_and_target_follow_their_formulas(prediction_type):
     expected = dict(epsilon=noise, sample=x0, v_prediction=abar.sqrt() * noise - (1 - abar).sqrt() * x0)
     target = diffusion.target(x0, noise, time)
     torch.testing.assert_close(target, expected[prediction_type], atol=1e-5, rtol=1e-4)
-    # A perfect prediction leads back to the very noise.
+    # A perfect prediction gives back the noise.
     torch.testing.assert_close(diffusion.clipped_noise(target, x_t, time), noise, atol=1e-2, rtol=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""A network without diffusion, the whole way: dry run, training by SRModel, test, cost, packing, upscaling."""
+"""A network without diffusion: dry run, training with SRModel, test, cost, packing, upscaling."""
 
 import re
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 from small_run import basicsr, log_of, losses
 
 import bidiffsr_arch
@@ -14,6 +15,7 @@ from bidiffsr_arch.archs import BBCUNet
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, is_direct
+from bidiffsr_arch.packed import PackedBBCUNet
 from bidiffsr_arch.upscale.direct import DirectNetwork
 
 NETWORK = dict(num_in_ch=3, num_out_ch=3, num_feat=8, num_block=1, upscale=2)
@@ -53,6 +55,49 @@ def test_the_same_commands_serve_a_direct_network(workplace, options, capsys):
     assert main(["upscale", "data/LR", "-o", "x", "--weights", "direct.safetensors", "--steps", "3"]) == 2
     assert "no sampler and no steps for a network without diffusion, got steps 3" in capsys.readouterr().err
 
+    options["path"]["pretrain_network_g"] = "direct.safetensors"
+    assert basicsr("test", options, "--check") == 0
+    assert re.search(r"Set5 +psnr .* ok", capsys.readouterr().out)
+    assert "Loading packed network from direct.safetensors" in log_of("results/tested")
+    options["network_g"]["num_feat"] = 16
+    assert basicsr("test", options) == 2
+    assert "expected num_feat: 8, as direct.safetensors was packed, got 16" in capsys.readouterr().err
+
+
+def test_srmodel_validates_with_its_packed_network(workplace, options, monkeypatch):
+    """With `val: packed`, in training too, with the same PSNR; afterwards the float network is restored."""
+    packed_calls = []
+    run = PackedBBCUNet.forward
+    monkeypatch.setattr(PackedBBCUNet, "forward", lambda *args: packed_calls.append(1) or run(*args))
+    options["val"]["packed"] = True
+    assert basicsr("train", options) == 0
+    trained = log_of("experiments/direct")
+    assert len(packed_calls) == 3 and len(losses(trained)) == 4
+    options["val"]["packed"] = False
+    options |= dict(datasets=dict(test_1=options["datasets"]["val"]), name="tested")
+    options["path"] |= dict(pretrain_network_g=WEIGHTS, param_key_g="params_ema")
+    assert basicsr("test", options) == 0
+    packed, plain = (float(re.findall(r"# psnr: ([\d.]+)", log)[-1]) for log in (trained, log_of("results/tested")))
+    assert abs(packed - plain) < 1e-3 and len(packed_calls) == 3
+
+
+def test_srmodel_tests_float_safetensors(workplace, options, capsys):
+    torch.manual_seed(0)
+    save_file(BBCUNet(**NETWORK).state_dict(), "direct.safetensors")
+    options |= dict(datasets=dict(test_1=options["datasets"]["val"]), name="tested")
+    options["path"]["pretrain_network_g"] = "direct.safetensors"
+    assert basicsr("test", options) == 0
+    options["network_g"]["num_feat"] = 16
+    assert basicsr("test", options) == 2
+    assert "expected weights of the network in network_g, got direct.safetensors" in capsys.readouterr().err
+
+
+def test_val_packed_needs_a_packer(workplace, options, capsys):
+    options["network_g"] = dict(type="MSRResNet", num_feat=8, num_block=1, upscale=2)
+    options["val"]["packed"] = True
+    assert basicsr("train", options) == 2
+    assert "val: packed: expected a network to pack that is one of" in capsys.readouterr().err
+
 
 def test_the_result_is_the_networks_one_call():
     torch.manual_seed(0)
@@ -72,7 +117,7 @@ def test_the_result_is_the_networks_one_call():
 
 @pytest.mark.parametrize(("height", "width"), [(5, 3), (40, 33), (64, 64)])
 def test_tiles_are_blended_without_a_seam(height, width):
-    """A network that looks no farther than overlap / 4 gives the same with tiles."""
+    """A network whose receptive field is within overlap / 4 gives the same result with tiles."""
     calls = []
 
     def network(x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Several processes train as one does with as many times the batch, and survive the loss of one of them."""
+"""Training in several processes equals training in one with a larger batch; a lost process ends the run cleanly."""
 
 import json
 import multiprocessing
@@ -26,7 +26,7 @@ PATIENCE = 120
 
 
 def rank_main(folder: str, environment: dict[str, str], arguments: list[str], output: str) -> None:
-    """One process of a run, which notes down its exact losses and metrics."""
+    """One process of a run, which records its exact losses and metrics."""
     from bidiffsr_arch.cli import main
     from bidiffsr_arch.training import BIDiffSRModel
 
@@ -55,7 +55,7 @@ def rank_main(folder: str, environment: dict[str, str], arguments: list[str], ou
 def start(
     options: dict[str, Any], processes: int, *arguments: str, launcher: bool = True
 ) -> list[ForkServerProcess]:
-    """Start `basicsr train` in that many processes, as torchrun would."""
+    """Start `basicsr train` in several processes, as torchrun does."""
     name = options["name"]
     Path(f"{name}.yml").write_text(yaml.safe_dump(options, sort_keys=False))
     with socket.socket() as free:
@@ -90,7 +90,7 @@ def noted(name: str, rank: int = 0) -> list[list[Any]]:
 
 
 def wait_for(name: str, iteration: int) -> None:
-    """Until the first process has finished that iteration."""
+    """Wait until the first process has finished an iteration."""
     end = time.monotonic() + PATIENCE
     while not (Path(f"{name}.0.json").exists() and [iteration] in [note[:1] for note in noted(name)]):
         assert time.monotonic() < end, Path(f"{name}.0").read_text()[-2000:]
@@ -99,7 +99,7 @@ def wait_for(name: str, iteration: int) -> None:
 
 @pytest.fixture
 def options(run_options: dict[str, Any]) -> dict[str, Any]:
-    """Ten iterations; 13 samples an epoch, so that one is left over."""
+    """Ten iterations; 13 samples per epoch, of which one is dropped."""
     del run_options["find_unused_parameters"]
     run_options["train"]["total_iter"] = 10
     run_options["datasets"]["train"] |= {"dataset_enlarge_ratio": 4.5, "batch_size_per_gpu": 1}
@@ -109,7 +109,7 @@ def options(run_options: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_two_processes_are_one_with_twice_the_batch(workplace, options):
-    # Adam's first steps make +lr or -lr of a gradient near 0, whatever its size: of its rounding, too.
+    # Adam's first steps are +lr or -lr for any gradient, even one that is only rounding.
     options["train"]["optim_g"]["lr"] = 1e-5
     two, one = options | {"name": "two"}, deepcopy(options) | {"name": "one"}
     one["datasets"]["train"]["batch_size_per_gpu"] = 2
@@ -126,8 +126,8 @@ def test_two_processes_are_one_with_twice_the_batch(workplace, options):
         assert mine == pytest.approx(other, rel=1e-3), "of networks that were trained apart by rounding"
 
 
-def test_a_spread_validation_has_the_metrics_of_one_process(workplace, options):
-    """The very same network in both: it is trained by one process and goes on, with nothing left to train, in two."""
+def test_a_distributed_validation_has_the_metrics_of_one_process(workplace, options):
+    """The same network in both: one process trains it, and two resume it with no iteration left."""
     options["name"], options["train"]["total_iter"] = "one", 2
     assert ends(start(options, 1), "one") == [0]
     Path("experiments/two").symlink_to("one")
@@ -137,7 +137,7 @@ def test_a_spread_validation_has_the_metrics_of_one_process(workplace, options):
     assert two == pytest.approx(one, abs=1e-9, rel=0)
 
 
-def test_a_lost_process_ends_the_run_which_goes_on_as_if_nothing_had_been(workplace, options):
+def test_a_lost_process_ends_the_run_which_can_be_resumed_exactly(workplace, options):
     options["val"], options["network_g"]["dropout"], options["name"] = None, 0.2, "whole"
     options["find_unused_parameters"] = True
     del options["datasets"]["val"]
@@ -160,8 +160,8 @@ def test_a_lost_process_ends_the_run_which_goes_on_as_if_nothing_had_been(workpl
         assert equal(Path("experiments/whole", file), Path("experiments/killed", file))
 
 
-def test_another_number_of_processes_goes_on(workplace, options):
-    """From a position that is no multiple of it: processes that got unequal numbers of batches waited for ever."""
+def test_a_run_can_be_resumed_with_another_number_of_processes(workplace, options):
+    """From a position that is no multiple of it: processes with unequal numbers of batches would hang."""
     options["val"], options["name"] = None, "more"
     options["datasets"]["train"]["dataset_enlarge_ratio"] = 10 / 3  # 10 samples an epoch
     options["find_unused_parameters"] = True
@@ -176,7 +176,7 @@ def test_another_number_of_processes_goes_on(workplace, options):
 
 
 def test_torchrun_without_launcher_is_distributed(workplace, options):
-    """Else each process would train alone, and archive the folder of the others."""
+    """Otherwise each process would train alone and rename the folder of the others."""
     options["val"], options["name"], options["train"]["total_iter"] = None, "torchrun", 2
     options["find_unused_parameters"] = True
     del options["datasets"]["val"]

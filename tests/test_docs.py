@@ -1,4 +1,4 @@
-"""Documentation that is checked: snippets run, commands, options, files and links exist, and nothing is left undone."""
+"""Checks of the documentation: snippets run; commands, options, files and links exist."""
 
 import argparse
 import re
@@ -10,16 +10,20 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from jsonschema import Draft202012Validator
 from PIL import Image
 
 from bidiffsr_arch import __version__
 from bidiffsr_arch.cli import COMMANDS, build_parser
+from bidiffsr_arch.config.tables import editor_schema
+from bidiffsr_arch.description import describe, save_float
 
 PROJECT = Path(__file__).parents[1]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -124,7 +128,14 @@ def test_links_lead_to_files(page):
 
 @pytest.mark.parametrize("code", fences("python"))
 def test_python_snippets_run(code, run_options, tiny_network, workplace, monkeypatch):
-    """In a folder with photo.jpg and an option file, with the tensors that snippets speak of."""
+    """In a folder with photo.jpg, weights and an option file, with the variables that snippets use."""
+    torch.manual_seed(0)
+    for package in ("onnxruntime", "spandrel"):
+        if package in code:
+            pytest.importorskip(package)
+    schedule = dict(n_timestep=100, num_inference_steps=2)
+    options = dict(network_g={"type": "BIDiffSRUNet", **tiny_network.arguments}, scale=2, beta_schedule=schedule)
+    save_float(tiny_network.state_dict(), Path("net_g.safetensors"), describe(options))
     Image.fromarray(np.zeros((12, 12, 3), np.uint8)).save("photo.jpg")
     run_options["train"]["total_iter"] = 1
     run_options["val"]["metrics"] = None
@@ -136,11 +147,36 @@ def test_python_snippets_run(code, run_options, tiny_network, workplace, monkeyp
         x_t=torch.rand(1, 3, 32, 32),
         condition=torch.rand(1, 3, 32, 32),
         time=torch.zeros(1),
+        image=torch.rand(1, 3, 12, 12),
         pixels=np.zeros((12, 12, 3), np.uint8),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         runpy.run_path("snippet.py", names)
+
+
+@pytest.mark.parametrize("text", fences("yaml"))
+def test_yaml_snippets_are_valid_options(text):
+    """Indented snippets are data sets."""
+    options = yaml.safe_load(dedent(text))
+    whole = {"datasets": options} if text.startswith(" ") else options
+    errors = Draft202012Validator(editor_schema()).iter_errors({"model_type": "BIDiffSRModel"} | whole)
+    assert [error.message for error in errors] == []
+
+
+def test_every_fenced_block_is_checked():
+    languages = {match[1] for page in PAGES for match in FENCE.finditer(text_of(page))}
+    assert languages == {"bash", "bibtex", "python", "yaml"}
+
+
+def test_the_readme_cites_the_paper_as_the_citation_file_does():
+    (entry,) = [match[2] for match in FENCE.finditer(text_of(PROJECT / "README.md")) if match[1] == "bibtex"]
+    cited = dict(re.findall(r"^ *(\w+) = \{(.*)\}", entry, re.MULTILINE))
+    paper = yaml.safe_load(text_of(PROJECT / "CITATION.cff"))["preferred-citation"]
+    assert (cited["title"], cited["year"]) == (paper["title"], str(paper["year"]))
+    authors = [f"{author['family-names']}, {author['given-names']}" for author in paper["authors"]]
+    assert cited["author"].split(" and ") == authors
+    assert f"arXiv:{cited['eprint']}" in [identifier["value"] for identifier in paper["identifiers"]]
 
 
 def test_every_page_is_in_the_index():
@@ -179,7 +215,7 @@ PACKAGES = [".".join(file.parent.relative_to(PROJECT).parts) for file in PROJECT
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_packages_say_what_lives_there(name):
+def test_packages_have_docstrings_and_all(name):
     package = import_module(name)
     assert package.__doc__ and package.__doc__.strip()
     assert isinstance(package.__all__, list) and package.__all__

@@ -1,4 +1,4 @@
-"""`basicsr train --dry-run`: what it looks at, what it finds, and that it leaves nothing behind."""
+"""`basicsr train --dry-run`: its checks, the problems it finds, and that it writes nothing."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ def files() -> set[Path]:
     return {path for path in Path().rglob("*") if path.is_file()}
 
 
-def test_everything_is_looked_at_and_nothing_written(workplace, run_options, capsys):
+def test_everything_is_checked_and_nothing_written(workplace, run_options, capsys):
     Path("options.yml").touch()
     before = files()
     assert basicsr("train", run_options, "--dry-run") == 0
@@ -41,7 +41,7 @@ def test_every_bad_pair_is_found_not_only_the_first(workplace, run_options, caps
 
 
 @pytest.mark.parametrize(("kept", "needed"), [(None, "2 of"), (1, "1 of")])
-def test_a_disk_that_is_too_small_is_told_before(workplace, run_options, monkeypatch, capsys, kept, needed):
+def test_too_little_disk_space_is_reported(workplace, run_options, monkeypatch, capsys, kept, needed):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(1, 1, 1))
     run_options["logger"]["keep_newest"] = kept
@@ -57,6 +57,6 @@ def test_a_checkpoint_that_does_not_fit_is_found(workplace, run_options, capsys)
     assert "net.pth, which does not load" in capsys.readouterr().err
 
 
-def test_it_is_for_one_process(workplace, run_options, capsys):
+def test_a_launcher_is_refused(workplace, run_options, capsys):
     assert basicsr("train", run_options, "--dry-run", "--launcher", "pytorch") == 2
     assert "leave --launcher pytorch out" in capsys.readouterr().err

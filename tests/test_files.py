@@ -1,4 +1,4 @@
-"""The one writer of files: whole or not at all, for several processes, names and disks of every kind."""
+"""The atomic writer of files, with several processes, all kinds of names, and full disks."""
 
 import errno
 import os
@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import UNFINISHED, decode, digest, read_picture, whole_file, write_bytes
+from bidiffsr_arch.files import UNFINISHED, decode, digest, read_image, whole_file, write_bytes
 from bidiffsr_arch.training.checkpoint_file import remove_abandoned, save_checkpoint
 
 
-def test_writers_of_one_file_do_not_meet(tmp_path):
+def test_concurrent_writers_of_one_file_do_not_interfere(tmp_path):
     """Each has a temporary file of its own, and the last rename wins."""
     path = tmp_path / "file"
     with whole_file(path) as first:
@@ -58,7 +58,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, m
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
 
-def test_files_have_the_rights_that_the_umask_leaves(tmp_path):
+def test_files_have_the_permissions_of_the_umask(tmp_path):
     (tmp_path / "any").touch()
     write_bytes(tmp_path / "file", b"")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "any").stat().st_mode
@@ -74,7 +74,7 @@ def test_files_have_the_rights_that_the_umask_leaves(tmp_path):
         (errno.EIO, "set path: experiments_root to a folder that can be written"),
     ],
 )
-def test_room_is_asked_for_where_there_is_none(tmp_path, monkeypatch, number, advice):
+def test_the_message_for_a_full_disk_has_advice(tmp_path, monkeypatch, number, advice):
     def fail(*args: object) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -84,7 +84,7 @@ def test_room_is_asked_for_where_there_is_none(tmp_path, monkeypatch, number, ad
         save_checkpoint({"a": torch.zeros(3)}, tmp_path / "net.pth")
 
 
-def test_what_is_no_error_of_the_disk_is_not_told_as_one(tmp_path):
+def test_other_errors_than_those_of_the_disk_are_not_changed(tmp_path):
     class Unsavable:
         def __reduce__(self):
             raise RuntimeError("cannot be pickled")
@@ -114,10 +114,10 @@ def test_images_are_read_whole_or_refused_by_name(tmp_path):
     content = cv2.imencode(".png", image)[1].tobytes()
     assert np.array_equal(decode(content, "a.png"), image)
     (tmp_path / "a.png").write_bytes(content)
-    assert np.array_equal(read_picture(tmp_path / "a.png"), image)
+    assert np.array_equal(read_image(tmp_path / "a.png"), image)
     for damaged in (content[:-20], b"", b"text"):
         (tmp_path / "a.png").write_bytes(damaged)
         with pytest.raises(InputError, match=r"a\.png cannot be decoded: \d+ bytes"):
-            read_picture(tmp_path / "a.png")
+            read_image(tmp_path / "a.png")
     with pytest.raises(InputError, match="found no such file"):
-        read_picture(Path("nowhere.png"))
+        read_image(Path("nowhere.png"))

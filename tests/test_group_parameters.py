@@ -19,7 +19,7 @@ ITERATIONS = 5
 
 @pytest.fixture
 def double():
-    """Everything in float64, where only another computation makes a difference."""
+    """Everything in float64, so that rounding is negligible."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -111,7 +111,7 @@ def test_batch_sampling_has_the_reference_s_first_losses(double, batch_options, 
 
 
 @pytest.mark.parametrize("changes", [{"grad_clip": 0.1}, {"accumulate": 2}, {"amp": "fp16"}])
-def test_unused_groups_stay_whatever_else_a_step_does(batch_options, changes):
+def test_unused_groups_are_never_changed(batch_options, changes):
     batch_options["train"] |= changes
     model = build(batch_options)
     before = {name: bank.detach().clone() for name, bank in banks_of(model.net_g).items()}
@@ -138,7 +138,7 @@ def test_rows_follow_a_network_that_is_converted(batch_options):
 
 
 def test_states_with_whole_banks_are_split(batch_options, tmp_path):
-    """Those of earlier versions."""
+    """States of earlier versions."""
     model = build(batch_options)
     whole = torch.optim.Adam(model.net_g.parameters(), lr=1e-3)
     for parameter in model.net_g.parameters():

@@ -1,4 +1,4 @@
-"""Networks in the Hub's layout: folders, files that say what they are, and a Hub on 127.0.0.1."""
+"""Networks in the Hub's layout: folders, files with descriptions, and a Hub on 127.0.0.1."""
 
 import hashlib
 import json
@@ -95,7 +95,7 @@ def test_a_checkpoint_of_training_needs_no_option_file(tmp_path, options, run_op
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_files_say_what_they_are_to_all_readers(folder, tiny_network, tmp_path, packed):
+def test_files_have_descriptions_for_all_readers(folder, tiny_network, tmp_path, packed):
     path = folder / "model.safetensors"
     if packed:
         path = tmp_path / "packed.safetensors"
@@ -112,8 +112,21 @@ def test_files_say_what_they_are_to_all_readers(folder, tiny_network, tmp_path, 
     assert from_tensors(load_file(path))["scale"] == 2
 
 
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        (dict(network_g=dict(type="BIDiffSRUNet")), "epsilon"),  # the default of beta_schedule
+        (dict(network_g=dict(type="Other"), beta_schedule=dict(prediction_type="v_prediction")), "v"),
+        (dict(network_g=dict(type="SR3UNet"), beta_schedule=dict(prediction_type="sample")), None),  # no name for it
+        (dict(network_g=dict(type="BBCUNet"), scale=2), None),
+    ],
+)
+def test_only_diffusion_networks_have_a_prediction_type(description, expected):
+    assert modelspec(description, "0").get("modelspec.prediction_type") == expected
+
+
 def test_packed_files_without_the_tensor_are_read(tiny_network, tmp_path):
-    """As they were written before."""
+    """As earlier versions wrote them."""
     from bidiffsr_arch.packed.file_format import FORMAT, VERSION, load_packed, sealed
     from bidiffsr_arch.packed.state import packed_state
 
@@ -133,7 +146,7 @@ def test_descriptions_survive_as_tensors():
         assert from_tensors(wrong) is None
 
 
-def test_a_card_says_what_is_known_and_nothing_else():
+def test_a_card_contains_the_description_only():
     bare = model_card({"network_g": {"type": "BIDiffSRUNet"}, "scale": 2})
     assert "licen" not in bare and "Results" not in bare and "dB" not in bare and "| upscales by | 2 |" in bare
     full = model_card({"network_g": {"type": "BIDiffSRUNet"}, "scale": 2, "about": ABOUT})
@@ -145,7 +158,7 @@ def test_a_card_says_what_is_known_and_nothing_else():
     assert "modelspec.author" not in modelspec({"network_g": {}}, "0")
 
 
-def test_networks_remember_their_arguments(tiny_options):
+def test_networks_store_their_arguments(tiny_options):
     network = BIDiffSRUNet(**tiny_options)
     assert network.arguments["inner_channel"] == 8 and network.arguments["rescale"] == "cp"
     copy = deepcopy(network)
@@ -200,7 +213,7 @@ def test_wrong_folders_are_one_line(folder, case):
 
 
 def test_a_config_imports_nothing(folder, tmp_path, monkeypatch):
-    """An option file may name plugins; what comes from elsewhere may not."""
+    """An option file may name plugins; a config.json may not."""
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     without_description(folder)
@@ -214,7 +227,7 @@ def test_a_config_alone_is_enough(folder):
     np.testing.assert_array_equal(Upscaler.from_pretrained(folder)(IMAGE), expected)
 
 
-def test_nothing_is_overwritten_by_itself(folder, tiny_network, tmp_path):
+def test_nothing_is_overwritten_by_default(folder, tiny_network, tmp_path):
     before = (folder / "model.safetensors").read_bytes()
     with pytest.raises(InputError, match=r"expected a folder without config\.json"):
         tiny_network.save_pretrained(folder, scale=4)

@@ -40,7 +40,7 @@ for name in [name for name in sys.modules if name.split(".")[0] == "bidiffsr_arc
         "import bidiffsr_arch, basicsr.models.sr_model",
         "from bidiffsr_arch.compat.data import seed_worker",
         "from bidiffsr_arch.training.bidiffsr_model import BIDiffSRModel",
-        "from bidiffsr_arch.data.paired_dataset import MultiPairedImageDataset",
+        "from bidiffsr_arch.training import MultiPairedImageDataset",
         "from bidiffsr_arch import register; register()",
         f"{STOCK_BASICSR}\nimport bidiffsr_arch",
     ],
@@ -65,7 +65,7 @@ def test_nothing_heavy_is_imported_with_the_package():
     assert done.stderr.splitlines()[-1] == "AttributeError: module 'bidiffsr_arch' has no attribute 'no_such_name'"
 
 
-def test_without_basicsr_its_import_fails_as_ever():
+def test_without_basicsr_its_import_fails_as_usual():
     done = run_code(
         "import importlib.util, bidiffsr_arch\n"
         "try:\n"
@@ -191,7 +191,7 @@ OURS = f"GOMP_SPINCOUNT={threads.SPIN_COUNT}, set by bidiffsr_arch"
         ("import torch", {"GOMP_SPINCOUNT": "7"}, dict.fromkeys(("torch", "numba"), "GOMP_SPINCOUNT=7, from the env")),
     ],
 )
-def test_a_waiting_policy_is_set_where_there_is_none(monkeypatch, first, environment, expected):
+def test_a_waiting_policy_is_set_if_there_is_none(monkeypatch, first, environment, expected):
     for name in threads.USERS_CHOICE:
         monkeypatch.delenv(name, raising=False)
     forget = "import os\ndel os.environ['OMP_NUM_THREADS']\n"

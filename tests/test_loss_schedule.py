@@ -93,3 +93,11 @@ def test_weights_that_stay_real_cannot_be_validated_packed(run_options):
     run_options["network_g"]["binarize"] = "activations"
     with pytest.raises(InputError, match="expected val: packed: false with network_g: binarize: activations"):
         check_file(run_options, "options.yml", is_train=True)
+
+
+def test_basicsrs_own_model_would_not_read_them(run_options):
+    run_options["model_type"] = "SRModel"
+    check_file(run_options, "options.yml", is_train=True)
+    run_options["train"] |= {"loss_schedule": [{"from_iter": 2, "type": "L1Loss"}], "grad_clip": 1.0}
+    with pytest.raises(InputError, match="expected none of grad_clip, loss_schedule in train:, which SRModel does not"):
+        check_file(run_options, "options.yml", is_train=True)

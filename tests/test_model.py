@@ -1,4 +1,4 @@
-"""BIDiffSRModel: what it makes of pictures, how it trains, what it saves, loads and samples."""
+"""BIDiffSRModel: preparation of images, training, saving, loading and sampling."""
 
 from copy import deepcopy
 from typing import Any
@@ -39,15 +39,15 @@ def super_resolve(model: BIDiffSRModel, lq: torch.Tensor) -> torch.Tensor:
     return model.output
 
 
-def test_condition_is_cv2s_cubic_enlargement():
-    picture = np.random.default_rng(0).random((20, 30, 3), dtype=np.float32)
-    expected = cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-    got = upsample(torch.from_numpy(picture).permute(2, 0, 1)[None], 4)[0].permute(1, 2, 0).numpy()
+def test_condition_is_cv2s_cubic_upsampling():
+    image = np.random.default_rng(0).random((20, 30, 3), dtype=np.float32)
+    expected = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    got = upsample(torch.from_numpy(image).permute(2, 0, 1)[None], 4)[0].permute(1, 2, 0).numpy()
     inner = np.s_[8:-8, 8:-8]
     assert np.abs(got[inner] - expected[inner]).max() < 1e-4
 
 
-def test_lq_of_hr_size_is_taken_as_it_is(options):
+def test_lq_of_hr_size_is_not_upsampled(options):
     model = build(options)
     data = batch()
     model.feed_data(data)
@@ -58,23 +58,23 @@ def test_lq_of_hr_size_is_taken_as_it_is(options):
 
 @given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 2, 8]))
 def test_padding_reflects_at_the_bottom_and_right(height, width, multiple):
-    picture = torch.arange(height * width, dtype=torch.float32).reshape(1, 1, height, width)
-    padded = pad_to_multiple(picture, multiple)
+    image = torch.arange(height * width, dtype=torch.float32).reshape(1, 1, height, width)
+    padded = pad_to_multiple(image, multiple)
     assert padded.shape[-2] % multiple == 0 and padded.shape[-1] % multiple == 0
     assert padded.shape[-2] - height < multiple and padded.shape[-1] - width < multiple
-    expected = np.pad(picture[0, 0].numpy(), [(0, padded.shape[-2] - height), (0, padded.shape[-1] - width)], "reflect")
+    expected = np.pad(image[0, 0].numpy(), [(0, padded.shape[-2] - height), (0, padded.shape[-1] - width)], "reflect")
     assert np.array_equal(padded[0, 0].numpy(), expected)
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(height=st.integers(1, 9), width=st.integers(1, 9))
-def test_pictures_of_any_size_are_super_resolved(options, height, width):
+def test_images_of_any_size_are_super_resolved(options, height, width):
     model = build(options)
     out = super_resolve(model, torch.rand(1, 3, height, width))
     assert out.shape == (1, 3, 2 * height, 2 * width) and out.min() >= 0 and out.max() <= 1
 
 
-def test_untrained_residual_network_returns_the_enlarged_picture(options):
+def test_untrained_residual_network_returns_the_upsampled_image(options):
     options["network_g"]["zero_init"] = True
     options["beta_schedule"]["prediction_type"] = "sample"
     model = build(options, diffuse="residual")
@@ -82,16 +82,16 @@ def test_untrained_residual_network_returns_the_enlarged_picture(options):
     torch.testing.assert_close(super_resolve(model, lq), upsample(lq, 2).clamp(0, 1))
 
 
-def test_sampling_depends_on_picture_and_seed_alone(options):
+def test_sampling_depends_on_image_and_seed_alone(options):
     model = build(options)
-    pictures = list(torch.rand(3, 1, 3, 6, 6))
-    alone = [super_resolve(model, picture) for picture in pictures]
-    backwards = [super_resolve(model, picture) for picture in reversed(pictures)]
+    images = list(torch.rand(3, 1, 3, 6, 6))
+    alone = [super_resolve(model, image) for image in images]
+    backwards = [super_resolve(model, image) for image in reversed(images)]
     assert all(torch.equal(a, b) for a, b in zip(alone, reversed(backwards), strict=True))
-    together = super_resolve(model, torch.cat(pictures))
+    together = super_resolve(model, torch.cat(images))
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=0)  # batches round otherwise
     model.opt["manual_seed"] += 1
-    assert not torch.equal(super_resolve(model, pictures[0]), alone[0])
+    assert not torch.equal(super_resolve(model, images[0]), alone[0])
 
 
 def losses(model: BIDiffSRModel, first: int, last: int) -> list[float]:
@@ -123,7 +123,7 @@ def test_training_lowers_the_loss_of_a_fixed_draw(options, diffuse, prediction_t
     assert loss_of_the_first_draw() < 0.9 * before
 
 
-def test_each_sample_draws_its_own_timestep_unless_told_otherwise(options):
+def test_each_sample_has_its_own_timestep_by_default(options):
     x0 = torch.zeros(16, 3, 2, 2)
     time, noise = build(options)._draw(x0, 5)
     assert len(time.unique()) > 8 and len(noise[:, 0, 0, 0].unique()) == 16
@@ -144,7 +144,7 @@ def test_timesteps_are_drawn_by_weight(options):
     assert abs(share - (0.75 + 0.25 * 4 / 100)) < 4 * (0.25 * 0.75 / 400) ** 0.5  # four standard deviations
 
 
-def test_draws_depend_on_seed_iteration_and_place_not_on_the_number_of_processes(options):
+def test_random_numbers_depend_on_seed_iteration_and_position_not_on_the_number_of_processes(options):
     whole_time, whole_noise = build(options)._draw(torch.zeros(4, 3, 2, 2), 5)
     for rank in range(2):
         time, noise = build(options, world_size=2, rank=rank)._draw(torch.zeros(2, 3, 2, 2), 5)
@@ -212,7 +212,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_a_checkpoint_loads_without_a_warning(spelling, options, tiny_network, tmp_path, caplog):
+def test_every_checkpoint_format_loads_without_a_warning(spelling, options, tiny_network, tmp_path, caplog):
     torch.save(SPELLINGS[spelling](tiny_network.state_dict()), tmp_path / "net.pth")
     options["path"]["pretrain_network_g"] = str(tmp_path / "net.pth")
     model = build(options, is_train=False)
@@ -286,13 +286,13 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
         ({"train": {"perceptual_opt": {}, "pixel_opt": None}}, "expected a loss in train: pixel_opt"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(changes, message, options):
+def test_contradicting_options_are_refused(changes, message, options):
     with pytest.raises(InputError, match=message):
         build(options, **changes)
 
 
 @pytest.mark.parametrize("diffuse", ["image", "residual"])
-def test_what_is_diffused_leads_back_to_the_picture(options, diffuse):
+def test_the_image_is_recovered_from_the_diffusion_target(options, diffuse):
     task = SuperResolution(Trained.part_of(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])))
     assert task.normalize(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
     gt, condition = torch.rand(2, 1, 3, 4, 4)

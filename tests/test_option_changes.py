@@ -1,4 +1,4 @@
-"""Which options have changed between a training state and the run that resumes it, and what is done about them."""
+"""Options that have changed between a training state and the run that resumes it."""
 
 import pytest
 
@@ -65,5 +65,5 @@ def test_networks_that_are_not_resumed_may_change():
         ("scale", False),
     ],
 )
-def test_what_concerns_the_learning_rate(key, expected):
+def test_options_that_concern_the_learning_rate(key, expected):
     assert concerns_learning_rate(key) == expected

@@ -1,4 +1,4 @@
-"""Option files: what is read, what is refused, and what BasicSR gets."""
+"""Option files: values, errors, and the options that BasicSR gets."""
 
 import re
 from collections import OrderedDict
@@ -286,7 +286,7 @@ def test_wrong_top_level_key(write, line, said):
 @pytest.mark.parametrize(
     "line", ["network_d: {type: X}", "degraders: 3", "high_order_degradation: true", "gt_usm: true"]
 )
-def test_keys_of_other_models_are_let_through(write, line):
+def test_keys_of_other_models_are_accepted(write, line):
     assert line.split(":")[0] in load_options(write(f"{SMALL}{line}\n"))
 
 
@@ -381,7 +381,7 @@ def test_base_files_merge_in_a_chain(write):
     assert "base" not in dump_options(options)
 
 
-def test_replace_takes_the_place_of_the_base(write):
+def test_replace_replaces_the_block_of_the_base(write):
     write(SMALL, "root.yml")
     child = write("base: root.yml\nnetwork_g: !replace {type: SR3UNet}\n", "child.yml")
     options = merged_options(child)
@@ -405,16 +405,16 @@ def test_wrong_bases(write, files, said):
     assert said in error_of(paths[0])
 
 
-def test_one_base_for_two_is_no_circle(write):
+def test_two_files_may_have_the_same_base(write):
     write(SMALL, "root.yml")
     write("base: root.yml\n", "b.yml")
     assert load_options(write("base: b.yml\n", "a.yml"))["name"] == "small"
 
 
 def test_benchmark_root(write, monkeypatch):
-    monkeypatch.setenv("BIDIFFSR_BENCHMARK_ROOT", "/pictures/")
+    monkeypatch.setenv("BIDIFFSR_BENCHMARK_ROOT", "/images/")
     dataset = load_options(write(SMALL))["datasets"]["val"]
-    assert dataset["dataroot_gt"] == "/pictures/Set5/HR"
+    assert dataset["dataroot_gt"] == "/images/Set5/HR"
     assert dataset["dataroot_lq"] == "datasets/benchmarks"  # another folder, not one in datasets/benchmark
 
 

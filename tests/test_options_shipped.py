@@ -120,11 +120,11 @@ def test_the_papers_recipe(scale):
     assert train["scheduler"]["gamma"] == 1
     schedule = options["beta_schedule"]
     assert (schedule["linear_start"], schedule["linear_end"]) == (1e-6, 1e-2)
-    assert "diffuse" not in options  # the picture itself, the model's default
+    assert "diffuse" not in options  # the image itself, the model's default
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_benchmarks_lie_where_the_reference_has_them(scale, monkeypatch):
+def test_benchmarks_are_in_the_references_folders(scale, monkeypatch):
     datasets = load_options(shipped_path(f"test_BIDiffSR_x{scale}"))["datasets"]
     assert [dataset["name"] for _, dataset in sorted(datasets.items())] == ["Set5", "B100", "Urban100", "Manga109"]
     for dataset in datasets.values():
@@ -132,9 +132,9 @@ def test_benchmarks_lie_where_the_reference_has_them(scale, monkeypatch):
         assert dataset["dataroot_lq"] == f"datasets/benchmark/{dataset['name']}/LR_bicubic/X{scale}"
         is_manga = dataset["name"] == "Manga109"
         assert dataset["filename_tmpl"] == (f"{{}}_LRBI_x{scale}" if is_manga else f"{{}}x{scale}")
-    monkeypatch.setenv("BIDIFFSR_BENCHMARK_ROOT", "/pictures")
+    monkeypatch.setenv("BIDIFFSR_BENCHMARK_ROOT", "/images")
     moved = load_options(shipped_path(f"test_BIDiffSR_x{scale}"))["datasets"]["test_1"]
-    assert moved["dataroot_gt"] == "/pictures/Set5/HR"
+    assert moved["dataroot_gt"] == "/images/Set5/HR"
 
 
 @pytest.mark.parametrize("name", DIRECT)

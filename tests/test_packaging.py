@@ -1,34 +1,57 @@
-"""What the wheel holds, and that the command and the option files of an editable install are found."""
+"""What wheel and sdist hold, that the wheel works in a new environment, and what an editable install finds."""
 
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import venv
 import zipfile
 from importlib.metadata import entry_points
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import bidiffsr_arch
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = ("benchmarks", "bidiffsr_arch", "docs", "options", "tests")
+FILES = ("*.toml", "*.cfg", "*.md", "*.cff", "*.txt", "*.yml", "MANIFEST.in", "setup.py", "LICENSE", "Makefile")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel of the checkout, built from a copy (setuptools leaves a build folder), without any download."""
-    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("bidiffsr_arch", "options"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    built = subprocess.run([*command, "--wheel-dir", output, source], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    (file,) = output.iterdir()
-    with zipfile.ZipFile(file) as archive:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout, since setuptools leaves a build folder."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in chain(*map(ROOT.glob, FILES)):
+        shutil.copy(file, copy)
+    return copy
+
+
+def built(hook: str, source: Path, output: Path) -> Path:
+    """What a hook of setuptools' build backend writes, without any download."""
+    output.mkdir()
+    code = f"import sys; from setuptools import build_meta; build_meta.{hook}(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, output], capture_output=True, text=True, cwd=source)
+    assert done.returncode == 0, done.stderr
+    (path,) = output.iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel_file(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built("build_wheel", source, tmp_path_factory.mktemp("wheel") / "dist")
+
+
+@pytest.fixture(scope="module")
+def wheel(wheel_file: Path) -> zipfile.ZipFile:
+    with zipfile.ZipFile(wheel_file) as archive:
         yield archive
 
 
@@ -36,7 +59,7 @@ def option_files() -> set[str]:
     return {file.relative_to(ROOT / "options").as_posix() for file in (ROOT / "options").rglob("*.yml")}
 
 
-def test_the_wheel_holds_every_file_of_the_package_and_no_more(wheel):
+def test_the_wheel_contains_exactly_the_files_of_the_package(wheel):
     found = (file for file in (ROOT / "bidiffsr_arch").rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     package = {file.relative_to(ROOT).as_posix() for file in found}
     options = {f"bidiffsr_arch/options/{name}" for name in (*option_files(), "__init__.py")}
@@ -57,6 +80,60 @@ def test_the_wheels_metadata(wheel):
     python = next(line for line in metadata.splitlines() if line.startswith("Requires-Python"))
     assert python == "Requires-Python: >=3.10"
     assert 'Requires-Dist: basicsr<1.5,>=1.4.2; python_version < "3.13"' in metadata
+
+
+def metadata(source: Path, output: Path) -> str:
+    return (built("prepare_metadata_for_build_wheel", source, output) / "METADATA").read_text()
+
+
+def test_the_readmes_links_are_absolute_where_the_address_is_known(source, tmp_path):
+    image, page = "(docs/images/strip_x4.png)", "(docs/small.md)"
+    text = metadata(source, tmp_path / "without")
+    assert f"![LR, bicubic, result and HR of two photographs]{image}" in text and page in text
+    assert "Description-Content-Type: text/markdown" in text
+    copy = shutil.copytree(source, tmp_path / "source", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    project = copy / "pyproject.toml"
+    address = "https://example.org/me/it"
+    project.write_text(project.read_text().replace('# Repository = "https://..."', f'Repository = "{address}"'))
+    text = metadata(copy, tmp_path / "with")
+    assert f"Project-URL: Repository, {address}" in text
+    assert image not in text and page not in text
+    assert f"({address}/raw/HEAD/docs/images/strip_x4.png)" in text and f"({address}/blob/HEAD/docs/small.md)" in text
+    assert "(#installation-in-your-own-environment)" in text and "(https://arxiv.org/abs/2406.05723)" in text
+
+
+def test_the_sdist_holds_what_the_wheel_and_the_tests_need(source, wheel, tmp_path):
+    with tarfile.open(built("build_sdist", source, tmp_path / "dist")) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        archive.extractall(tmp_path, filter="data")
+    tests = {file.relative_to(source).as_posix() for file in (source / "tests").rglob("*") if file.is_file()}
+    assert tests | {"Makefile", "constraints.txt", "mkdocs.yml", "docs/index.md", "LICENSE", "CITATION.cff"} <= names
+    (unpacked,) = tmp_path.glob("bidiffsr_arch-*")
+    with zipfile.ZipFile(built("build_wheel", unpacked, tmp_path / "wheel")) as again:
+        assert set(again.namelist()) == set(wheel.namelist())
+
+
+def test_the_wheel_works_in_a_new_environment(wheel_file, tmp_path):
+    """With the requirements of this one, run from another folder."""
+    venv.create(tmp_path / "env", symlinks=True)
+    bin, (site,) = tmp_path / "env" / "bin", (tmp_path / "env").glob("lib/python*/site-packages")
+    pip = [sys.executable, "-m", "pip", "--python", bin / "python", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--disable-pip-version-check", wheel_file], check=True)
+    (site / "requirements.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    cv2.imwrite(str(tmp_path / "photo.png"), np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
+
+    def run(*words: str | Path) -> str:
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    home = run(bin / "python", "-c", "import bidiffsr_arch; print(bidiffsr_arch.__file__)").strip()
+    assert Path(home).is_relative_to(site)
+    assert run(bin / "basicsr", "--version") == f"bidiffsr_arch {bidiffsr_arch.__version__}\n"
+    assert "train_BIDiffSR_x4" in run(bin / "basicsr", "options")
+    run(bin / "basicsr", "upscale", "photo.png", "-o", "large", "--quiet")
+    assert cv2.imread(str(tmp_path / "large" / "photo.png")).shape == (16, 16, 3)
 
 
 def test_option_files_are_found_from_an_unpacked_wheel(wheel, tmp_path):

@@ -1,4 +1,4 @@
-"""The whole way: an option file under BasicSR's own trainer and test pipeline, through the command."""
+"""Option files with BasicSR's trainer and test pipeline, through the command."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_train_stop_resume_and_test_with_the_references_keys(workplace, options,
         assert re.search(rf"# {metric}: {value}", whole), metric
     assert whole.count("lpips: n/a") == 1 and "basicsr data lpips-weights" in whole
 
-    # A run of its own that is stopped after two iterations, and goes on with the third.
+    # A separate run that is stopped after two iterations and continues with the third.
     options["name"] = "stopped"
     assert basicsr("train", options, "--force_yml", "train:total_iter=2") == 0
     assert basicsr("train", options, "--auto_resume") == 0
@@ -44,9 +44,9 @@ def test_train_stop_resume_and_test_with_the_references_keys(workplace, options,
     assert "with param key: [params_ema]" in tested and "Current net - loaded net" not in tested
     psnr = re.search(r"# psnr: (\S+)", whole[whole.rindex("Validation") :]).group(1)
     assert re.search(r"# psnr: (\S+)", tested).group(1) == psnr
-    pictures = sorted(Path("results/tested/visualization/Set5").glob("*.png"))
-    assert [path.name for path in pictures] == [f"{index}x2_test.png" for index in range(3)]
-    assert cv2.imread(str(pictures[0])).shape == (24, 20, 3)
+    images = sorted(Path("results/tested/visualization/Set5").glob("*.png"))
+    assert [path.name for path in images] == [f"{index}x2_test.png" for index in range(3)]
+    assert cv2.imread(str(images[0])).shape == (24, 20, 3)
 
 
 def test_an_interrupted_experiment_is_not_overwritten(workplace, options):
@@ -115,14 +115,14 @@ def test_a_users_mistake_is_one_line_and_status_2(workplace, options, damage, me
 
 
 @pytest.mark.parametrize("shape", [(12, 10), (12, 10, 4), (12, 10, 3)], ids=["gray", "alpha", "colour"])
-def test_gray_and_transparent_pictures_are_read_in_colour_as_basicsr_does(workplace, options, shape):
+def test_gray_and_transparent_images_are_read_in_colour_as_basicsr_does(workplace, options, shape):
     cv2.imwrite("data/LR/0x2.png", np.full(shape, 100, np.uint8))
     options["train"]["total_iter"] = 1
     assert basicsr("train", options) == 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 7)])
-def test_pictures_smaller_than_the_networks_multiple_are_tested(workplace, options, size):
+def test_images_smaller_than_the_networks_multiple_are_tested(workplace, options, size):
     for index in range(3):
         cv2.imwrite(f"data/LR/{index}x2.png", np.full((*size, 3), 90, np.uint8))
         cv2.imwrite(f"data/HR/{index}.png", np.full((2 * size[0], 2 * size[1], 3), 90, np.uint8))
@@ -131,7 +131,7 @@ def test_pictures_smaller_than_the_networks_multiple_are_tested(workplace, optio
     assert basicsr("test", options) == 0
 
 
-def test_validation_on_bits_gives_the_same_psnr(workplace, options):
+def test_packed_validation_gives_the_same_psnr(workplace, options):
     """0.02 dB: rounding flips a few signs in any order of operations."""
     options["val"]["metrics"] = dict(psnr=options["val"]["metrics"]["psnr"])
     assert basicsr("train", options) == 0

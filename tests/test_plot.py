@@ -75,7 +75,7 @@ def test_a_figure_is_drawn(workplace, arguments):
     assert min(pixels.shape) > 100 and pixels.std() > 5
 
 
-def test_curves_hold_what_the_log_says(workplace):
+def test_curves_have_the_values_of_the_log(workplace):
     series = read_series(Path("train_tiny.log"))
     assert series["l_pix"] == [(1000, 0.05), (2000, 0.04)]
     assert series["psnr on Set5"] == [(1000, 30.5), (2000, 30.25)]
@@ -136,7 +136,7 @@ def test_a_users_mistake_is_one_line_and_status_2(workplace, arguments, message,
     assert not Path("f.png").exists()
 
 
-def test_a_network_without_biases_is_told(tiny_options):
+def test_a_network_without_biases_is_refused(tiny_options):
     from bidiffsr_arch.plots.layers import timestep_biases
 
     with pytest.raises(InputError, match="whose binarizer has none"):

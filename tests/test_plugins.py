@@ -1,4 +1,4 @@
-"""Packages that register with BasicSR: a broken one is named and left out, and further ones can be named."""
+"""Packages that register with BasicSR: broken ones are reported and skipped, and users can name further ones."""
 
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -43,15 +43,15 @@ def broken(monkeypatch):
     monkeypatch.setattr(plugins, "_failed", None)
 
 
-def test_a_broken_plugin_is_named_once_and_left_out(broken, capsys):
+def test_a_broken_plugin_is_reported_once_and_skipped(broken, capsys):
     plugins.load_plugins()
     plugins.load_plugins()
     said = capsys.readouterr().err
-    assert said == "basicsr: plugin 'bad' is left out: ModuleNotFoundError: No module named 'no_such_module_here'\n"
+    assert said == "basicsr: plugin 'bad' is skipped: ModuleNotFoundError: No module named 'no_such_module_here'\n"
     assert plugins.failed_plugins() == {"'bad'": "ModuleNotFoundError: No module named 'no_such_module_here'"}
 
 
-def test_a_broken_plugin_matters_where_a_network_is_not_found(broken):
+def test_the_message_for_an_unknown_network_names_broken_plugins(broken):
     assert build_network({"type": "SRVGGNetCompact"}) is not None
     with pytest.raises(InputError, match=r"network_g: type .* got 'Missing'; plugin 'bad' was not imported: Module"):
         build_network({"type": "Missing"})
@@ -102,4 +102,4 @@ def test_a_plugin_may_fail_in_any_way(package, monkeypatch, capsys, content):
     monkeypatch.setattr(plugins, "entry_points", lambda group: [EntryPoint("bad", "failing", group)])
     monkeypatch.setattr(plugins, "_failed", None)
     plugins.load_plugins()
-    assert capsys.readouterr().err.startswith("basicsr: plugin 'bad' is left out: ")
+    assert capsys.readouterr().err.startswith("basicsr: plugin 'bad' is skipped: ")

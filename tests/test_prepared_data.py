@@ -16,19 +16,19 @@ from bidiffsr_arch.data.pairs import Making, quality_of, write_pairs
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.subimages import Cut, write_subimages
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture, write_picture
+from bidiffsr_arch.files import read_image, write_image
 
 CUT = Cut(scale=2, size=16, step=12)
 
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Folders HR and LR with two pictures, 40x30 and 16x16; LR's pixels are every second one of HR's."""
+    """Folders HR and LR with two images, 40x30 and 16x16; LR's pixels are every second one of HR's."""
     generator = np.random.default_rng(0)
     for name, shape in (("a", (30, 40, 3)), ("b", (16, 16, 3))):
-        picture = generator.integers(0, 256, shape, dtype=np.uint8)
-        write_picture(tmp_path / "HR" / f"{name}.png", picture)
-        write_picture(tmp_path / "LR" / f"{name}x2.png", picture[::2, ::2])
+        image = generator.integers(0, 256, shape, dtype=np.uint8)
+        write_image(tmp_path / "HR" / f"{name}.png", image)
+        write_image(tmp_path / "LR" / f"{name}x2.png", image[::2, ::2])
     return tmp_path / "HR", tmp_path / "LR"
 
 
@@ -48,14 +48,14 @@ def test_pairs_of_squares_show_the_same(pairs, tmp_path):
     files = sorted((tmp_path / "out" / "HR").iterdir())
     # 40 pixels: squares at 0, 12, 24; 30 pixels: at 0, 12, 14
     assert count == len(files) == 3 * 3 + 1
-    original = read_picture(pairs[0] / "a.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "HR" / "a_s009.png"), original[14:30, 24:40])
+    original = read_image(pairs[0] / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "HR" / "a_s009.png"), original[14:30, 24:40])
     for file in files:
         small = tmp_path / "out" / "LR_bicubic" / "X2" / f"{file.stem}x2.png"
-        np.testing.assert_array_equal(read_picture(small), read_picture(file)[::2, ::2])
+        np.testing.assert_array_equal(read_image(small), read_image(file)[::2, ::2])
 
 
-def test_a_second_run_makes_what_is_missing_and_nothing_else(pairs, tmp_path):
+def test_a_second_run_makes_missing_files_only(pairs, tmp_path):
     out = tmp_path / "out"
     write_subimages(*pairs, out, CUT)
     lost = out / "LR_bicubic" / "X2" / "a_s003x2.png"
@@ -72,11 +72,11 @@ def test_cutting_another_way_into_the_same_folder_is_refused(pairs, tmp_path):
         write_subimages(*pairs, tmp_path / "out", Cut(2, 16, 8))
 
 
-def test_pictures_without_partner_or_of_another_size_are_named(pairs, tmp_path):
+def test_images_without_partner_or_of_another_size_are_named(pairs, tmp_path):
     (pairs[1] / "bx2.png").unlink()
     with pytest.raises(InputError, match="expected bx2 or b in"):
         write_subimages(*pairs, tmp_path / "out", CUT)
-    write_picture(pairs[1] / "b.png", np.zeros((7, 8, 3), np.uint8))
+    write_image(pairs[1] / "b.png", np.zeros((7, 8, 3), np.uint8))
     with pytest.raises(InputError, match=r"b\.png to be 2 times .* got 16x16 and 8x7"):
         write_subimages(*pairs, tmp_path / "out", CUT)
 
@@ -112,7 +112,7 @@ def test_basicsr_reads_a_pair_of_lmdbs_as_it_reads_the_folders(pairs, tmp_path, 
         assert torch.equal(a["lq"], b["lq"]) and torch.equal(a["gt"], b["gt"])
 
 
-def test_a_stopped_lmdb_goes_on_where_it_was(pairs, tmp_path, monkeypatch):
+def test_an_interrupted_lmdb_is_continued(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr("bidiffsr_arch.data.lmdb.AT_ONCE", 1)
     broken = pairs[0] / "b.png"
     content = broken.read_bytes()
@@ -129,7 +129,7 @@ def test_a_stopped_lmdb_goes_on_where_it_was(pairs, tmp_path, monkeypatch):
     assert lines == ["a.png (30,40,3) 1", "b.png (16,16,3) 1"]
 
 
-def test_lmdbs_of_other_pictures_and_impossible_names_are_refused(pairs, tmp_path):
+def test_lmdbs_of_other_images_and_impossible_names_are_refused(pairs, tmp_path):
     write_lmdb(pairs[0], tmp_path / "x.lmdb")
     with pytest.raises(InputError, match="got others; choose another name"):
         write_lmdb(pairs[1], tmp_path / "x.lmdb")
@@ -155,7 +155,7 @@ def photographs(tmp_path):
     """A folder with a photograph of 27x22 pixels, and one beside it of 33x40."""
     generator = np.random.default_rng(0)
     for path, shape in ((tmp_path / "photos" / "a.png", (22, 27, 3)), (tmp_path / "b.png", (40, 33, 3))):
-        write_picture(path, generator.integers(0, 256, shape, dtype=np.uint8))
+        write_image(path, generator.integers(0, 256, shape, dtype=np.uint8))
     return [tmp_path / "photos", tmp_path / "b.png"]
 
 
@@ -163,29 +163,29 @@ def photographs(tmp_path):
 def test_photographs_become_pairs(photographs, tmp_path, reduce):
     out = tmp_path / "out"
     assert write_pairs(photographs, out, Making([2, 4], reduce)) == 2
-    original = read_picture(tmp_path / "b.png")
+    original = read_image(tmp_path / "b.png")
     reduced = original if reduce == 1 else imresize(original[:, :32], 1 / 2)
-    high = read_picture(out / "HR" / "b.png")
+    high = read_image(out / "HR" / "b.png")
     np.testing.assert_array_equal(high, reduced[:, : high.shape[1]])
     assert high.shape == (40 // reduce // 4 * 4, 33 // reduce // 4 * 4, 3)
     for scale in (2, 4):
-        low = read_picture(out / "LR_bicubic" / f"X{scale}" / f"bx{scale}.png")
+        low = read_image(out / "LR_bicubic" / f"X{scale}" / f"bx{scale}.png")
         np.testing.assert_array_equal(low, imresize(high, 1 / scale))
 
 
 def test_low_resolution_through_jpeg(photographs, tmp_path):
-    """Quality is drawn for each picture by its name, so that a second run makes the same; HR has no JPEG in it."""
+    """Quality is drawn for each image by its name, so that a second run makes the same; HR has no JPEG in it."""
     out = tmp_path / "out"
     write_pairs(photographs, out, Making([2]))
     high = (out / "HR" / "b.png").read_bytes()
     assert write_pairs(photographs, out, Making([2], jpeg=(40, 60))) == 2
     assert (out / "HR" / "b.png").read_bytes() == high
-    low = Image.fromarray(read_picture(out / "LR_bicubic" / "X2" / "bx2.png")[..., ::-1])
+    low = Image.fromarray(read_image(out / "LR_bicubic" / "X2" / "bx2.png")[..., ::-1])
     content = io.BytesIO()
     low.save(content, "JPEG", quality=quality_of("bx2.png", 40, 60), subsampling="4:2:0")
     expected = np.asarray(Image.open(content))[..., ::-1]
     made = out / "LR_jpeg" / "X2" / "bx2.png"
-    np.testing.assert_allclose(read_picture(made).astype(int), expected.astype(int), atol=3)  # decoders round
+    np.testing.assert_allclose(read_image(made).astype(int), expected.astype(int), atol=3)  # decoders round
     before = made.stat().st_mtime_ns
     write_pairs(photographs, out, Making([2], jpeg=(40, 60)))
     assert made.stat().st_mtime_ns == before
@@ -198,7 +198,7 @@ def test_qualities_lie_between_the_two_and_differ():
     assert drawn == set(range(60, 70))
 
 
-def test_pairs_that_are_there_are_kept_and_missing_ones_made(photographs, tmp_path):
+def test_existing_pairs_are_kept_and_missing_ones_made(photographs, tmp_path):
     out = tmp_path / "out"
     write_pairs(photographs, out, Making([2]))
     lost = out / "LR_bicubic" / "X2" / "ax2.png"
@@ -219,7 +219,7 @@ def test_pairs_that_are_there_are_kept_and_missing_ones_made(photographs, tmp_pa
         ({"jpeg": (80, 70)}, "the lower one first, got \\[80, 70\\]"),
         ({"jpeg": (0, 70)}, "qualities from 1 to 100"),
         ({"sources": ["b.png", "b.png"]}, "1 names twice"),
-        ({"sources": ["c.png"]}, "expected a picture at"),
+        ({"sources": ["c.png"]}, "expected an image at"),
     ],
 )
 def test_impossible_pairs_are_refused_before_anything_is_written(photographs, tmp_path, change, message):
@@ -239,7 +239,7 @@ def test_the_command_makes_pairs(photographs, tmp_path, capsys):
     assert main([*arguments, "--workers", "0"]) == 2
 
 
-# what else lies in folders
+# other files in folders
 
 STRAYS = ["._a.png", ".DS_Store", "Thumbs.db", "b.heic", "c.heic", "notes.txt", ".hidden/d.png"]
 LEFT_OUT = "2 .heic, 1 .db, 1 .txt"
@@ -251,7 +251,7 @@ def with_strays(folder):
         (folder / name).write_bytes(b"whatever")
 
 
-def test_strays_are_passed_over_and_counted(pairs, photographs, tmp_path, capsys):
+def test_other_files_are_skipped_and_counted(pairs, photographs, tmp_path, capsys):
     for folder in (*pairs, photographs[0]):
         with_strays(folder)
     hr, lr, out = *map(str, pairs), str(tmp_path / "out")
@@ -274,7 +274,7 @@ def test_every_kind_of_image_becomes_a_pair(tmp_path, suffix):
     (tmp_path / "in").mkdir()
     Image.fromarray(smooth).save(tmp_path / "in" / f"a{suffix}", kind, quality=95)
     assert write_pairs([tmp_path / "in"], tmp_path / "out", Making([2])) == 1
-    written = read_picture(tmp_path / "out" / "HR" / "a.png").astype(int)
+    written = read_image(tmp_path / "out" / "HR" / "a.png").astype(int)
     assert np.abs(written - smooth[..., ::-1]).max() <= 4
 
 
@@ -287,7 +287,7 @@ BAD = {
 def write_bad(folder):
     for name, content in BAD.items():
         if isinstance(content, np.ndarray):
-            write_picture(folder / name, content)
+            write_image(folder / name, content)
         else:
             half = (folder / "a.png").read_bytes()[:200]
             (folder / name).write_bytes(half if content is None else content)

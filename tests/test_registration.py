@@ -36,7 +36,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_an_earlier_registration_stays_and_one_warning_says_so():
+def test_an_earlier_registration_is_kept_with_one_warning():
     done = run(
         "import bidiffsr_arch\n"
         "from basicsr.utils.registry import ARCH_REGISTRY\n"
@@ -47,7 +47,8 @@ def test_an_earlier_registration_stays_and_one_warning_says_so():
     )
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if "already registered" in line]
-    assert len(lines) == 1 and "BIDiffSRUNet is already registered by other_package.archs, which stays" in lines[0]
+    said = "BIDiffSRUNet is already registered by other_package.archs, and is not replaced"
+    assert len(lines) == 1 and said in lines[0]
 
 
 REFERENCE = """
@@ -60,7 +61,7 @@ class BIDiffSRModel: pass
 
 
 def test_the_reference_is_imported_after_this_package_as_well_as_before(tmp_path):
-    """Its classes have the names of ours: they take them, and a warning for each says so."""
+    """Its classes have the same names as this package's and replace them, with a warning for each."""
     (tmp_path / "reference.py").write_text(REFERENCE)
     done = run(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bidiffsr_arch.data.resize import axis_taps, cubic, imresize
-from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.files import read_image
 
 SIDES = st.integers(1, 10)
-PICTURES = arrays(np.uint8, st.tuples(SIDES, SIDES) | st.tuples(SIDES, SIDES, st.integers(1, 4)))
+IMAGES = arrays(np.uint8, st.tuples(SIDES, SIDES) | st.tuples(SIDES, SIDES, st.integers(1, 4)))
 SCALES = st.sampled_from([1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0, 1.5, 2.0, 3.0, 4.0])
 
 
@@ -21,9 +21,9 @@ def test_equals_the_published_lr_images_of_set5(benchmark_root, scale):
     originals = sorted((benchmark_root / "Set5" / "HR").glob("*.png"))
     assert len(originals) == 5
     for path in originals:
-        image = read_picture(path)
+        image = read_image(path)
         height, width = (side // scale * scale for side in image.shape[:2])
-        published = read_picture(benchmark_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
+        published = read_image(benchmark_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
         np.testing.assert_array_equal(imresize(image[:height, :width], 1 / scale), published, err_msg=path.name)
 
 
@@ -78,7 +78,7 @@ def test_taps_are_weighted_means_of_samples_inside(length, scale):
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=0, atol=1e-14)  # a few units in the last place of float64
 
 
-@given(image=PICTURES, scale=SCALES)
+@given(image=IMAGES, scale=SCALES)
 def test_size_is_rounded_up_and_channels_stay(image, scale):
     resized = imresize(image, scale)
     height, width, *channels = image.shape
@@ -91,12 +91,12 @@ def test_constant_images_stay_constant(shape, value, scale):
     assert np.all(imresize(np.full(shape, value, np.uint8), scale) == value)
 
 
-@given(image=PICTURES)
+@given(image=IMAGES)
 def test_scale_1_changes_nothing(image):
     np.testing.assert_array_equal(imresize(image, 1), image)
 
 
-@given(image=PICTURES, scale=st.sampled_from([1 / 4, 1 / 2, 2.0, 4.0]), axis=st.sampled_from([0, 1]))
+@given(image=IMAGES, scale=st.sampled_from([1 / 4, 1 / 2, 2.0, 4.0]), axis=st.sampled_from([0, 1]))
 def test_mirrored_images_give_mirrored_results(image, scale, axis):
     # Sides are multiples of 4, so that no output sample hangs over the end. At these scales all sums are exact.
     image = image.repeat(4, axis=0).repeat(4, axis=1)
@@ -119,6 +119,6 @@ def test_channels_do_not_mix(image, scale):
         (np.zeros((4, 4), np.uint8), math.nan, ValueError),
     ],
 )
-def test_says_what_it_expects(image, scale, error):
+def test_error_messages(image, scale, error):
     with pytest.raises(error, match="expected"):
         imresize(image, scale)

@@ -1,4 +1,4 @@
-"""A run that is stopped anywhere and resumed is the run that was never stopped."""
+"""A run that is stopped anywhere and resumed equals one that was never stopped."""
 
 import json
 import os
@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "bidiffsr_arch.cli", "train", "-opt", "options.
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
-    """All tensors in a nest of dictionaries and lists, in their order."""
+    """All tensors in nested dictionaries and lists, in order."""
     if isinstance(value, torch.Tensor):
         return [value]
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
@@ -31,7 +31,7 @@ def tensors(value: Any) -> list[torch.Tensor]:
 
 
 def equal(first: Path, second: Path) -> bool:
-    """Whether two checkpoints hold the very same numbers: weights, averages, the optimizer's and the random states."""
+    """Whether two checkpoints are identical: weights, averages, optimizer and random states."""
     pair = [tensors(torch.load(path, weights_only=True)) for path in (first, second)]
     return all(torch.equal(a, b) for a, b in zip(*pair, strict=True))
 
@@ -42,7 +42,7 @@ def assert_same_end(whole: str, resumed: str, iteration: int) -> None:
 
 
 def train_until(iteration: int, options: dict[str, Any], number: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Train, with a signal in the midst of an iteration; the exit status."""
+    """Train, with a signal during an iteration; returns the exit status."""
     optimize = BIDiffSRModel.optimize_parameters
 
     def interrupted(self: BIDiffSRModel, current_iter: int) -> None:
@@ -118,7 +118,7 @@ def test_a_signal_saves_a_state_and_training_goes_on_from_there(workplace, optio
     assert_same_end("whole", "stopped", 9)
 
 
-def test_a_signal_during_a_validation_loses_nothing_either(workplace, run_options, monkeypatch):
+def test_a_signal_during_a_validation_loses_nothing(workplace, run_options, monkeypatch):
     options = run_options
     options["network_g"]["dropout"] = 0.3
     options["val"] |= {"val_freq": 2, "metrics": {"psnr": options["val"]["metrics"]["psnr"]}}
@@ -140,7 +140,7 @@ def test_a_signal_during_a_validation_loses_nothing_either(workplace, run_option
     assert_same_end("whole", "stopped", 4)
 
 
-def test_validation_leaves_the_random_states_alone(workplace, run_options, monkeypatch):
+def test_validation_does_not_change_the_random_states(workplace, run_options, monkeypatch):
     options = run_options
     options["network_g"]["dropout"] = 0.3
     options["val"] |= {"metrics": None}
@@ -152,7 +152,7 @@ def test_validation_leaves_the_random_states_alone(workplace, run_options, monke
     assert_same_end("never", "often", 4)
 
 
-def test_ctrl_c_in_a_terminal_reaches_workers_and_all_but_only_training_answers(workplace, options):
+def test_ctrl_c_in_a_terminal_reaches_all_processes_but_only_the_main_one_reacts(workplace, options):
     """The whole process group gets the signal, as from a terminal or from scancel."""
     options["train"]["total_iter"] = 100000
     options["datasets"]["train"] |= {"num_worker_per_gpu": 2, "prefetch_mode": "cpu"}
@@ -191,7 +191,7 @@ def saved() -> list[int]:
     return iterations
 
 
-def test_only_the_newest_checkpoints_are_kept_where_asked(workplace, options):
+def test_only_the_newest_checkpoints_are_kept_with_keep_newest(workplace, options):
     options["logger"]["keep_newest"] = 2
     assert basicsr("train", options) == 0
     assert saved() == [8, 9]

@@ -1,4 +1,4 @@
-"""Which checkpoints are kept, whatever has happened to the folder before."""
+"""Which checkpoints are kept, for any state of the folder."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_run import basicsr
 
-from bidiffsr_arch.training.retention import SCORES, Retention
+from bidiffsr_arch.training.retention import SCORES, Retention, retention_of
 
 
 @pytest.fixture
@@ -16,7 +16,8 @@ def folders(tmp_path) -> dict[str, str]:
 
 
 def retention(folders, better: str = "higher", **logger) -> Retention:
-    return Retention({"logger": logger, "val": {"metrics": {"psnr": {"better": better}}}, "path": folders})
+    metric = dict(type="calculate_psnr", better=better)
+    return retention_of({"logger": logger, "val": {"metrics": {"psnr": metric}}, "path": folders})
 
 
 def save(folders, *iterations: int) -> None:
@@ -32,7 +33,7 @@ def kept(folders) -> list[int]:
     return states
 
 
-def test_states_that_were_abandoned_do_not_count_as_newest(folders):
+def test_abandoned_states_do_not_count_as_newest(folders):
     """Trained to 6, resumed from 3: 5 and 6 belong to a run that is not continued."""
     save(folders, 1, 2, 3, 4, 5, 6)
     retention(folders, keep_newest=2).prune(4)
@@ -40,8 +41,8 @@ def test_states_that_were_abandoned_do_not_count_as_newest(folders):
 
 
 @pytest.mark.parametrize(("better", "best"), [("higher", 4), ("lower", 2)])
-def test_a_score_that_is_not_finite_is_none(folders, better, best):
-    """It ranked first, since nothing compares as better than it."""
+def test_a_score_that_is_not_finite_is_ignored(folders, better, best):
+    """It ranked first, since no score compares as better than NaN."""
     save(folders, 1, 2, 3, 4, 5, 6)
     keep = retention(folders, better, keep_newest=1, keep_best="psnr")
     for iteration, score in enumerate([float("nan"), 1.0, float("-inf"), 3.0, float("inf")], 1):
@@ -52,8 +53,8 @@ def test_a_score_that_is_not_finite_is_none(folders, better, best):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "3", '{"1": "best"}', '{"first": 1}', "\0"])
-def test_scores_that_cannot_be_read_are_noted_down_anew(folders, content, caplog):
-    """They stopped training for ever."""
+def test_unreadable_scores_are_recorded_afresh(folders, content, caplog):
+    """They made every resume fail."""
     save(folders, 1, 2)
     Path(folders["models"], SCORES).write_text(content)
     keep = retention(folders, keep_newest=1, keep_best="psnr")
@@ -63,7 +64,7 @@ def test_scores_that_cannot_be_read_are_noted_down_anew(folders, content, caplog
     assert "cannot be read" in caplog.text
 
 
-def test_scores_of_an_abandoned_run_are_forgotten(folders):
+def test_scores_of_an_abandoned_run_are_dropped(folders):
     keep = retention(folders, keep_newest=1, keep_best="psnr")
     for iteration in (1, 2, 3, 4):
         keep.note(iteration, {"psnr": float(iteration)})
@@ -86,7 +87,7 @@ def test_training_goes_back_to_an_earlier_state(workplace, run_options):
 
 
 def test_a_metric_may_appear_between_stop_and_resume(workplace, run_options):
-    """As LPIPS does when its weights have been fetched meanwhile."""
+    """As LPIPS does if its weights are downloaded in between."""
     options = run_options
     metrics = options["val"]["metrics"]
     options["val"] |= {"val_freq": 1, "metrics": {"psnr": metrics["psnr"]}, "save_img": False}

@@ -1,4 +1,4 @@
-"""Rooms import one way: each only what stands to its right, so that a part can be read, and used, without the rest."""
+"""Rooms import in one direction, so that each part can be read and used without those that build on it."""
 
 import ast
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ ORDER = [
     "web",
     "bench plots diffusers_pipeline spandrel",
     "upscale training",
-    "pretrained",
+    "export pretrained",
     "compat",
     "networks",
     "packed",
@@ -24,6 +24,7 @@ ORDER = [
     "data",
     "archs",
     "binary",
+    "parameters",
     "description",
     "config",
     "hub plugins threads",
@@ -33,13 +34,13 @@ ORDER = [
 RANKS = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms.split()}
 # What the package's own import runs, before any room.
 START = {"__init__", "__main__", "import_hooks", "moved", "registration"}
-# Who imports BasicSR when it is imported, and who does so within functions, where BasicSR is known to be wanted.
-NEED_BASICSR = {"training", "compat", "data/paired_dataset.py"}
+# Rooms that import BasicSR when they are imported, and those that import it only within functions that need it.
+NEED_BASICSR = {"training", "compat"}
 ASK_FOR_BASICSR = NEED_BASICSR | {"cli", "networks", "registration"}
 
 
 def imports(file: Path, at_import: bool = False) -> Iterator[str]:
-    """The modules that a file imports, in full, function by function or only those of its own import.
+    """The full names of modules that a file imports; with `at_import`, only of those outside functions.
 
     Imports for a type checker alone are left out.
     """

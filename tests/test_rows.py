@@ -1,4 +1,5 @@
-"""Every row of Table 2 trains, saves, resumes and tests: seven binarizers and SR3, small, on the demo's photographs."""
+"""Every row of Table 2 trains, saves, resumes and tests: small networks of seven binarizers and SR3, on the demo's
+photographs."""
 
 from copy import deepcopy
 from typing import Any
@@ -42,7 +43,7 @@ def train(model: BIDiffSRModel, data: dict[str, torch.Tensor], first: int, last:
 
 
 def fixed_loss(model: BIDiffSRModel, data: dict[str, torch.Tensor]) -> float:
-    """The loss of one batch with fixed timesteps and noise, by the statistics that training sees."""
+    """The loss of one batch with fixed timesteps and noise, in training mode."""
     model.feed_data(data)
     time = torch.tensor([20, 80])
     noise = torch.randn(model.gt.shape, generator=torch.Generator().manual_seed(1))
@@ -86,12 +87,12 @@ def test_bicubic_is_a_model_like_any_other(options, photograph):
     model = BicubicModel(options | dict(is_train=False))
     model.feed_data(photograph)
     model.test()
-    picture = (photograph["lq"][0] * 255).round().byte().permute(1, 2, 0).numpy()
-    assert (model.output[0] * 255).round().byte().permute(1, 2, 0).numpy().tolist() == imresize(picture, 2).tolist()
+    image = (photograph["lq"][0] * 255).round().byte().permute(1, 2, 0).numpy()
+    assert (model.output[0] * 255).round().byte().permute(1, 2, 0).numpy().tolist() == imresize(image, 2).tolist()
 
 
-def test_a_residual_network_learns_to_change_the_enlarged_picture(options, photograph):
-    """Untrained it returns that picture, so only this shows that training does something."""
+def test_a_residual_network_learns_to_change_the_upsampled_image(options, photograph):
+    """Untrained it returns that image, so only this shows that training does something."""
     options["network_g"] |= dict(type="BIDiffSRUNet", zero_init=True)
     options["beta_schedule"]["prediction_type"] = "sample"
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""The order of samples: the same ones with the same seeds, however many processes and workers share them."""
+"""The order of samples: the same samples with the same seeds for any number of processes and workers."""
 
 import dataclasses
 import random
@@ -32,7 +32,7 @@ ORDERS = st.builds(
 
 
 class Draws(Dataset):
-    """What a sample's augmentation draws from the generators that BasicSR uses."""
+    """Random numbers of a sample's augmentation from the generators that BasicSR uses."""
 
     def __len__(self) -> int:
         return 7
@@ -72,7 +72,7 @@ def test_processes_get_equally_many_wherever_they_start(order, processes):
 
 
 @given(order=ORDERS, iterations=st.integers(0, 40))
-def test_the_index_after_an_iteration_is_where_the_trainer_stands(order, iterations):
+def test_the_index_after_an_iteration_is_that_of_the_trainers_next_sample(order, iterations):
     """Against BasicSR's loop over epochs and batches."""
     done, epoch = 0, order.start.epoch
     stands = order.start
@@ -103,7 +103,7 @@ def test_epochs_have_orders_of_their_own():
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 2**31)] * 3, st.sampled_from([DATA, DIFFUSION])), unique=True, min_size=2))
-def test_seeds_differ_wherever_anything_differs(entries):
+def test_seeds_differ_for_different_arguments(entries):
     seeds = [SampleIndex(epoch, position).seed(purpose, seed) for epoch, position, seed, purpose in entries]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
 
@@ -121,7 +121,7 @@ def test_what_a_sample_draws_depends_on_seed_and_index_alone(workers):
         assert tuple(SeededDataset(Draws(), 4)[Request(0, index)]["draws"].tolist()) != draws
 
 
-def test_loading_in_the_main_process_leaves_dropout_s_generator_alone():
+def test_loading_in_the_main_process_does_not_change_dropouts_generator():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     SeededDataset(Draws(), 3)[Request(0, SampleIndex(0, 0))]

@@ -1,5 +1,8 @@
-"""Our networks through the real spandrel: detected by their tensors, loaded, and called."""
+"""This package's networks in spandrel: detected by their tensors, loaded, and called."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from bidiffsr_arch.weights import shipped_weights
 
 pytestmark = pytest.mark.hub
 
+DOCS = Path(__file__).parents[1] / "docs" / "spandrel.md"
 OPTIONS = dict(scale=2, diffuse="residual", beta_schedule=dict(n_timestep=100, num_inference_steps=3))
 
 
@@ -55,7 +59,45 @@ def test_files_are_detected_and_give_the_upscalers_images(file):
     assert torch.equal(model(batch)[:1], expected)
 
 
-def test_detection_takes_nothing_from_others(file):
+# What ComfyUI does: it runs the module, looks at NODE_CLASS_MAPPINGS, and its two nodes load a state dict, measure the
+# model, move it to a device, upscale tiles of batches with channels last, and move it back.
+COMFYUI = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+
+import torch
+from safetensors.torch import load_file
+
+spec = spec_from_file_location("bidiffsr", sys.argv[1])
+module = sys.modules["bidiffsr"] = module_from_spec(spec)
+spec.loader.exec_module(module)
+assert module.NODE_CLASS_MAPPINGS == {}
+
+from spandrel import ImageModelDescriptor, ModelLoader
+
+model = ModelLoader().load_from_state_dict(load_file(sys.argv[2])).eval()
+assert isinstance(model, ImageModelDescriptor)
+assert sum(each.nelement() * each.element_size() for each in model.model.state_dict().values()) > 0
+model.to(torch.device("cpu"))
+images = torch.load(sys.argv[3], weights_only=True)
+torch.save(model(images.movedim(-1, -3)).movedim(-3, -1), sys.argv[4])
+model.to("cpu")
+"""
+
+
+def test_comfyuis_calls_after_the_module_in_the_docs(file, tmp_path):
+    (module,) = re.findall(r"^```python\n(\"\"\"Lets .*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "__init__.py").write_text(module)
+    torch.save(torch.rand(2, 9, 12, 3, generator=torch.Generator().manual_seed(0)), tmp_path / "images.pt")
+    names = [tmp_path / "__init__.py", file, tmp_path / "images.pt", tmp_path / "large.pt"]
+    done = subprocess.run([sys.executable, "-c", COMFYUI, *names], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    large = torch.load(tmp_path / "large.pt", weights_only=True)
+    first = torch.load(tmp_path / "images.pt", weights_only=True)[:1].movedim(-1, -3)
+    assert torch.equal(large[:1].movedim(-1, -3), Upscaler.from_file(file).sample(first)) and len(large) == 2
+
+
+def test_files_of_other_packages_are_not_detected(file):
     registry = spandrel.MAIN_REGISTRY
     ours = registry["BIDiffSR"]
     assert registry.architectures("detection")[0] is ours
@@ -65,7 +107,7 @@ def test_detection_takes_nothing_from_others(file):
     assert not ours.detect(tensors) and not ours.detect({"conv.weight": torch.zeros(1)})
 
 
-def test_tensors_that_are_not_what_they_say_are_one_line(file):
+def test_tensors_that_do_not_fit_their_description_are_refused_in_one_line(file):
     tensors = load_file(file)
     name = next(name for name in tensors if name.endswith("bias"))
     tensors[name] = tensors[name][:-1].clone()
@@ -97,8 +139,8 @@ def by_tiles(model: spandrel.ImageModelDescriptor, image: torch.Tensor, tile: in
     return total / weights
 
 
-def test_other_programs_tiles_show_no_seams(tmp_path):
-    """Programs that ask are told not to tile. Tiled nevertheless, with a noise of its own for each tile, a trained
+def test_tiles_of_other_programs_show_no_seams(tmp_path):
+    """The descriptor discourages tiling. With tiles nevertheless, each with its own noise, a trained
     network is within 40 dB of the whole (44.4 measured), and no value is off by more than 1/8 (0.08 measured)."""
     from skimage.data import astronaut
 

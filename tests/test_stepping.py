@@ -1,4 +1,4 @@
-"""The options that change how a training step is computed: each trains, resumes, and does what it says."""
+"""Options of the training step: each trains, resumes, and has its effect."""
 
 import importlib.util
 from collections import Counter
@@ -104,7 +104,7 @@ def test_each_option_may_be_switched_between_two_runs(switch, options, tmp_path)
         assert run(second, 2, 2) == pytest.approx(run(first, 2, 2), abs=0.02)
 
 
-def test_scaler_of_fp16_goes_on_where_it_was(options, tmp_path):
+def test_the_scaler_of_fp16_is_resumed(options, tmp_path):
     first = build(options, amp="fp16")
     run(first, 1, 1)
     first.stepping.scaler.update(128.0)
@@ -114,7 +114,7 @@ def test_scaler_of_fp16_goes_on_where_it_was(options, tmp_path):
     assert second.stepping.scaler.get_scale() == first.stepping.scaler.get_scale() == 128.0
 
 
-def test_parts_of_a_batch_make_the_step_of_the_whole(options):
+def test_accumulation_gives_the_step_of_the_whole_batch(options):
     whole, parts = build(options), build(options, accumulate=4)
     losses = run(whole, 1, 1, count=4), run(parts, 1, 1, count=4)
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
@@ -123,7 +123,7 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(options):
         assert (got - expected).norm() <= 1e-4 * expected.norm() + 1e-7
 
 
-def test_weights_are_binarized_once_a_step_however_often_the_network_is_called(options, monkeypatch):
+def test_weights_are_binarized_once_per_step(options, monkeypatch):
     calls = Counter()
     original = BinaryWeightConv2d.binarized
 
@@ -151,14 +151,14 @@ def test_updates_during_the_backward_pass_are_those_after_it(train, at_least, op
 
 
 class OwnAdam(torch.optim.Adam):
-    """An optimizer of which nothing is known."""
+    """An unknown optimizer."""
 
 
 @pytest.mark.parametrize(
     "train",
     [dict(accumulate=2), dict(grad_clip=1.0), dict(amp="fp16"), dict(compile=True), "optimizer", "network", "wrapped"],
 )
-def test_all_gradients_are_there_where_they_are_needed_together(train, small_graphs, monkeypatch):
+def test_all_gradients_are_available_if_they_are_needed_together(train, small_graphs, monkeypatch):
     monkeypatch.setattr(early_updates, "AT_LEAST", 1)
     model = build(small_graphs, **train if isinstance(train, dict) else {})
     if train == "optimizer":
@@ -172,7 +172,7 @@ def test_all_gradients_are_there_where_they_are_needed_together(train, small_gra
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what reads a number from a tensor, for which a GPU would have to be waited for."""
+    """Refuses operators that read a number from a tensor, which would synchronise with a GPU."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         assert function not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), function
@@ -190,7 +190,7 @@ def test_neither_pass_reads_a_number_from_a_tensor(binarizer, tiny_options):
         time[0].item()
 
 
-def test_a_batch_that_parts_do_not_divide_is_refused(options):
+def test_accumulate_must_divide_the_batch(options):
     with pytest.raises(InputError, match="accumulate to divide the batch of 3 images, got 2"):
         run(build(options, accumulate=2), 1, 1, count=3)
 
@@ -240,7 +240,7 @@ def kept_bytes(network: nn.Module) -> int:
     return sum(storages.values())
 
 
-def test_checkpointing_keeps_less(tiny_options):
+def test_checkpointing_stores_less(tiny_options):
     network = BIDiffSRUNet(**tiny_options | dict(res_blocks=2, fusion="split"))
     for module in network.modules():
         if isinstance(module, NormSwish):
@@ -251,7 +251,7 @@ def test_checkpointing_keeps_less(tiny_options):
 
 
 @pytest.mark.parametrize(("device", "options"), [("cpu", {"layout_optimization": False}), ("cuda", None)])
-def test_compiled_maps_lie_as_the_bit_counting_layers_read_them(device, options, tiny_network, monkeypatch):
+def test_maps_have_the_layout_of_the_popcount_kernels(device, options, tiny_network, monkeypatch):
     asked = []
     monkeypatch.setattr(tiny_network, "compile", lambda **kwargs: asked.append(kwargs))
     Stepping(Step(compile=True)).prepare(tiny_network, torch.device(device))
@@ -319,7 +319,7 @@ def test_impossible_values_are_refused(train, message, options):
         build(options, **train)
 
 
-def test_values_that_switch_off_are_taken():
+def test_values_that_switch_off_are_accepted():
     stepping = Stepping(Step(amp=None, compile=False, checkpointing=None, accumulate=1, grad_clip=None))
     assert stepping.amp is None and not stepping.compile and stepping.grad_clip is None
 
@@ -331,7 +331,7 @@ def test_checkpointing_needs_res_blocks():
 
 @pytest.fixture
 def formulas():
-    """The yardstick of the benchmark of training steps."""
+    """The reference of the benchmark of training steps."""
     path = Path(__file__).parents[1] / "benchmarks" / "straight_line.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""Option files that are right by themselves and wrong together, on this machine, or with these files."""
+"""Option files whose values are valid alone but not together, on this machine, or with these files."""
 
 import json
 import re
@@ -98,6 +98,9 @@ TRAINING = {
     "LMDB in plain folders": (put("datasets: train: io_backend", {"type": "lmdb"}), "data/HR to be a database"),
     "an empty list of images": (meta_info(""), "meta.txt, which is empty"),
     "a blank line in a list of images": (meta_info("0.png\n\n1.png\n"), "line 2 of .*meta.txt, which is blank"),
+    "a list of images in another encoding": (
+        lambda options: (meta_info("")(options), Path("meta.txt").write_bytes(b"\xff.png")),
+        "text in UTF-8 in .*meta.txt"),
     "wandb without TensorBoard": (put("logger: wandb", {"project": "mine"}), "use_tb_logger to be true with wandb"),
     "wandb that is not installed": (
         lambda options: options["logger"].update(wandb={"project": "mine"}, use_tb_logger=True),
@@ -129,7 +132,7 @@ TRAINING = {
 
 @pytest.fixture
 def offline(monkeypatch):
-    """torch fetches nothing."""
+    """Make torch's downloads fail."""
 
     def refuse(*args, **kwargs):
         raise OSError("no route to host")
@@ -138,7 +141,7 @@ def offline(monkeypatch):
 
 
 @pytest.mark.parametrize("case", TRAINING)
-def test_what_cannot_be_trained_is_one_line_before_anything_is_made(workplace, options, offline, monkeypatch, case):
+def test_impossible_training_is_reported_before_anything_is_written(workplace, options, offline, monkeypatch, case):
     if "not installed" in case:
         found = surroundings.find_spec
         monkeypatch.setattr(surroundings, "find_spec", lambda name: None if name == "wandb" else found(name))
@@ -151,7 +154,7 @@ def test_what_cannot_be_trained_is_one_line_before_anything_is_made(workplace, o
 
 
 @pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
-def test_the_commands_say_it_too(workplace, options, capsys, arguments):
+def test_the_commands_report_it_too(workplace, options, capsys, arguments):
     options["val"]["metrics"]["psnr"]["crop_border"] = 10
     assert basicsr("train", options, *arguments) == 2
     error = capsys.readouterr().err
@@ -159,7 +162,7 @@ def test_the_commands_say_it_too(workplace, options, capsys, arguments):
     assert not Path("experiments").exists()
 
 
-def test_bicubic_enlargement_needs_smaller_images(workplace, options):
+def test_bicubic_upsampling_needs_smaller_images(workplace, options):
     options["datasets"] = {"val": options["datasets"]["val"]}
     bicubic(options)
     with pytest.raises(InputError, match=r"2 times smaller than GT .* got one of GT's size for data/HR/0\.png"):

@@ -37,7 +37,7 @@ def losses(model: BIDiffSRModel, first: int, last: int, seed: int = 0) -> list[f
 
 @pytest.fixture
 def teacher(options: dict[str, Any], tmp_path: Path) -> Path:
-    """Weights of a network that differs from the student's beginning, with their option file beside them."""
+    """Weights that differ from the student's initial ones, with their option file beside them."""
     folder = tmp_path / "teacher"
     folder.mkdir()
     options["beta_schedule"]["prediction_type"] = "sample"
@@ -85,7 +85,7 @@ def test_distillation_needs_no_ground_truth(options, teacher):
     assert losses(model, 1, 1)[0] < 0.5 * found[0]
 
 
-def test_a_teacher_that_is_the_student_leaves_nothing_to_learn(options, teacher):
+def test_a_teacher_equal_to_the_student_gives_no_gradient(options, teacher):
     options["path"]["pretrain_network_g"] = str(teacher)
     options["path"]["param_key_g"] = "params_ema"
     only = build(options, teacher=dict(path=str(teacher), weight=1))
@@ -121,7 +121,7 @@ def test_a_resumed_training_goes_on_with_the_same_losses(options, teacher, tmp_p
         ({}, {"distill": {"path": "nowhere.pth"}}, "expected weights at nowhere.pth"),
     ],
 )
-def test_teachers_that_do_not_fit_are_refused(options, teacher, changes, train, message):
+def test_wrong_teachers_are_refused(options, teacher, changes, train, message):
     train = {name: {"path": str(teacher)} | block for name, block in train.items()}
     with pytest.raises(InputError, match=message):
         build(options | changes, **train)

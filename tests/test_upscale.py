@@ -34,7 +34,7 @@ def options(tiny_options: dict[str, Any]) -> dict[str, Any]:
         residual_scale=4.0,
         network_g=dict(type="BIDiffSRUNet", **tiny_options),
         beta_schedule=dict(n_timestep=100, num_inference_steps=3),
-        datasets=dict(test_1=dict(name="pictures", type="SingleImageDataset", dataroot_lq="in")),
+        datasets=dict(test_1=dict(name="images", type="SingleImageDataset", dataroot_lq="in")),
         path=dict(pretrain_network_g=None),
         val=dict(suffix=None),
     )
@@ -42,7 +42,7 @@ def options(tiny_options: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options, tiny_options) -> Path:
-    """A current directory with an experiment as training leaves it, and pictures in in/."""
+    """A current directory with an experiment of training, and images in in/."""
     monkeypatch.chdir(tmp_path)
     Path(WEIGHTS).parent.mkdir(parents=True)
     Path("in").mkdir()
@@ -72,7 +72,7 @@ def size(path: str) -> tuple[int, int]:
 # Python
 
 
-def test_the_names_are_exported_and_import_nothing_by_themselves():
+def test_the_names_are_exported_and_imported_lazily():
     code = "import sys, bidiffsr_arch; assert 'bidiffsr_arch.upscale' not in sys.modules; bidiffsr_arch.Upscaler"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -80,17 +80,17 @@ def test_the_names_are_exported_and_import_nothing_by_themselves():
         _ = bidiffsr_arch.Upscale
 
 
-def test_arrays_of_every_layout_and_pillow_pictures(workplace):
+def test_arrays_of_every_layout_and_pillow_images(workplace):
     upscaler = bidiffsr_arch.Upscaler.from_file(WEIGHTS)
     assert upscaler.scale == 2
     rng = np.random.default_rng(0)
     for dtype in (np.uint8, np.uint16):
         for channels in ((), (2,), (3,), (4,)):
-            picture = rng.integers(0, np.iinfo(dtype).max, (6, 5, *channels), dtype)
-            result = upscaler(picture)
+            image = rng.integers(0, np.iinfo(dtype).max, (6, 5, *channels), dtype)
+            result = upscaler(image)
             assert result.shape == (12, 10, *channels) and result.dtype == dtype
             if channels in ((2,), (4,)):
-                alpha = torch.tensor(picture[..., -1])[None, None].float()
+                alpha = torch.tensor(image[..., -1])[None, None].float()
                 expected = upsample(alpha, 2)[0, 0].clamp(0, np.iinfo(dtype).max).numpy()
                 assert np.abs(result[..., -1] - expected).max() <= 0.51  # rounded
     image = Image.fromarray(rng.integers(0, 256, (6, 5, 3), np.uint8))
@@ -104,35 +104,35 @@ def test_results_are_those_of_the_model_class(workplace, options):
     """The same seed, sampled by BasicSR's model as validation does: equal to the last bit of 8."""
     from basicsr.models import build_model
 
-    picture = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
     options |= dict(is_train=False, manual_seed=5, dist=False, rank=0, world_size=1, num_gpu=0)
     options["path"] = dict(pretrain_network_g=WEIGHTS, strict_load_g=True)
     model = build_model(options)
-    model.feed_data({"lq": torch.tensor(picture).permute(2, 0, 1)[None] / 255})
+    model.feed_data({"lq": torch.tensor(image).permute(2, 0, 1)[None] / 255})
     model.test()
     expected = (model.output[0].permute(1, 2, 0) * 255).round().byte().numpy()
-    result = bidiffsr_arch.Upscaler.from_file(WEIGHTS, seed=5, tile=None)(picture)
+    result = bidiffsr_arch.Upscaler.from_file(WEIGHTS, seed=5, tile=None)(image)
     assert np.abs(result.astype(int) - expected).max() <= 1
 
 
-def test_results_depend_on_the_seed_and_on_nothing_that_was_enlarged_before(workplace):
-    picture = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+def test_results_depend_on_the_seed_but_not_on_earlier_calls(workplace):
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     make = bidiffsr_arch.Upscaler.from_file
-    first = make(WEIGHTS, seed=3)(picture)
+    first = make(WEIGHTS, seed=3)(image)
     again = make(WEIGHTS, seed=3)
-    again(picture[:9])
-    np.testing.assert_array_equal(again(picture), first)
-    assert (make(WEIGHTS, seed=4)(picture) != first).any()
+    again(image[:9])
+    np.testing.assert_array_equal(again(image), first)
+    assert (make(WEIGHTS, seed=4)(image) != first).any()
 
 
-def test_a_plain_residual_network_without_weights_returns_the_enlarged_picture(workplace, options, tiny_options):
-    """x0 predicted as 0 is no residual: bicubic enlargement, to 8 bits."""
+def test_a_plain_residual_network_without_weights_returns_the_upsampled_image(workplace, options, tiny_options):
+    """x0 predicted as 0 is no residual: bicubic upsampling, to 8 bits."""
     tiny_options["zero_init"] = True
     options["network_g"]["zero_init"], options["beta_schedule"]["prediction_type"] = True, "sample"
     write_experiment(options, tiny_options)
-    picture = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
-    result = bidiffsr_arch.Upscaler.from_file(WEIGHTS, tile=16, overlap=8)(picture)
-    expected = upsample(torch.tensor(picture).permute(2, 0, 1)[None].float(), 2)[0].clamp(0, 255).permute(1, 2, 0)
+    image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    result = bidiffsr_arch.Upscaler.from_file(WEIGHTS, tile=16, overlap=8)(image)
+    expected = upsample(torch.tensor(image).permute(2, 0, 1)[None].float(), 2)[0].clamp(0, 255).permute(1, 2, 0)
     assert np.abs(result - expected.numpy()).max() <= 0.51
 
 
@@ -145,11 +145,11 @@ def test_progress_is_called_as_often_as_announced(workplace):
 
 
 @pytest.mark.parametrize(
-    "picture", [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 5), np.uint8), np.zeros((0, 4), np.uint8), [[1]]]
+    "image", [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 5), np.uint8), np.zeros((0, 4), np.uint8), [[1]]]
 )
-def test_what_is_no_picture_is_refused(workplace, picture):
+def test_what_is_no_image_is_refused(workplace, image):
     with pytest.raises(InputError, match="expected a"):
-        bidiffsr_arch.Upscaler.from_file(WEIGHTS)(picture)
+        bidiffsr_arch.Upscaler.from_file(WEIGHTS)(image)
 
 
 @pytest.mark.parametrize("view", [
@@ -157,7 +157,7 @@ def test_what_is_no_picture_is_refused(workplace, picture):
     lambda image: image.transpose(1, 0, 2), np.asfortranarray,
 ], ids=["BGR", "turned", "a part", "transposed", "by columns"])  # fmt: skip
 @pytest.mark.parametrize("channels", [3, 4])
-def test_views_give_what_copies_give(bicubic_upscaler, view, channels):
+def test_views_give_the_results_of_copies(bicubic_upscaler, view, channels):
     image = np.random.default_rng(0).integers(0, 256, (8, 9, channels), np.uint8)
     image.flags.writeable = False
     np.testing.assert_array_equal(bicubic_upscaler(view(image)), bicubic_upscaler(view(image).copy()))
@@ -166,7 +166,7 @@ def test_views_give_what_copies_give(bicubic_upscaler, view, channels):
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 4)])
 def test_results_that_are_not_finite_are_refused(bicubic_upscaler, bad, shape):
-    """As of samplers that diverge; written to a file they would be black."""
+    """As from diverging samplers; in a file they would be black."""
 
     def diverge(x_t: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         prediction = torch.zeros_like(x_t)
@@ -193,20 +193,20 @@ def packed_file(tiny_options: dict[str, Any]) -> str:
     return "tiny.safetensors"
 
 
-def test_packed_weights_give_the_pictures_of_float_ones(workplace, tiny_options):
-    """Rounding may turn a sign where a value is next to 0, so a few pixels may differ, by little."""
-    picture = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+def test_packed_weights_give_the_images_of_float_ones(workplace, tiny_options):
+    """Rounding may flip the sign of a value close to 0, so a few pixels may differ slightly."""
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     make, file = bidiffsr_arch.Upscaler.from_file, packed_file(tiny_options)
-    expected = make(WEIGHTS, tile=24, overlap=8)(picture).astype(int)
+    expected = make(WEIGHTS, tile=24, overlap=8)(image).astype(int)
     for upscaler in (make(file, tile=24, overlap=8), make(WEIGHTS, packed=True, tile=24, overlap=8)):
         assert (upscaler.scale, upscaler.timesteps) == (2, 3)
-        difference = np.abs(upscaler(picture) - expected)
+        difference = np.abs(upscaler(image) - expected)
         assert np.sqrt((difference**2).mean()) < 1 and (difference > 2).mean() < 0.05
 
 
-def test_packed_weights_bring_their_own_options(workplace, tiny_options):
+def test_packed_weights_contain_their_options(workplace, tiny_options):
     make, file = bidiffsr_arch.Upscaler.from_file, packed_file(tiny_options)
-    with pytest.raises(InputError, match="a packed network brings its own options"):
+    with pytest.raises(InputError, match="a packed network contains its options"):
         make(file, "experiments/tiny/train_tiny.yml")
     with pytest.raises(InputError, match="leave --float out"):
         make(file, packed=False)
@@ -218,7 +218,7 @@ def test_packed_weights_bring_their_own_options(workplace, tiny_options):
 # the command
 
 
-def test_pictures_and_folders_get_results_of_their_names(workplace, capsys):
+def test_images_and_folders_get_results_of_their_names(workplace, capsys):
     Path("one.webp").write_bytes(b"")
     Image.new("RGBA", (5, 6), (10, 20, 30, 40)).save("one.webp", lossless=True)
     assert upscale("in", "one.webp", "-o", "out", "--weights", WEIGHTS) == 0
@@ -229,7 +229,7 @@ def test_pictures_and_folders_get_results_of_their_names(workplace, capsys):
     assert "4 images upscaled by 2 in out" in capsys.readouterr().out
 
 
-def test_what_exists_stays_until_overwrite(workplace, capsys):
+def test_existing_results_are_kept_without_overwrite(workplace, capsys):
     Path("out").mkdir()
     Path("out/a.png").write_text("mine")
     assert upscale("in", "-o", "out", "--weights", WEIGHTS) == 0
@@ -240,7 +240,7 @@ def test_what_exists_stays_until_overwrite(workplace, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_ctrl_c_leaves_whole_pictures_and_the_next_run_goes_on(workplace, monkeypatch):
+def test_ctrl_c_leaves_complete_images_and_the_next_run_continues(workplace, monkeypatch):
     from bidiffsr_arch.upscale.upscaler import Upscaler
 
     call, count = Upscaler.__call__, [0]
@@ -261,7 +261,7 @@ def test_ctrl_c_leaves_whole_pictures_and_the_next_run_goes_on(workplace, monkey
 
 
 @pytest.mark.parametrize("place", ["fsync", "replace"])
-def test_a_full_disk_is_one_line_and_leaves_no_half_picture(workplace, monkeypatch, capsys, place):
+def test_a_full_disk_is_one_line_and_leaves_no_half_image(workplace, monkeypatch, capsys, place):
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -271,14 +271,14 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_picture(workplace, monkeypat
     assert os.listdir("out") == []
 
 
-def test_a_disk_that_is_really_full_keeps_the_whole_pictures(workplace, small_disk, capsys):
+def test_a_disk_that_is_really_full_keeps_the_whole_images(workplace, small_disk, capsys):
     Image.effect_noise((160, 160), 90).save("in/b.png")  # its result is larger than the disk, that of a.png is not
     assert upscale("in/a.png", "in/b.png", "-o", str(small_disk), "--weights", WEIGHTS, "--steps", "1") == 2
     assert error_line(capsys) == f"cannot write {small_disk}/b.png: No space left on device"
     assert os.listdir(small_disk) == ["a.png"]
 
 
-def test_quiet_prints_errors_alone(workplace, monkeypatch, capsys):
+def test_quiet_prints_errors_only(workplace, monkeypatch, capsys):
     """Compiled kernels, for one, are announced on stderr."""
     from bidiffsr_arch.upscale.upscaler import Upscaler
 
@@ -296,7 +296,7 @@ def test_quiet_prints_errors_alone(workplace, monkeypatch, capsys):
     assert said.err.count("\n") == 1
 
 
-def test_damaged_pictures_are_named_and_the_others_are_done(workplace, capsys):
+def test_damaged_images_are_reported_and_the_others_upscaled(workplace, capsys):
     whole = Path("in/a.png").read_bytes()
     Path("in/a.png").write_bytes(whole[: len(whole) // 2])
     Path("in/d.png").write_bytes(whole[: len(whole) // 2])

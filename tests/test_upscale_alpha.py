@@ -1,4 +1,4 @@
-"""Colours under transparency: what is hidden does not bleed into what is seen, in every format with alpha."""
+"""Colours of hidden pixels do not bleed into visible ones, in every format with alpha."""
 
 import io
 from pathlib import Path
@@ -30,7 +30,7 @@ def disc(channels: int, dtype: type, hidden: int = 0) -> np.ndarray:
 
 
 def over_white(image: np.ndarray) -> np.ndarray:
-    """What is seen on white paper, in 0..1."""
+    """The image on a white background, in 0..1."""
     white = np.iinfo(image.dtype).max
     alpha = image[..., -1:] / white
     return image[..., :-1] / white * alpha + 1 - alpha
@@ -66,7 +66,7 @@ CASES = [
 
 @pytest.mark.parametrize(("suffix", "channels", "dtype", "associated", "hidden"), CASES)
 def test_a_white_disc_has_no_rim(tmp_path, suffix, channels, dtype, associated, hidden):
-    """On white paper all is white, whatever the file keeps where nothing is seen."""
+    """On a white background everything is white, for any colour of hidden pixels."""
     image = disc(channels, dtype, hidden)
     stored(tmp_path / f"a{suffix}", image, associated)
     read = read_photo(tmp_path / f"a{suffix}").pixels
@@ -109,7 +109,7 @@ def test_hidden_pixels_take_the_nearest_visible_colour_and_nothing_else_changes(
         assert any((filled[tuple(place)][:-1] == image[tuple(one)][:-1]).all() for one in near)
 
 
-def test_images_without_alpha_are_left_alone():
+def test_images_without_alpha_are_not_changed():
     for shape in ((4, 5), (4, 5, 3)):
         image = np.zeros(shape, np.uint8)
         assert fill_hidden(image) is image

@@ -1,4 +1,4 @@
-"""Many images at once: what one of them, or its folder, has wrong does not stop the others."""
+"""Many images: an error in one of them, or in its folder, does not stop the others."""
 
 import errno
 import os
@@ -131,7 +131,7 @@ def test_all_bad_images_are_named(folder, capsys):
     OSError(errno.EIO, "Input/output error"), ZeroDivisionError(),
 ], ids=lambda error: type(error).__name__)  # fmt: skip
 @pytest.mark.parametrize("place", ["read_photo", "check_writable", "write_photo"])
-def test_whatever_ends_one_image_names_it(folder, monkeypatch, capsys, place, error):
+def test_any_error_in_one_image_names_it(folder, monkeypatch, capsys, place, error):
     done = getattr(batch, place)
     save(folder / "m.png")
 
@@ -160,7 +160,7 @@ def test_a_sampler_that_diverges_names_its_image(folder, monkeypatch, capsys, bi
     assert "a.png: expected a finite result, got NaN" in last_line(capsys)
 
 
-def test_a_name_as_long_as_names_may_be_is_written(folder):
+def test_the_longest_possible_name_is_written(folder):
     name = "x" * 251 + ".png"
     save(folder / name)
     assert upscale("in") == 0
@@ -196,7 +196,7 @@ STRAYS = {
 
 
 @pytest.mark.parametrize("recursive", [False, True])
-def test_strays_are_passed_over_and_counted(folder, capsys, recursive):
+def test_other_files_are_skipped_and_counted(folder, capsys, recursive):
     for name in STRAYS["hidden"] + STRAYS["others"]:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"whatever")
@@ -209,7 +209,7 @@ def test_strays_are_passed_over_and_counted(folder, capsys, recursive):
     assert ".png" not in said.split("left out: ")[1]
 
 
-def test_a_folder_without_images_says_what_it_holds(folder, capsys):
+def test_the_message_for_a_folder_without_images_lists_its_contents(folder, capsys):
     Path("other").mkdir()
     for name in ("a.heic", "b.heic", ".c.png"):
         Path("other", name).write_bytes(b"")
@@ -333,7 +333,7 @@ def test_homes_of_users_are_found_where_there_are_any(folder, monkeypatch):
 
 
 def test_progress_ends_at_its_total(folder, monkeypatch):
-    """A failure takes its share of the total with it."""
+    """The share of a failed image is subtracted from the total."""
     bars = []
 
     class Bar(batch.tqdm):
@@ -356,7 +356,7 @@ def test_messages_are_one_line(folder, capsys, monkeypatch):
     assert re.search(r"^basicsr: in/a.png: cannot be upscaled: division by zero \(and 1 more\)$", lines[-1])
 
 
-def test_what_could_not_be_kept_is_said_with_the_name(folder, capsys):
+def test_warnings_about_dropped_metadata_name_the_image(folder, capsys):
     """On stderr, unless --quiet."""
     import struct
     import zlib

@@ -104,7 +104,7 @@ def test_directories_within_exif_are_kept_and_makers_notes_named(tmp_path):
     with Image.open(path) as image:
         assert image.getexif().get_ifd(EXIF)[0x9286] == DETAILS[0x9286]
         assert image.getexif().get_ifd(INTEROPERABILITY) == {1: "R98"}
-    Image.fromarray(PIXELS).save(path, exif=exif(notes=b"offsets count from elsewhere"))
+    Image.fromarray(PIXELS).save(path, exif=exif(notes=b"offsets count from elsewhere").tobytes())
     with pytest.warns(MetadataWarning, match="MakerNote"):
         check_tags(doubled(path), 24, 32)
 

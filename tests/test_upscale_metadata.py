@@ -1,4 +1,4 @@
-"""Metadata of images: never in the way of pixels, kept where it holds for the result, and named where it is not."""
+"""Metadata of images: never an error, kept if it applies to the result, reported if it is dropped."""
 
 import io
 import random
@@ -81,7 +81,7 @@ def jpeg_with(marker: int, data: bytes) -> bytes:
 
 
 def with_exif(kind: str, exif: bytes) -> bytes:
-    """A file with these bytes as EXIF, whatever they are."""
+    """A file with arbitrary bytes as EXIF."""
     body = exif.removeprefix(b"Exif\0\0")
     if kind == "JPEG":
         return jpeg_with(0xE1, b"Exif\0\0" + body)
@@ -147,7 +147,7 @@ def test_broken_profiles_never_stop_an_image(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_broken_profiles_never_stop_inks(tmp_path, kind):
+def test_broken_profiles_never_stop_cmyk(tmp_path, kind):
     inks = Image.fromarray(PIXELS).convert("CMYK")
     profiles = [mutated(SRGB, number, keep=0) for number in range(100)] + [SRGB, b"", b"x"]
     for profile in profiles:
@@ -207,7 +207,7 @@ def test_bad_chunks_never_stop_a_png(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a zTXt of 2 MB", "a profile that is cut", "a short gAMA"])
-def test_what_is_dropped_is_said(tmp_path, name):
+def test_dropped_metadata_is_reported(tmp_path, name):
     path = tmp_path / "a.png"
     path.write_bytes(png_with(*BAD_CHUNKS[name]))
     with pytest.warns(MetadataWarning, match=r"dropped"):
@@ -223,7 +223,7 @@ def test_a_chunk_with_a_wrong_checksum_is_dropped(tmp_path):
 
 
 def test_damaged_pixels_stay_damaged(tmp_path):
-    """Checksums of pixels are still looked at."""
+    """Checksums of pixels are still verified."""
     content = bytearray(saved("PNG"))
     content[content.index(b"IDAT") + 20] ^= 1
     (tmp_path / "a.png").write_bytes(content)
@@ -238,7 +238,7 @@ def test_damaged_pixels_stay_damaged(tmp_path):
     ([(0xEB, b"JP" + bytes(30))], "APP11"),
     ([(0xE1, b"Exif\0\0XX")], "EXIF cannot be read"),
 ])  # fmt: skip
-def test_bad_segments_never_stop_a_jpeg_and_are_said(tmp_path, segments, said):
+def test_bad_segments_never_stop_a_jpeg_and_are_reported(tmp_path, segments, said):
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg_with(*segments[0]))
     with pytest.warns(MetadataWarning, match=said):
@@ -247,7 +247,7 @@ def test_bad_segments_never_stop_a_jpeg_and_are_said(tmp_path, segments, said):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("profile", ["CMYK", "broken"])
-def test_foreign_and_broken_profiles_of_rgb_are_passed_on_and_said(tmp_path, kind, profile):
+def test_wrong_and_broken_profiles_of_rgb_are_passed_on_and_reported(tmp_path, kind, profile):
     foreign = bytearray(SRGB)
     foreign[16:20] = b"CMYK"
     content = bytes(foreign) if profile == "CMYK" else b"broken" * 40
@@ -325,7 +325,7 @@ def test_texts_and_colour_chunks_of_a_png_are_kept(tmp_path, deep):
         assert image.text["parameters"].startswith("steps: 20") and image.info["gamma"] == 1.0
 
 
-def test_what_need_not_hold_is_dropped_and_said(tmp_path):
+def test_metadata_that_may_not_apply_is_dropped_and_reported(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png_with(b"bKGD", bytes(6), png_with(b"caBX", b"signature")))
     with pytest.warns(MetadataWarning, match="bKGD, caBX"):
@@ -351,7 +351,7 @@ def test_comments_and_iptc_of_a_jpeg_are_kept(tmp_path):
 
 
 def test_exif_is_kept_to_the_byte_but_for_the_size(tmp_path):
-    """Cameras' own notes among it, whose offsets count from its beginning."""
+    """Including makers' notes, whose offsets count from its beginning."""
     path = tmp_path / "a.jpg"
     path.write_bytes(with_exif("JPEG", EXIF))
     with Image.open(large(path)) as image:
@@ -361,7 +361,7 @@ def test_exif_is_kept_to_the_byte_but_for_the_size(tmp_path):
     assert len(exif) == len(EXIF) and sum(a != b for a, b in zip(exif, EXIF, strict=True)) <= 8
 
 
-def test_texts_and_iptc_of_a_tiff_are_kept_and_others_are_said(tmp_path):
+def test_texts_and_iptc_of_a_tiff_are_kept_and_dropped_tags_reported(tmp_path):
     path = tmp_path / "a.tif"
     extra = [(33432, 2, 3, b"me\0", True), (33723, 7, 5, b"\x1c\x02\x69\0\0", True)]
     tifffile.imwrite(path, PIXELS, extratags=extra, description="what is shown", software="a camera", metadata=None,
@@ -414,7 +414,7 @@ def test_lab_becomes_srgb_without_its_profile(tmp_path):
     assert np.abs(photo.pixels.astype(int) - PIXELS).mean() < 4  # 8 bits of Lab are coarse
 
 
-def test_inks_tell_srgb_in_exif(tmp_path):
+def test_exif_says_srgb_for_converted_cmyk(tmp_path):
     exif = with_values(EXIF, {0xA001: 65535})
     Image.fromarray(PIXELS).convert("CMYK").save(tmp_path / "a.jpg", exif=exif)
     with Image.open(large(tmp_path / "a.jpg")) as image:
@@ -422,7 +422,7 @@ def test_inks_tell_srgb_in_exif(tmp_path):
 
 
 @pytest.mark.parametrize("target", [".webp", ".bmp", ".jpg", ".tif", ".png"])
-def test_what_another_format_has_no_place_for_is_said(tmp_path, target):
+def test_metadata_that_another_format_cannot_store_is_reported(tmp_path, target):
     own = {"PNG": [(b"gAMA", bytes(4))]}
     photo = Photo(PIXELS, {"exif": EXIF, "dpi": (72.0, 72.0)} | (own if target != ".png" else {"JPEG": [(0xFE, b"x")]}))
     with pytest.warns(MetadataWarning, match="cannot be stored in"):
@@ -430,7 +430,7 @@ def test_what_another_format_has_no_place_for_is_said(tmp_path, target):
 
 
 def test_12_bits_fill_the_range_of_16(tmp_path):
-    """Else a result of 16 bits would be dark."""
+    """Otherwise a result of 16 bits would be dark."""
     samples = np.arange(16).reshape(4, 4) * 273  # 0..4095
     packed = np.packbits(((samples[..., None] >> np.arange(11, -1, -1)) & 1).astype(np.uint8).reshape(4, -1), axis=1)
     data = packed.tobytes()
@@ -449,7 +449,7 @@ def test_white_is_zero_becomes_black_is_zero(tmp_path):
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
-def test_avif_with_colours_that_pillow_does_not_know_is_said(tmp_path):
+def test_avif_with_unsupported_colours_is_reported(tmp_path):
     content = saved("AVIF")
     place = content.index(b"colrnclx") + 8
     (tmp_path / "a.avif").write_bytes(content[:place] + b"\0\x09\0\x10" + content[place + 4 :])
@@ -540,6 +540,21 @@ def test_libraries_do_not_talk_of_broken_tags(tmp_path, caplog, orientation, dty
     caplog.clear()
     large(tmp_path / "a.tif")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_that_claims_to_be_larger_than_memory_is_refused(tmp_path, dtype):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS.astype(dtype), photometric="rgb", metadata=None)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        places = [file.pages[0].tags[tag].offset for tag in (256, 257)]
+    for place in places:
+        struct.pack_into("<HII", content, place + 2, 4, 1, 10**6)
+    path.write_bytes(content)
+    for read in (photo_size, read_photo):
+        with pytest.raises(InputError, match=r"an image that memory can hold, got .*a\.tif"):
+            read(path)
 
 
 def test_large_images_are_read_without_a_warning(tmp_path):

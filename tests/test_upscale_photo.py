@@ -1,4 +1,4 @@
-"""Picture files: every format, depth and layout goes in and out with what belongs to it."""
+"""Image files: every format, depth and layout is read and written with its metadata."""
 
 import io
 import struct
@@ -50,7 +50,7 @@ def test_pixels_survive_writing_and_reading(tmp_path, suffix, layout, dtype):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp"])
 @pytest.mark.parametrize("layout", ["gray", "colour", "colour+alpha"])
-def test_formats_that_lose_something_lose_little(tmp_path, suffix, layout):
+def test_lossy_formats_lose_little(tmp_path, suffix, layout):
     smooth = np.tile(np.linspace(40, 200, 32)[:, None], (1, 32)).astype(np.uint8)
     photo = Photo(np.stack([smooth] * 4, -1)[..., : LAYOUTS[layout][0]] if LAYOUTS[layout] else smooth)
     path = tmp_path / f"a{suffix}"
@@ -66,7 +66,7 @@ def test_formats_that_lose_something_lose_little(tmp_path, suffix, layout):
 
 
 def shown(photo: Photo) -> np.ndarray:
-    """The pixels as a viewer shows them that honours the orientation."""
+    """The pixels as shown by a viewer that applies the orientation."""
     tags = Image.Exif()
     tags.load(photo.metadata.get("exif", b""))
     return {1: photo.pixels, 6: np.rot90(photo.pixels, -1)}[tags.get(0x0112, 1)]
@@ -92,7 +92,7 @@ def test_profile_orientation_and_resolution_survive(tmp_path, suffix, dtype):
         write_photo(path, photo)
 
 
-def test_exif_tells_the_new_size():
+def test_exif_has_the_new_size():
     photo = Photo(pixels((3,)), {"exif": exif()}).resized(pixels((3,), size=(14, 10)))
     tags = Image.Exif()
     tags.load(photo.metadata["exif"])
@@ -100,7 +100,7 @@ def test_exif_tells_the_new_size():
     assert tags[0x010F] == "Maker"
 
 
-def test_palettes_bits_and_inks_become_what_they_show(tmp_path):
+def test_palettes_bits_and_cmyk_become_the_colours_they_show(tmp_path):
     colours = Image.fromarray(pixels((3,))).quantize(4)
     colours.save(tmp_path / "palette.png")
     np.testing.assert_array_equal(read_photo(tmp_path / "palette.png").pixels, np.asarray(colours.convert("RGB")))
@@ -113,15 +113,15 @@ def test_palettes_bits_and_inks_become_what_they_show(tmp_path):
     assert red > 200 and green < 60 and blue < 60
 
 
-def test_the_bytes_say_what_a_file_is_not_its_name(tmp_path):
+def test_the_format_is_recognised_by_the_content_not_by_the_name(tmp_path):
     Image.fromarray(pixels((3,))).save(tmp_path / "really.png", "BMP")
     np.testing.assert_array_equal(read_photo(tmp_path / "really.png").pixels, pixels((3,)))
 
 
 def test_compressed_16_bit_tiffs_of_others_are_read(tmp_path):
-    picture = pixels((3,), np.uint16)
-    cv2.imwrite(str(tmp_path / "lzw.tif"), picture[..., ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, 5])
-    np.testing.assert_array_equal(read_photo(tmp_path / "lzw.tif").pixels, picture)
+    image = pixels((3,), np.uint16)
+    cv2.imwrite(str(tmp_path / "lzw.tif"), image[..., ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, 5])
+    np.testing.assert_array_equal(read_photo(tmp_path / "lzw.tif").pixels, image)
 
 
 def test_pillow_has_no_16_bit_colour():
@@ -143,7 +143,7 @@ def content(kind: str, **options) -> bytes:
 
 others = [Image.fromarray(pixels((3,), size=(40, 40)) // 2)]
 BAD = {
-    "text.png": b"no picture at all",
+    "text.png": b"no image at all",
     "empty.jpg": b"",
     "half.jpg": content("JPEG")[:700],
     "half.png": content("PNG")[:900],
@@ -160,7 +160,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_whole_picture_is_named_in_one_line(tmp_path, name):
+def test_what_is_no_whole_image_is_named_in_one_line(tmp_path, name):
     path = Path(tmp_path, name)
     path.write_bytes(BAD[name])
     with pytest.raises(InputError, match=name) as caught:

@@ -1,4 +1,4 @@
-"""Tiles: they cover a picture, their weights sum to 1, and blending shows no seam."""
+"""Tiles: they cover an image, their weights sum to 1, and blending shows no seam."""
 
 from itertools import pairwise
 
@@ -45,13 +45,13 @@ def test_a_worked_example():
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(16, 9), (16, -1), (0, 0), (7, 0)])
-def test_tiles_that_cannot_be_are_refused(tile, overlap):
+def test_impossible_tiles_are_refused(tile, overlap):
     with pytest.raises(InputError, match="expected an overlap from 0 to half of the tile"):
         spans(64, tile, overlap, multiple=8)
 
 
 def convolutions(reach: int) -> TiledNetwork:
-    """A purely convolutional network whose prediction depends on `reach` pixels around: one 3x3 convolution each."""
+    """A convolutional network with a receptive field of `reach` pixels in each direction: `reach` 3x3 convolutions."""
     generator = torch.Generator().manual_seed(0)
     first = torch.randn(4, 6, 3, 3, generator=generator) / 7
     others = [torch.randn(4, 4, 3, 3, generator=generator) / 6 for _ in range(reach - 2)]
@@ -68,7 +68,7 @@ def convolutions(reach: int) -> TiledNetwork:
 
 @pytest.mark.parametrize("sampler", ["DDIM", "DDPM"])
 @pytest.mark.parametrize("size", [(64, 96), (41, 70)])
-def test_tiles_equal_no_tiles_where_the_overlap_covers_the_field_of_view(size, sampler):
+def test_tiles_equal_no_tiles_if_the_overlap_covers_the_receptive_field(size, sampler):
     """The whole sampling, ten steps: float32 rounding alone differs, below 1e-5 of the range [0, 1]."""
     network = convolutions(reach=4)
     condition = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))

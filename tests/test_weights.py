@@ -1,4 +1,4 @@
-"""The weights that come with the package: small, mostly binary, better than bicubic, found without being named."""
+"""The weights of the package: small, mostly binary, better than bicubic, and the default of the command."""
 
 import cv2
 import numpy as np
@@ -14,16 +14,16 @@ from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.data.demo import write_demo
 from bidiffsr_arch.description import from_tensors
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.files import read_image
 from bidiffsr_arch.metrics.cost import count_cost
 from bidiffsr_arch.networks import build_network
 from bidiffsr_arch.packed import Description, load_packed, pack, save_packed
-from bidiffsr_arch.weights import FOLDER, INPUTS, SHIPPED, shipped_weights  # isort: split
+from bidiffsr_arch.weights import FOLDER, INPUTS, SHIPPED, all_shipped_weights, shipped_weights  # isort: split
 
-from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which cures what keeps it from being imported
+from basicsr.metrics import calculate_psnr  # after bidiffsr_arch, which patches what it imports
 
 MEGABYTE = 10**6
-# dB over cv2's bicubic enlargement on the demo's two pictures; measured were 1.19 and 0.91.
+# dB over cv2's bicubic upsampling on the demo's two images; measured were 1.19 and 0.91.
 LEAST_GAIN = {2: 1.1, 4: 0.8}
 
 
@@ -55,11 +55,11 @@ def test_seventy_per_cent_of_the_multiplications_are_binary(scale):
 
 
 @pytest.mark.parametrize("scale", SHIPPED["clean"])
-def test_weights_beat_bicubic_on_pictures_that_they_were_not_trained_on(scale, photographs):
+def test_weights_beat_bicubic_on_images_that_they_were_not_trained_on(scale, photographs):
     upscaler, gains = Upscaler.shipped(scale, seed=10, device="cpu"), []
     for path in sorted((photographs / "HR").iterdir()):
-        high = read_picture(path)
-        low = read_picture(photographs / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
+        high = read_image(path)
+        low = read_image(photographs / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
         bicubic = cv2.resize(low, high.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         result = upscaler(np.ascontiguousarray(low[..., ::-1]))[..., ::-1]
         scores = [calculate_psnr(image, high, crop_border=scale, test_y_channel=True) for image in (result, bicubic)]
@@ -68,7 +68,7 @@ def test_weights_beat_bicubic_on_pictures_that_they_were_not_trained_on(scale, p
 
 
 @pytest.mark.parametrize(("arguments", "side"), [([], 48), (["--scale", "4"], 96)])
-def test_the_command_needs_no_weights_and_says_whose_it_takes(arguments, side, tmp_path, capsys):
+def test_the_command_defaults_to_the_shipped_weights_and_prints_them(arguments, side, tmp_path, capsys):
     Image.fromarray(np.full((24, 24, 3), 90, np.uint8)).save(tmp_path / "gray.png")
     command = ["upscale", str(tmp_path / "gray.png"), "-o", str(tmp_path / "large"), *arguments]
     assert main(command) in (None, 0)
@@ -78,7 +78,7 @@ def test_the_command_needs_no_weights_and_says_whose_it_takes(arguments, side, t
     assert capsys.readouterr().out == ""
 
 
-FILES = [file for by_scale in SHIPPED.values() for file in by_scale.values()]
+FILES = [path.name for path in all_shipped_weights()]
 
 
 def test_all_files_are_in_the_table_and_together_small():

@@ -15,7 +15,7 @@ from bidiffsr_arch.errors import InputError, choose
 class BinaryUp(nn.Module):
     """Twice the resolution, (B, C, H, W) -> (B, C, 2H, 2W): four 1-bit convolutions side by side, then PixelShuffle(2).
 
-    Each of them keeps its width, and with it the identity shortcut, which a single convolution C -> 4C would not have.
+    Each keeps the width and therefore has an identity shortcut, which a single convolution C -> 4C could not have.
     """
 
     def __init__(self, channels: int, conv: Callable[[int, int, int], nn.Module]) -> None:
@@ -31,11 +31,11 @@ class BBCUNet(nn.Module):
     """1-bit super-resolution in one call: ``tail(up(body(h) + h)) + bilinear(x)`` with ``h = head(x)``.
 
     The first and the last convolution are full precision, all others 1-bit. The options are those of BasicSR's
-    MSRResNet, and it is trained as that is, by BasicSR's SRModel.
+    MSRResNet, and like it, it is trained by BasicSR's SRModel.
 
     Args:
         num_in_ch: channels of the image.
-        num_out_ch: channels of the result; as many as num_in_ch.
+        num_out_ch: channels of the result; equal to num_in_ch.
         num_feat: width.
         num_block: blocks of two 1-bit convolutions, each with a shortcut of its own.
         upscale: scale, a power of two.
@@ -79,5 +79,5 @@ class BBCUNet(nn.Module):
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:
-    """Bilinear interpolation, to which the network adds what is missing: (B, C, H, W) -> (B, C, scale H, scale W)."""
+    """Bilinear interpolation, to which the network adds a residual: (B, C, H, W) -> (B, C, scale H, scale W)."""
     return x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)

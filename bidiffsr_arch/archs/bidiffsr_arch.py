@@ -187,7 +187,7 @@ class BIDiffSRUNet(Pretrained, nn.Module):
             InputError: H or W is not such a multiple, or time has another shape.
         """
         check_size(x_t, self.multiple)
-        time = as_times(time, len(x_t))
+        time = as_times(time, x_t.shape[0])
         code = TimeCode(
             self.timestep_level_mlp(time.to(x_t.dtype)), timestep_group(time, self.total_step, self.dynamic_group)
         )

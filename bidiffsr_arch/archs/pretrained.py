@@ -1,4 +1,4 @@
-"""``from_pretrained``, ``save_pretrained`` and ``push_to_hub``, as users of the Hugging Face Hub know them."""
+"""``from_pretrained``, ``save_pretrained`` and ``push_to_hub``, with the interface of Hugging Face's libraries."""
 
 import inspect
 from importlib import import_module
@@ -10,27 +10,27 @@ Network = TypeVar("Network", bound="Pretrained")
 
 
 def _files() -> ModuleType:
-    """What reads and writes files. It builds on architectures, so it is looked up when it is asked for."""
+    """The module that reads and writes files; imported on first use, because it imports the architectures."""
     return import_module("bidiffsr_arch.pretrained")
 
 
 class Pretrained:
-    """A network that remembers with which arguments it was made, and what it was trained to do.
+    """A network that stores its constructor arguments and the options it was trained with.
 
     Attributes:
-        arguments: the constructor's, defaults included.
-        trained: ``scale``, ``beta_schedule`` and the other options that sampling needs; empty until they are known.
+        arguments: arguments of the constructor, defaults included.
+        trained: ``scale``, ``beta_schedule`` and the other options that sampling needs; empty if unknown.
     """
 
     arguments: dict[str, Any]
     trained: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Keep the arguments; the constructor gets them as well."""
+        """Store the arguments, which are also passed to the constructor."""
         network = super().__new__(cls)
         try:
             bound = inspect.signature(cls.__init__).bind(network, *args, **kwargs)
-        except TypeError:  # which the constructor tells better, or a copy that gets its attributes afterwards
+        except TypeError:  # wrong arguments, which the constructor reports, or a copy, whose attributes are set later
             return network
         bound.apply_defaults()
         _, *given = bound.arguments.items()
@@ -39,13 +39,13 @@ class Pretrained:
 
     @classmethod
     def from_pretrained(cls: type[Network], name_or_folder: str | Path, *, revision: str | None = None) -> Network:
-        """A network from a folder that `save_pretrained` wrote, or from the Hub.
+        """Load a network from a folder written by `save_pretrained`, or from the Hub.
 
         Args:
             name_or_folder: the folder, ``OWNER/NAME`` or ``hf://OWNER/NAME``.
             revision: branch, tag or commit of the repository.
         Returns:
-            The network in eval mode; `trained` says what sampling needs.
+            The network in eval mode; its `trained` has the options that sampling needs.
         Raises:
             InputError: no such folder or repository, or weights of another network.
         """
@@ -57,11 +57,11 @@ class Pretrained:
         """Write config.json, model.safetensors and a model card.
 
         Args:
-            about: what the card says beside: ``title``, ``license``, ``author``, ``date``, ``data``, ``results``.
-            overwrite: replace such files.
-            trained: ``scale=2, beta_schedule={…}`` and others, as at an option file's top level, beside `trained`.
+            about: further entries of the card: ``title``, ``license``, ``author``, ``date``, ``data``, ``results``.
+            overwrite: replace existing files.
+            trained: top-level options, such as ``scale=2, beta_schedule={…}``, in addition to those in `trained`.
         Raises:
-            InputError: the scale is not known, or the folder holds such files.
+            InputError: the scale is unknown, or such files exist.
         """
         _files().save_pretrained(self, folder, self._options(trained), about, overwrite)
 
@@ -75,10 +75,11 @@ class Pretrained:
         commit_message: str = "Upload network",
         **trained: Any,
     ) -> str:
-        """Upload what `save_pretrained` writes to the repository ``OWNER/NAME``, which is made if there is none.
+        """Upload the files of `save_pretrained` to the repository ``OWNER/NAME``, which is created if it does not
+        exist.
 
         Returns:
-            The commit's address.
+            URL of the commit.
         Raises:
             InputError: as `save_pretrained`, or the Hub refuses it.
         """

@@ -146,7 +146,7 @@ class SR3UNet(nn.Module):
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """See `BIDiffSRUNet.forward`; `time` may also be SR3's own noise level, sqrt(alpha_bar)."""
         check_size(x_t, self.multiple)
-        embedding = self.noise_level_mlp(as_times(time, len(x_t)).to(x_t.dtype))
+        embedding = self.noise_level_mlp(as_times(time, x_t.shape[0]).to(x_t.dtype))
         x = image_to_patches(torch.cat([condition, x_t], dim=1), self.patch_size, self.input_scale)
         skips = []
         for layer in self.downs:

@@ -1,5 +1,7 @@
-"""Timing of packed inference against float networks on this machine, for `basicsr bench`: `timing` measures, with
-memory of each network in a process of its own (`memory`) and rates of layers (`layers`).
+"""Benchmarks of packed and float networks on this machine, for `basicsr bench`.
+
+`timing` measures times of sampling steps, `memory` each network's peak memory in a separate process, `layers` the rates
+of single layers.
 """
 
 __all__ = ["layers", "machine", "memory", "timing", "turns"]

@@ -1,4 +1,4 @@
-"""Rates of a packed network's convolutions, beside torch's."""
+"""Rates of a packed network's convolutions beside those of torch."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ OPERATIONS = {"binary_conv": "1-bit", "conv3x3": "float", "pointwise": "float"}
 
 
 class Layer(NamedTuple):
-    """Layers of one kind and shape: median seconds of all of them in a step, and rates in 1e9 multiply-accumulates a
-    second, ours and that of torch's float32 convolution in the faster of its two layouts.
+    """Layers of one kind and shape: their median seconds per step, and rates in 1e9 multiply-accumulates per second, of
+    the packed layer and of torch's float32 convolution in the faster of its two memory layouts.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Layer(NamedTuple):
 def layer_rates(
     network: PackedNetwork, inputs: tuple[Tensor, ...], rounds: int, clock: Callable[[], float]
 ) -> list[Layer]:
-    """Rates of all convolutions of a step, those that take longest first."""
+    """Rates of all convolutions of a step, sorted by time."""
     runs = []
     for _ in range(rounds):
         with _watched(network, clock) as calls:
@@ -53,7 +53,7 @@ def layer_rates(
 
 @contextmanager
 def _watched(network: PackedNetwork, clock: Callable[[], float]) -> Iterator[dict[tuple, list[float]]]:
-    """Seconds of each convolution of the backend, by kind and shape."""
+    """Record the seconds of each convolution of the backend, by kind and shape."""
     calls: dict[tuple, list[float]] = {}
     backend: Any = network.backend
 
@@ -90,7 +90,7 @@ def _is_pointwise(weight: Any) -> bool:
 def _torch_seconds(
     channels: int, filters: int, k: int, height: int, width: int, rounds: int, clock: Callable[[], float]
 ) -> float:
-    """Median seconds of torch's float32 convolution in the faster of its two layouts."""
+    """Median seconds of torch's float32 convolution in the faster of its two memory layouts."""
     x, weight = torch.rand(1, channels, height, width), torch.rand(filters, channels, k, k)
     x_last, weight_last = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
     steps = {

@@ -1,4 +1,4 @@
-"""The machine on which `basicsr bench` runs, and how its newest instructions are left out."""
+"""A description of the machine that `basicsr bench` runs on, and how to disable AVX-512."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 AFTER_AVX2 = ("avx512", "avx10", "evex512", "amx")
-"""How LLVM's names of instruction sets begin that came after AVX2 and widen vectors."""
+"""Prefixes of LLVM's names of the vector extensions after AVX2."""
 
 
 def machine(backend: str) -> dict[str, str | int | None]:
-    """Where a measurement was made."""
+    """CPU, instruction set, backend, threads and versions."""
     names = (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name"))
     try:
         numba = version("numba")
@@ -29,7 +29,7 @@ def machine(backend: str) -> dict[str, str | int | None]:
 
 
 def without_avx512() -> dict[str, str]:
-    """Environment variables with which Numba, oneDNN and ATen use AVX2 at most; none where the CPU has no AVX-512."""
+    """Environment variables that limit Numba, oneDNN and ATen to AVX2; empty if the CPU has no AVX-512."""
     try:
         import llvmlite.binding
     except ImportError:

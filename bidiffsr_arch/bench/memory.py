@@ -1,4 +1,4 @@
-"""Peak memory of a network, measured in a process of its own."""
+"""Peak memory of a network, measured in a separate process."""
 
 import resource
 import sys
@@ -19,12 +19,12 @@ from bidiffsr_arch.packed import load_packed, pack
 def peak_bytes(
     network_g: Mapping[str, Any], packed: Path | None, inputs: tuple[Tensor, ...], backend: str | None
 ) -> int:
-    """The most memory that was resident while a network was loaded and ran one step, less what Python and its libraries
-    took before.
+    """Largest resident size in bytes while a network is loaded and runs one step, minus that of Python and its
+    libraries.
 
     Args:
         network_g: type and options of a float network.
-        packed: the packed file to load in its place.
+        packed: a packed file to load instead.
     """
     arrays = [tensor.numpy() for tensor in inputs]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -35,7 +35,7 @@ def _peak_here(
     network_g: Mapping[str, Any], packed: Path | None, arrays: list, backend: str | None, threads: int
 ) -> int:
     torch.set_num_threads(threads)
-    if packed:  # compiling is not part of the network's memory
+    if packed:  # compile first, which takes memory that is not the network's
         tiny = BIDiffSRUNet(inner_channel=32, channel_mults=[1, 2], res_blocks=1, image_size=64, fp_res=[64])
         pack(tiny.eval(), backend)(*torch.rand(2, 1, 3, 64, 64), torch.tensor([1000]))
     before = _resident()
@@ -46,9 +46,9 @@ def _peak_here(
 
 
 def _resident() -> int:
-    """The most memory that this process has had, in bytes."""
+    """Peak resident size of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage's figure starts, in a process that another one has started, with that one's peak
+    if status.exists():  # in a child process, getrusage starts with the peak of its parent
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

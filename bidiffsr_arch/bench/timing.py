@@ -1,4 +1,4 @@
-"""What `basicsr bench` measures: seconds of a step, in turns with other networks."""
+"""The measurement of `basicsr bench`: seconds per step, with the steps of all networks interleaved."""
 
 import os
 import tempfile
@@ -27,7 +27,7 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": perf_counter, "cpu": process_t
 
 
 class Subject(NamedTuple):
-    """A network to measure, an option file's ``network_g``, in float32 by torch or packed."""
+    """A network to measure: an option file's ``network_g``, in float32 or packed."""
 
     name: str
     network_g: Mapping[str, Any]
@@ -49,8 +49,8 @@ def subjects_of(network_g: Mapping[str, Any]) -> tuple[Subject, ...]:
 
 
 class Settings(NamedTuple):
-    """How to measure: networks, the first packed one of which is what others are compared with; image size, rounds,
-    backend of the packed networks, a key of `CLOCKS`, and whether memory and rates of layers are measured, too.
+    """Settings of a measurement: networks, of which the first packed one is the reference of the ratios; image size;
+    number of rounds; backend of the packed networks; a key of `CLOCKS`; whether to measure memory and rates of layers.
     """
 
     subjects: Sequence[Subject]
@@ -63,7 +63,7 @@ class Settings(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A network: median seconds a step, peak memory of loading it and of one step, size of its weights."""
+    """A network: median seconds per step, peak memory (see `memory.peak_bytes`), size of its weights in bytes."""
 
     name: str
     seconds: float
@@ -72,7 +72,7 @@ class Row(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Rows; the name of the packed network that others are compared with; where it was measured; rates of layers."""
+    """Rows, the name of the packed network that is the reference of the ratios, the machine, and rates of layers."""
 
     rows: list[Row]
     packed: str
@@ -80,20 +80,20 @@ class Result(NamedTuple):
     layers: list[Layer]
 
     def ratios(self) -> dict[str, float]:
-        """How many times longer the other networks take than the packed one."""
+        """Time of each other network divided by that of the packed one."""
         seconds = {row.name: row.seconds for row in self.rows}
         packed = seconds.pop(self.packed)
         return {f"{name} / packed": value / packed for name, value in seconds.items()}
 
 
 def measure(settings: Settings) -> Result:
-    """Time all networks in turns; then, where asked, each one's memory and the rates of layers.
+    """Time the interleaved steps of all networks; then measure memory and rates of layers if the settings say so.
 
-    With the backend ``numba-avx2`` it is done in a new process that uses no AVX-512, in torch neither, so that a CPU
-    with AVX-512 shows what one without it does.
+    With the backend ``numba-avx2`` the measurement runs in a new process in which neither Numba nor torch uses AVX-512,
+    so that a CPU with AVX-512 shows the times of one without it.
 
     Raises:
-        InputError: a size that the networks do not take, or a network that cannot be packed.
+        InputError: a size that the networks do not support, or a network that cannot be packed.
     """
     for subject in settings.subjects:
         _check_size(subject.name, build_network(subject.network_g, without_memory=True), settings.size)
@@ -140,7 +140,7 @@ def _measure(settings: Settings) -> Result:
 
 
 def inputs_of(network: nn.Module, size: tuple[int, int]) -> tuple[Tensor, ...]:
-    """What a network is called with: an image, or (x_t, condition, time)."""
+    """Arguments to call a network with: an image, or (x_t, condition, time)."""
     generator = torch.Generator().manual_seed(0)
     x_t, condition = torch.rand(2, 1, 3, *size, generator=generator)
     return (x_t,) if is_direct(network) else (x_t, condition, torch.tensor([1000]))
@@ -158,7 +158,7 @@ def _check_size(name: str, network: nn.Module, size: tuple[int, int]) -> None:
 def _step_seconds(
     networks: Mapping[str, nn.Module], inputs: Mapping[str, tuple[Tensor, ...]], settings: Settings
 ) -> dict[str, float]:
-    """Median seconds of each network, of float networks in the faster of torch's two layouts."""
+    """Median seconds of each network; for float networks, of the faster of torch's two memory layouts."""
     steps: dict[tuple[str, str], Callable[[], object]] = {}
     for subject in settings.subjects:
         network, args = networks[subject.name], inputs[subject.name]

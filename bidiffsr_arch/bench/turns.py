@@ -1,4 +1,4 @@
-"""Times of several things that take turns, so that all meet the same load of the machine."""
+"""Times of interleaved functions, so that changes in the load of the machine affect all of them alike."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def in_turns(steps: Mapping[Any, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[Any, float]:
-    """Median seconds of each step; they take turns, after one round that does not count."""
+    """Median seconds of each function over `rounds` interleaved rounds, after one warm-up round."""
     times: dict[Any, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():

@@ -18,6 +18,8 @@ def signs(bits: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     Args:
         bits: bool, any shape; ``v >= 0`` for the sign of v.
     """
+    if torch.compiler.is_compiling():  # one kernel; and ONNX runtimes do not multiply int8
+        return torch.where(bits, 1.0, -1.0).to(dtype)
     return bits.to(torch.int8).mul_(2).sub_(1).to(dtype)
 
 

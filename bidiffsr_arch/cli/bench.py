@@ -1,13 +1,13 @@
-"""Time one step on this machine: SR3 and BI-DiffSR as torch runs them, BI-DiffSR packed, SR3 with our kernels; or, with
--opt, the network of an option file in float32 and packed.
+"""Time one sampling step on this machine: SR3 and BI-DiffSR in torch, BI-DiffSR packed, SR3 with this package's float
+kernels; with -opt, the network of an option file in float32 and packed.
 
-All networks are full size, with weights as they are before training; times do not depend on them. They take turns
-within one run, and medians are reported; float networks are timed in both of torch's layouts, the faster of which
-counts. Peak memory is measured in a process of its own for each network: the most that was resident while it was loaded
-and ran one step, less what Python and its libraries took before.
+All networks have full size and untrained weights, on which times do not depend. Their steps are interleaved within one
+run, and medians are reported. Float networks are timed in both memory layouts of torch; the faster one counts. Peak
+memory is measured in a separate process per network: the largest resident size while the network is loaded and runs one
+step, minus the size of Python and its libraries.
 
-The backend numba-avx2 is measured without AVX-512 instructions, by torch as well, so that a CPU with AVX-512 shows what
-one without it does; numba-portable uses all that the CPU has.
+With the backend numba-avx2, neither Numba nor torch uses AVX-512, so that a CPU with AVX-512 shows the times of one
+without it; numba-portable uses all instructions of the CPU.
 """
 
 import argparse
@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clock",
         choices=["wall", "cpu"],
         default="wall",
-        help="cpu: processor time of one thread, for a machine that others use, too (default: wall)",
+        help="cpu: processor time of one thread, for a shared machine (default: wall)",
     )
-    parser.add_argument("--by-layer", action="store_true", help="also the rate of each kind of layer, against torch's")
+    parser.add_argument("--by-layer", action="store_true", help="also report rates of layers, beside torch's")
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     parser.add_argument("--markdown", action="store_true", help="print a page of Markdown")
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure and print.
 
     Raises:
-        InputError: a size that the networks do not take, an option file without a network that can be packed, or an
+        InputError: a size that the networks do not support, an option file without a network that can be packed, or an
             unknown backend.
     """
     if len(args.size) > 2 or min(args.size) < 1:
@@ -81,7 +81,7 @@ def measured(args: argparse.Namespace, backend: str | None) -> dict[str, Any]:
     from bidiffsr_arch.bench import timing
     from bidiffsr_arch.packed.backends import choose_backend
 
-    choose_backend(backend)  # an unknown name, before anything is timed
+    choose_backend(backend)  # refuses an unknown name before anything is timed
     subjects: Sequence[timing.Subject] = timing.DIFFUSION
     if args.opt is not None:
         subjects = timing.subjects_of(network_of(args.opt))
@@ -109,19 +109,19 @@ def network_of(option_file: str) -> Mapping[str, Any]:
     Raises:
         InputError: there is none, or it cannot be packed.
     """
-    from bidiffsr_arch.config.file import load_options
+    from bidiffsr_arch.config.file import AnyFile, load_options
     from bidiffsr_arch.packed.registry import architecture_named
 
-    network_g = load_options(option_file).get("network_g")
-    if not network_g:
+    network_g = AnyFile.read(load_options(option_file), option_file).network_g
+    if network_g is None:
         raise InputError(f"{option_file}: expected a `network_g:` block, found none")
-    architecture_named(network_g["type"])
-    return network_g
+    architecture_named(network_g.type)
+    return network_g.arguments()
 
 
 def tables(report: dict[str, Any]) -> list[str]:
     """A report as lines of Markdown tables."""
-    lines = ["| network | s a step | peak memory MB | weights MB |", "|---|---|---|---|"]
+    lines = ["| network | s per step | peak memory MB | weights MB |", "|---|---|---|---|"]
     for row in report["rows"]:
         peak = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}"
         lines.append(f"| {row['name']} | {row['seconds']:.3f} | {peak} | {row['weight_bytes'] / 1e6:.1f} |")
@@ -129,7 +129,7 @@ def tables(report: dict[str, Any]) -> list[str]:
     if "layers" in report:
         lines += [
             "",
-            "| layer | map | calls | ms a step | GMAC/s | torch float32, GMAC/s | times faster |",
+            "| layer | map | calls | ms per step | GMAC/s | torch float32, GMAC/s | times faster |",
             "|---|---|---|---|---|---|---|",
         ]
         for layer in report["layers"]:

@@ -1,11 +1,11 @@
-"""`basicsr test --check`: a test's metrics beside the numbers that its option file expects."""
+"""`basicsr test --check`: compare the metrics of a test with the numbers that its option file expects."""
 
 import argparse
 import json
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from numbers import Real
@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from bidiffsr_arch.config.file import AnyFile
+from bidiffsr_arch.config.training import Expected
 from bidiffsr_arch.errors import CheckFailed, InputError
 from bidiffsr_arch.files import write_bytes
 
@@ -23,7 +25,7 @@ OK, DIFFERS, NOT_CHECKED = "ok", "differs", "not checked"
 
 @dataclass(frozen=True)
 class Row:
-    """One expected number, and what came of it."""
+    """An expected number and the result of the comparison."""
 
     dataset: str
     metric: str
@@ -35,21 +37,24 @@ class Row:
 
     @property
     def difference(self) -> float | None:
-        """Got less expected."""
+        """The measured number minus the expected one."""
         return None if self.got is None else self.got - self.expected
 
 
-def run_check(args: argparse.Namespace, options: OrderedDict) -> None:
-    """Test on the data sets that are there, print the table, write the report.
+def run_check(args: argparse.Namespace, file: AnyFile, options: OrderedDict) -> None:
+    """Test on the data sets that exist, print the table, write the report.
 
+    Args:
+        args: those of `basicsr test`.
+        file: the checked options; options: the same as plain data, for BasicSR.
     Raises:
         InputError: the `expected:` block or the report's name is wrong (nothing was tested then).
-        CheckFailed: a number differs by more than its tolerance, or, with --strict, was not checked.
+        CheckFailed: a number differs by more than its tolerance, or could not be checked with --strict.
     """
-    if not options.get("expected"):
+    if not file.expected:
         raise InputError(f"{args.opt}: expected an `expected:` block for --check, found none")
     write_report = report_writer(args.report)
-    absent = absent_datasets(options)
+    absent = absent_datasets(file)
     options["datasets"] = OrderedDict(
         (phase, dataset) for phase, dataset in options["datasets"].items() if dataset["name"] not in absent
     )
@@ -61,7 +66,7 @@ def run_check(args: argparse.Namespace, options: OrderedDict) -> None:
 
         with handed_over(args, options), observed_results() as results:
             test_pipeline(os.getcwd())
-    rows = compare(options["expected"], results, absent)
+    rows = compare(file.expected, results, absent)
     print(table(rows))
     failed = [row for row in rows if row.verdict == DIFFERS or (args.strict and row.verdict == NOT_CHECKED)]
     if write_report:
@@ -71,13 +76,15 @@ def run_check(args: argparse.Namespace, options: OrderedDict) -> None:
         raise CheckFailed(f"{len(failed)} of {len(rows)} expected numbers failed: {names}")
 
 
-def absent_datasets(options: OrderedDict) -> dict[str, str]:
-    """Data sets of which a folder does not exist: {name: folder}."""
+def absent_datasets(file: AnyFile) -> dict[str, str]:
+    """Data sets with a missing folder: {name: folder}."""
     return {
-        dataset["name"]: root
-        for dataset in options["datasets"].values()
-        for key, root in dataset.items()
-        if key.startswith("dataroot_") and root is not None and not Path(os.path.expanduser(root)).exists()
+        dataset.name: root
+        for dataset in file.datasets.values()
+        for key, roots in dataset
+        if key.startswith("dataroot_")
+        for root in (roots if isinstance(roots, list) else [roots])
+        if root is not None and not Path(os.path.expanduser(root)).exists()
     }
 
 
@@ -100,12 +107,21 @@ def observed_results() -> Iterator[dict[str, dict[str, float]]]:
         BaseModel.validation = validation
 
 
-def compare(expected: dict, results: dict[str, dict[str, float]], absent: dict[str, str]) -> list[Row]:
-    """One row for each expected number, in the option file's order."""
+def compare(
+    expected: Mapping[str, Mapping[str, Expected]],
+    results: Mapping[str, Mapping[str, float]],
+    absent: Mapping[str, str],
+) -> list[Row]:
+    """One row for each expected number, in the option file's order.
+
+    Args:
+        expected: numbers by data set and metric; results: what was measured, likewise.
+        absent: data sets that do not exist, see `absent_datasets`.
+    """
     rows = []
     for dataset, numbers in expected.items():
         for metric, number in numbers.items():
-            value, tolerance = number["value"], number["tolerance"]
+            value, tolerance = number.value, number.tolerance
             got = results.get(dataset, {}).get(metric)
             if isinstance(got, Real):
                 verdict = OK if abs(float(got) - value) <= tolerance + _rounding(got, value) else DIFFERS
@@ -118,7 +134,7 @@ def compare(expected: dict, results: dict[str, dict[str, float]], absent: dict[s
 
 
 def _rounding(got: Real, value: float) -> float:
-    """By how much a number at the edge of its tolerance may miss it: a few units in its last place."""
+    """Allowance for rounding at the edge of the tolerance: a few units in the last place."""
     kind = type(got) if isinstance(got, np.floating) else float
     return 4 * float(np.finfo(kind).eps) * max(abs(float(got)), abs(value)) if math.isfinite(got) else 0.0
 
@@ -160,7 +176,7 @@ def json_report(rows: list[Row], failed: list[Row]) -> bytes:
 
 
 def junit_report(rows: list[Row], failed: list[Row]) -> bytes:
-    """JUnit's XML, as CI systems read it: a test case for each number, skipped where it was not checked."""
+    """JUnit XML for CI systems: one test case per number, skipped if the number was not checked."""
     skipped = [row for row in rows if row.verdict == NOT_CHECKED and row not in failed]
     suite = ElementTree.Element(
         "testsuite", name="basicsr test --check", tests=str(len(rows)), failures=str(len(failed)), errors="0",

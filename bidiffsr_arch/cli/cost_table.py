@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.file import AnyFile, load_options
 from bidiffsr_arch.config.yaml import read_yaml
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.cost import Cost, count_cost
@@ -27,7 +27,7 @@ Params = full precision + binary / 32. OPs = full precision + binary / 64, for o
 counts 1, GroupNorm 5 per element, BatchNorm (with fixed statistics) 1 per element, nearest up-sampling 1 per output
 element; activations, PReLU, bias, additions and other element-wise operations are free. XNOR's map K counts 1 per
 averaged element: per pixel C for the channel mean and k² for the box. "Published" are the figures of the paper (Chen et
-al., NeurIPS 2024, Tables 1 and 2), "equal" tells whether both figures agree with it to the printed digits.
+al., NeurIPS 2024, Tables 1 and 2), "equal" says whether both figures agree with the paper to the printed digits.
 
 {table}
 
@@ -79,12 +79,13 @@ def count_file(file: str, input_size: list[int]) -> Row:
         InputError: as `run`; the file is named.
     """
     options = load_options(file)
+    top = AnyFile.read(options, file)
     import_plugins((), options)
     own_row = read_yaml(file).get("paper_row")  # the base file's row is another network's
     paper_row = None if own_row is None else str(own_row)
-    name = paper_row.removeprefix(MAIN_TABLE) if paper_row else options["name"]
+    name = paper_row.removeprefix(MAIN_TABLE) if paper_row else top.name
     try:
-        network = build_network(options["network_g"], without_memory=True) if options.get("network_g") else None
+        network = build_network(top.network_g.arguments(), without_memory=True) if top.network_g else None
         cost = count_cost(network, input_size) if network is not None else None
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
@@ -93,7 +94,7 @@ def count_file(file: str, input_size: list[int]) -> Row:
 
 
 def cells(row: Row) -> list[str]:
-    """The cells of one line under `COLUMNS`."""
+    """One row of the table with the columns `COLUMNS`."""
     printed = row.published or (None, None)
     got = (row.params_m, row.ops_g)
     pairs = zip(got, printed, strict=True)
@@ -106,7 +107,7 @@ def cells(row: Row) -> list[str]:
 
 
 def remarks(row: Row) -> list[str]:
-    """Notes on a row that its numbers need."""
+    """Notes without which a row's numbers would mislead."""
     if row.cost is None:
         return [f"{row.name}: has no network and therefore no parameters; upsampling is not counted in any row"]
     lines = []
@@ -120,7 +121,7 @@ def remarks(row: Row) -> list[str]:
 
 
 def module_cells(cost: Cost | None) -> list[list[str]]:
-    """Lines under `MODULE_COLUMNS` for the modules with parameters or operations."""
+    """Rows of the table with the columns `MODULE_COLUMNS`, for the modules with parameters or operations."""
     return [
         [module.name or "(all)", module.kind, number(module.params / 1e6, 4), number(module.ops / 1e9, 4)]
         + [number(getattr(module, field), 0) for field in SPLIT]

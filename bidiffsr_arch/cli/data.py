@@ -6,7 +6,7 @@ pairs          make HR and LR training images from your own photographs
 subimages      cut pairs of large images, such as DF2K's, into subimages that load faster
 lmdb           pack a folder of images into one database for io_backend: lmdb
 
-pairs, subimages and lmdb continue where they were stopped.
+pairs, subimages and lmdb continue after an interruption.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         epilog="example: basicsr data pairs photos/ holiday.jpg --scale 2 4 --reduce 2 -o datasets/photographs",
     )
     pairs.add_argument("photographs", nargs="+", metavar="IMAGE|FOLDER", type=Path)
-    pairs.add_argument("--scale", nargs="+", type=int, default=[2, 4], help="HR's sides in units of LR's (%(default)s)")
+    pairs.add_argument("--scale", nargs="+", type=int, default=[2, 4], help="scale factors of HR to LR (%(default)s)")
     pairs.add_argument("--reduce", type=int, default=1, metavar="N",
                        help="first downsample them by N, which removes JPEG artefacts (%(default)s)")  # fmt: skip
     pairs.add_argument("--jpeg", nargs=2, type=int, metavar=("LOW", "HIGH"),

@@ -70,18 +70,18 @@ def compare(options: dict, images: Path) -> tuple[float, float]:
     from basicsr.metrics import calculate_metric
 
     from bidiffsr_arch.data.strip import strip
-    from bidiffsr_arch.files import read_picture, write_picture
+    from bidiffsr_arch.files import read_image, write_image
 
     dataset, rules = options["datasets"]["val"], options["val"]["metrics"]["psnr"]
     rows, scores = [], []
     for hr_path in sorted(Path(dataset["dataroot_gt"]).iterdir()):
         lr_name = dataset["filename_tmpl"].format(hr_path.stem)
-        hr, lr = read_picture(hr_path), read_picture(Path(dataset["dataroot_lq"], f"{lr_name}.png"))
+        hr, lr = read_image(hr_path), read_image(Path(dataset["dataroot_lq"], f"{lr_name}.png"))
         newest = max(Path(images, lr_name).glob("*.png"), key=lambda path: path.stat().st_mtime)
-        result = read_picture(newest)
+        result = read_image(newest)
         bicubic = cv2.resize(lr, hr.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         rows.append({"LR": lr, "bicubic (cv2)": bicubic, "result": result, "HR": hr})
         scores.append([calculate_metric({"img": image, "img2": hr}, rules) for image in (result, bicubic)])
-    write_picture(images / "strip.png", strip(rows))
+    write_image(images / "strip.png", strip(rows))
     psnr, bicubic_psnr = (sum(column) / len(column) for column in zip(*scores, strict=True))
     return psnr, bicubic_psnr

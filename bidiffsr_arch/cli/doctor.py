@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None beyond --help."""
+    """No arguments but --help."""
 
 
 def run(args: argparse.Namespace) -> None:
@@ -76,7 +76,7 @@ def threads() -> list[tuple[str, str]]:
 
 
 def registered() -> list[tuple[str, str]]:
-    """For each registry and package the registered names; for BasicSR's own only their number."""
+    """The registered names by registry and package; for BasicSR's own classes only their number."""
     from bidiffsr_arch.compat import require_basicsr
     from bidiffsr_arch.plugins import failed_plugins, load_plugins
 
@@ -99,7 +99,7 @@ def registered() -> list[tuple[str, str]]:
 
 
 def not_resumed_exactly() -> list[tuple[str, str]]:
-    """Models with random state of their own, which no training state holds."""
+    """Models with random state of their own, which training states do not contain."""
     from basicsr.utils.registry import MODEL_REGISTRY
 
     from bidiffsr_arch.training.random_states import own_random_state

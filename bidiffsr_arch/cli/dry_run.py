@@ -1,7 +1,8 @@
-"""`basicsr train --dry-run`: everything that can be known before hours are spent, and nothing written.
+"""`basicsr train --dry-run`: find before a long training what would stop it; nothing is written.
 
-The option file was checked before. Here: every image, the network and its cost, one real iteration with its
-memory, and the disk that the checkpoints will take. Counts, names and sizes of the pairs are compared by reading them.
+The option file has been checked already. This checks every image by reading it (counts, names, sizes), counts
+the cost of the network, runs one iteration to measure memory, and compares the size of the checkpoints with the free
+space on the disk.
 """
 
 import io
@@ -18,40 +19,43 @@ from pathlib import Path
 from typing import Any
 
 from bidiffsr_arch.config.data import DATA_SETS, Pairs
+from bidiffsr_arch.config.file import AnyFile
+from bidiffsr_arch.config.training import Paths
 from bidiffsr_arch.errors import CheckFailed, InputError
 
 GIBI = 2**30
 PROBLEMS_SHOWN = 5
 
 
-def dry_run(options: OrderedDict, train: Callable[[OrderedDict], None]) -> None:
-    """Check and report, a line for each thing.
+def dry_run(file: AnyFile, options: OrderedDict, train: Callable[[OrderedDict], None]) -> None:
+    """Check everything, and print a line for each result.
 
     Args:
-        options: checked options.
-        train: trains by options as the command does.
+        file: the checked options.
+        options: the same as plain data, for BasicSR.
+        train: trains as these options say.
     Raises:
         InputError: the data, the network or the options cannot be used; the first problems are named.
         CheckFailed: the disk is too small for the checkpoints.
     """
     for phase, data in options["datasets"].items():
-        print(f"data {phase}: {_check_data(data, phase, options['scale'])}")
-    print(f"network: {_cost(options)}", flush=True)
+        print(f"data {phase}: {_check_data(data, phase, file.scale)}")
+    print(f"network: {_cost(file, options)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="basicsr_dry_run_") as folder:
         seconds, saved = _one_iteration(options, folder, train)
     print(f"one iteration: done in {seconds:.1f} s with start-up, {_memory()}")
-    print(f"checkpoints: {_check_disk(options, saved)}")
+    print(f"checkpoints: {_check_disk(file, saved)}")
     print("dry run: everything is in order, nothing was written")
 
 
-def _check_data(data: OrderedDict, phase: str, scale: int) -> str:
-    """Read every image or pair of images, as training or validation will."""
+def _check_data(data: OrderedDict, phase: str, scale: int | None) -> str:
+    """Read every image or pair of images as training or validation does."""
     from basicsr.data import build_dataset
     from tqdm import tqdm
 
     options = {**data, "phase": phase.split("_")[0], "scale": scale}
     if data["type"] not in DATA_SETS:
-        return f"{len(build_dataset(options))} entries of {data['type']}, which only it can check"
+        return f"{len(build_dataset(options))} entries of {data['type']}, not checked further"
     unit = "pair" if issubclass(DATA_SETS[data["type"]], Pairs) else "image"
     dataset, problems = build_dataset(options), []
     for index in tqdm(range(len(dataset)), desc=f"data {phase}", unit=unit, leave=False):
@@ -66,9 +70,9 @@ def _check_data(data: OrderedDict, phase: str, scale: int) -> str:
     return f"{len(dataset)} pairs, counts, names and sizes fit" if unit == "pair" else f"{len(dataset)} images"
 
 
-def _cost(options: OrderedDict) -> str:
-    """What one pass of the network costs for a training crop, in the paper's accounting; a network without diffusion is
-    given the low-resolution one."""
+def _cost(file: AnyFile, options: OrderedDict) -> str:
+    """The cost of one forward pass for a training crop, in the paper's accounting; for a network without diffusion that
+    is the low-resolution crop."""
     import torch
     from basicsr.archs import build_network
 
@@ -77,16 +81,19 @@ def _cost(options: OrderedDict) -> str:
 
     with torch.device("meta"), redirect_stderr(io.StringIO()):
         network = build_network(options["network_g"])
-    size = options["datasets"]["train"]["gt_size"] // (options["scale"] if is_direct(network) else 1)
+    gt_size = getattr(file.datasets["train"], "gt_size", None)
+    if gt_size is None:
+        return "not counted, as datasets: train: has no gt_size"
+    size = gt_size // ((file.scale or 1) if is_direct(network) else 1)
     cost = count_cost(network, (size, size))
     return f"{cost.params / 1e6:.3f} M Params, {cost.ops / 1e9:.3f} G OPs at {size}x{size}"
 
 
 def _one_iteration(options: OrderedDict, folder: str, train: Callable[[OrderedDict], None]) -> tuple[float, int]:
-    """Train once forward and backward by BasicSR's own trainer, in a folder that is thrown away.
+    """Train for one iteration with BasicSR's trainer, in a temporary folder.
 
     Returns:
-        Seconds with start-up, and the bytes of one checkpoint: network and training state.
+        Time in seconds, start-up included, and the size in bytes of one checkpoint (network and training state).
     """
     once: OrderedDict[str, Any] = OrderedDict(options)
     once["path"] = OrderedDict(options["path"], experiments_root=folder + "/once", resume_state=None)
@@ -104,29 +111,31 @@ def _one_iteration(options: OrderedDict, folder: str, train: Callable[[OrderedDi
 
 
 def _memory() -> str:
-    """Peak memory of this process, and of the GPU."""
+    """Peak memory of this process and of the GPU."""
     import torch
 
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIBI
     if torch.cuda.is_available():
         return f"peak memory {peak:.2f} GiB, on the GPU {torch.cuda.max_memory_allocated() / GIBI:.2f} GiB"
     return f"peak memory {peak:.2f} GiB"
 
 
-def _check_disk(options: OrderedDict, saved: int) -> str:
-    """Compare what a whole run will write with what is free.
+def _check_disk(file: AnyFile, saved: int) -> str:
+    """Compare the size of all checkpoints of the run with the free space.
 
+    Args:
+        saved: size of one checkpoint in bytes.
     Raises:
-        CheckFailed: there is too little.
+        CheckFailed: there is too little space.
     """
-    logger = options["logger"]
-    count = int(options["train"]["total_iter"] // logger["save_checkpoint_freq"])
-    kept = count
-    if logger.get("keep_newest") is not None:
-        kept = min(count, logger["keep_newest"] + bool(logger.get("keep_best")))
-    needed = (kept + 2) * saved  # the latest network, and one file that is being written
-    place = Path(os.path.expanduser(options["path"].get("experiments_root") or "experiments")).absolute()
+    logger = file.logging()
+    kept = count = file.length().total_iter // logger.save_checkpoint_freq
+    if logger.keep_newest is not None:
+        kept = min(count, logger.keep_newest + bool(logger.keep_best))
+    needed = (kept + 2) * saved  # with net_g_latest.pth, and one checkpoint that is being written
+    root = file.path.experiments_root if isinstance(file.path, Paths) else file.path.get("experiments_root")
+    place = Path(os.path.expanduser(root or "experiments")).absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free

@@ -1,10 +1,10 @@
 """List the shipped option files, show one, or write it to a file of your own to edit.
 
-What is shown or written is complete (a file's `base:` is merged into it), so that stock BasicSR reads it, too.
+The output is complete (the `base:` file is merged into it), so that stock BasicSR can read it, too.
 
---schema prints the JSON Schema of option files. Editors complete and check keys by it: write it to a file and name that
-in the first line of an option file, `# yaml-language-server: $schema=FILE`. --tables writes the tables of options in
-Markdown files anew, between their comments `<!-- options of … -->` and `<!-- end of options -->`.
+--schema prints the JSON Schema of option files, with which editors complete and check keys: write it to a file and name
+that file in the first line of an option file, `# yaml-language-server: $schema=FILE`. --tables updates the option
+tables of Markdown files, between the comments `<!-- options of … -->` and `<!-- end of options -->`.
 """
 
 import argparse
@@ -18,24 +18,24 @@ EXAMPLE = "basicsr options train_BIDiffSR_x4 -o my_train.yml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is asked for: a list, an option file, the schema, or tables."""
+    """An option file, the schema or tables, and the output."""
     add = parser.add_argument
-    add("name", nargs="?", metavar="NAME", help="a shipped option file; without it, all are listed")
-    add("--schema", action="store_true", help="JSON Schema of option files, in place of a shipped one")
-    add("--tables", nargs="+", metavar="FILE.md", help="write the tables of options in these files anew")
+    add("name", nargs="?", metavar="NAME", help="a shipped option file (default: list all)")
+    add("--schema", action="store_true", help="print the JSON Schema of option files")
+    add("--tables", nargs="+", metavar="FILE.md", help="update the option tables in these files")
     add("-o", "--output", metavar="FILE", help="write it to FILE instead of showing it")
-    add("--overwrite", action="store_true", help="FILE may exist and is replaced")
+    add("--overwrite", action="store_true", help="replace an existing FILE")
 
 
 def comments_at_top(text: str) -> str:
-    """The comment lines with which an option file begins."""
+    """The comment lines at the beginning of an option file."""
     lines = text.splitlines(keepends=True)
     end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     return "".join(lines[:end])
 
 
 def complete_text(path: Path) -> str:
-    """An option file's text without `base:`; a file without one as it is, comments included."""
+    """The text of an option file with its `base:` merged in; the file itself, comments included, if it has no base."""
     from bidiffsr_arch.config.yaml import dump_options, merged_options, read_yaml
 
     text = path.read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"expected one of NAME, --schema and --tables, got {' and '.join(asked)}")
     if args.tables:
         for file in map(Path, args.tables):
-            renew_tables(file)
+            update_tables(file)
         return
     if args.schema:
         from bidiffsr_arch.config.tables import editor_schema
@@ -94,11 +94,11 @@ def listing() -> str:
     )
 
 
-def renew_tables(file: Path) -> None:
-    """Write the tables of a Markdown file anew, and say whether they have changed.
+def update_tables(file: Path) -> None:
+    """Update the tables of a Markdown file, and print whether they have changed.
 
     Raises:
-        InputError: no such file, or it asks for an unknown table.
+        InputError: no such file, or it names an unknown table.
     """
     from bidiffsr_arch.config.tables import with_tables
     from bidiffsr_arch.files import write_bytes
@@ -108,9 +108,9 @@ def renew_tables(file: Path) -> None:
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise InputError(f"expected a Markdown file at {file}, found none") from error
     try:
-        renewed = with_tables(text)
+        updated = with_tables(text)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
-    if renewed != text:
-        write_bytes(file, renewed.encode())
-    print(f"{file}: {'unchanged' if renewed == text else 'renewed'}")
+    if updated != text:
+        write_bytes(file, updated.encode())
+    print(f"{file}: {'unchanged' if updated == text else 'updated'}")

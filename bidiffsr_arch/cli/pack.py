@@ -1,16 +1,16 @@
 """Pack a trained network for 1-bit inference into one file, with 1 bit per binary weight.
 
 The file needs no option file: it contains the architecture, the scale, the noise schedule and what is diffused. Use it
-as `--weights` of `basicsr upscale` or, for a diffusion network, as `path: pretrain_network_g:` of an option file for
-testing. If the checkpoint has an averaged network (`params_ema`), that one is packed.
+as `--weights` of `basicsr upscale`, or as `path: pretrain_network_g:` of an option file for testing. If the checkpoint
+has an averaged network (`params_ema`), that one is packed.
 
 sets:
-  a file may hold two sets of parameters, for `basicsr upscale --quality fidelity` and `perceptual`. CHECKPOINT is the
-  first, fidelity. --set perceptual=FILE adds the second, whose number of steps, noise schedule and other options are
-  FILE's own; tensors that are equal in both are stored once.
+  a file may contain two sets of parameters, for `basicsr upscale --quality fidelity` and `perceptual`. CHECKPOINT is
+  the first, fidelity. --set perceptual=FILE adds the second, whose number of steps, noise schedule and other options
+  are those of FILE; tensors that are equal in both are stored once.
 
 packed files:
-  CHECKPOINT and FILE may be packed already. They bring their options, and CHECKPOINT all of its sets.
+  CHECKPOINT and FILE may be packed already. They contain their options, and CHECKPOINT all of its sets.
 """
 
 import argparse
@@ -28,21 +28,19 @@ EXAMPLE = "basicsr pack net_g_latest.pth -opt options/test_BIDiffSR_x4.yml -o BI
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Checkpoint, option file, further sets and output."""
     further = [quality for quality in QUALITIES if quality != FIRST]
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what training saved (.pth), or a packed file")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint of training (.pth), or a packed file")
     parser.add_argument(
-        "-opt", metavar="FILE", help="option file (YAML) of its network (default: what the checkpoint says of itself)"
+        "-opt", metavar="FILE", help="option file (YAML) of its network (default: the checkpoint's description)"
     )
     parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="the packed network")
     parser.add_argument(
         "--set", action="append", default=[], metavar="QUALITY=FILE",
-        help=f"a further set of parameters, as in --set {further[0]}=net_4_steps.pth; FILE says what it is, or has its "
+        help=f"a further set of parameters, as in --set {further[0]}=net_4_steps.pth; FILE has a description, or its "
         "option file beside it",
     )  # fmt: skip
-    parser.add_argument(
-        "--half", action="store_true", help="store real numbers as float16: a third smaller, not exact"
-    )
+    parser.add_argument("--half", action="store_true", help="store real numbers as float16: a third smaller, not exact")
     parser.add_argument("--params", choices=["params", "params_ema"], help="which network of checkpoints to pack")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
@@ -95,10 +93,11 @@ def further_files(entries: list[str]) -> dict[str, str]:
 
 
 def packed_sets(file: str, option_file: str | None, params: str | None) -> "Sets":
-    """What a file packs to: a checkpoint's network, or all sets of a packed file.
+    """The packed networks of a file: that of a checkpoint, or all sets of a packed file.
 
     Raises:
-        InputError: the file cannot be read, its options are not known or do not match, or are given for a packed file.
+        InputError: the file cannot be read, its options are unknown or do not match, or options are given for a packed
+            file.
     """
     from bidiffsr_arch.networks import is_packed
     from bidiffsr_arch.packed import load_sets
@@ -107,24 +106,27 @@ def packed_sets(file: str, option_file: str | None, params: str | None) -> "Sets
         return {FIRST: packed_checkpoint(Path(file), option_file, params)}
     if option_file or params:
         option = "-opt" if option_file else "--params"
-        raise InputError(f"expected no {option} with {file}: a packed network brings its own options")
+        raise InputError(f"expected no {option} with {file}: a packed network contains its options")
     return load_sets(file, "torch")
 
 
 def packed_checkpoint(checkpoint: Path, option_file: str | None, params: str | None) -> tuple[Any, Any]:
-    """A checkpoint's network, packed, and its description."""
+    """Pack the network of a checkpoint; returns it with its description."""
     from bidiffsr_arch.config.diffusion import Description, Trained
+    from bidiffsr_arch.config.file import Network
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.files import digest
-    from bidiffsr_arch.networks import build_network, checkpoint_options, is_direct, load_parameters
+    from bidiffsr_arch.networks import build_network, checkpoint_options, is_direct
     from bidiffsr_arch.packed import pack
     from bidiffsr_arch.packed.registry import architecture_named
+    from bidiffsr_arch.parameters import load_parameters
     from bidiffsr_arch.plugins import import_plugins
 
     options, source = checkpoint_options(checkpoint, option_file)
     import_plugins((), options)
-    network_g = plain(options["network_g"])
-    architecture_named(network_g["type"])
+    block = Network.read(options["network_g"], str(source), "network_g")
+    architecture_named(block.type)
+    network_g = block.arguments()
     network = build_network(network_g)
     found = load_parameters(network, checkpoint, params or "params_ema", source)
     if params and found != params:
@@ -137,9 +139,3 @@ def packed_checkpoint(checkpoint: Path, option_file: str | None, params: str | N
     sources = {"source": checkpoint.name, "source_sha256": digest(checkpoint), "params": found}
     return pack(network, "torch"), Description(network_g=network_g, **given, **sources)
 
-
-def plain(value: Any) -> Any:
-    """Options as dictionaries and lists, for JSON."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""Draw figures of what a network does, as PNG; those of layers follow the paper's.
+"""Draw figures of a network's layers and results as PNG; those of layers follow the paper.
 
 activations  distribution of a 1-bit convolution's input over the timesteps (Figure 4)
 ranges       channel ranges before and after the channel shuffle of a skip connection (Figure 6)

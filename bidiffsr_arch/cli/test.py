@@ -1,10 +1,10 @@
-"""Test a network as an option file says, with BasicSR's test pipeline.
+"""Test a network with an option file, using BasicSR's test pipeline.
 
-A file for training will do, too: its validation sets are tested, with the newest network that it trained.
+With an option file for training, the latest network of that training is tested on its validation sets.
 
-Pictures and the log go to results/<name>/ below the current directory, unless the file's own
-`path: results_root` says otherwise. --check compares the metrics with the file's `expected:` block, leaves out
-data sets that are absent, and exits with status 1 where a number differs by more than its tolerance.
+Images and the log are written to results/<name>/ in the current directory, or to `path: results_root`. --check compares
+the metrics with the `expected:` block, skips missing data sets, and exits with status 1 if a number differs by more
+than its tolerance.
 """
 
 import argparse
@@ -21,20 +21,20 @@ EXAMPLE = "basicsr test -opt options/test_Bicubic_x4.yml --check --report bicubi
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """BasicSR's arguments, and those of --check."""
+    """BasicSR's arguments and those of --check."""
     add_basicsr_arguments(parser)
     add_plugin_argument(parser)
     parser.add_argument("--check", action="store_true", help="compare with the option file's expected: block")
-    parser.add_argument("--strict", action="store_true", help="with --check: what could not be checked fails, too")
-    parser.add_argument("--report", metavar="FILE", help="with --check: write it as FILE.json, or FILE.xml (JUnit)")
+    parser.add_argument("--strict", action="store_true", help="with --check: fail if a number could not be checked")
+    parser.add_argument("--report", metavar="FILE", help="with --check: write a report, FILE.json or FILE.xml (JUnit)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Test, and check where asked.
+    """Run the test, with --check the comparison, too.
 
     Raises:
-        InputError: the option file is not one for testing, or wrong; or there is no BasicSR.
-        CheckFailed: a number differs from what the file expects.
+        InputError: the option file is wrong or not for testing, or BasicSR is not installed.
+        CheckFailed: a number differs from the expected one.
     """
     if not args.check and (args.strict or args.report):
         raise InputError("--strict and --report go with --check; add it")
@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> None:
         as_test(options)
     load_plugins()
     import_plugins(args.plugin, options)
-    check_options(options, args.opt, is_train=False)
+    file = check_options(options, args.opt, is_train=False)
     if args.check:
         from bidiffsr_arch.cli.check import run_check
 
-        run_check(args, options)
+        run_check(args, file, options)
         return
     from basicsr.test import test_pipeline
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def as_test(options: OrderedDict) -> None:
-    """Turn options for training into options for a test of what was trained, in place."""
+    """Change options for training, in place, into options that test the trained network."""
     del options["datasets"]["train"]
     if options.get("val"):
         options["val"].setdefault("suffix", None)

@@ -1,35 +1,39 @@
-"""Train a network as an option file says, with BasicSR's trainer.
+"""Train a network with an option file, using BasicSR's trainer.
 
-Everything is written below the current directory, in experiments/<name>/, unless the file's own
-`path: experiments_root` says otherwise. Started by torchrun, all processes train together.
+Results are written to experiments/<name>/ in the current directory, or to `path: experiments_root`. Started by
+torchrun, training is distributed over its processes.
 
-SIGTERM and Ctrl-C save a state before leaving (exit status 143 and 130); with --auto_resume training goes on as if it
-had never been stopped. Options that have changed since are printed and used; a changed network is refused, and with
---strict-resume any change. --dry-run finds out beforehand what would stop it by itself.
+On SIGTERM and Ctrl-C, training saves a state and exits (status 143 and 130); with --auto_resume it continues exactly as
+without the interruption. Options that have changed since are printed and used; a changed network is refused, and with
+--strict-resume any change. --dry-run checks beforehand what would stop the training.
 """
 
 import argparse
 import os
 import sys
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from bidiffsr_arch.compat import require_basicsr
 from bidiffsr_arch.config.command_line import add_basicsr_arguments
 from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
 from bidiffsr_arch.plugins import add_plugin_argument
 
+if TYPE_CHECKING:
+    from bidiffsr_arch.config.file import AnyFile
+
 EXAMPLE = "basicsr train -opt options/train_BIDiffSR_x4.yml --auto_resume"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """BasicSR's arguments, and what is checked or refused beforehand."""
+    """BasicSR's arguments and those of this command."""
     add_basicsr_arguments(parser)
     add_plugin_argument(parser)
     parser.add_argument(
-        "--strict-resume", action="store_true", help="refuse to resume where options have changed, and name them"
+        "--strict-resume", action="store_true", help="refuse to resume if options have changed, and name them"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check options, every picture, network, memory and disk; train nothing"
+        "--dry-run", action="store_true", help="check options, images, network, memory and disk space; train nothing"
     )
 
 
@@ -37,10 +41,11 @@ def run(args: argparse.Namespace) -> int:
     """Train, or check what training will need.
 
     Returns:
-        0, or 128 + the number of the signal that training was stopped by.
+        0, or 128 + the number of the signal that stopped the training.
     Raises:
-        CheckFailed: a loss is lost, or another process of the run, or the disk is too small for a dry run.
-        InputError: the option file is not one for training, or wrong; or there is no BasicSR.
+        CheckFailed: a loss is not finite, another process of the run has ended, or a dry run finds too little disk
+            space.
+        InputError: the option file is wrong or not for training, or BasicSR is not installed.
     """
     require_basicsr("`basicsr train`")
     from bidiffsr_arch.compat.distributed import chosen_launcher
@@ -52,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
     args.launcher = chosen_launcher(args.launcher)
     load_plugins()
     import_plugins(args.plugin, options)
-    check_options(options, args.opt, is_train=True)
+    file = check_options(options, args.opt, is_train=True)
     if args.dry_run:
-        return check_training(args, options)
+        return check_training(args, file, options)
     try:
         train(args, options)
     except Stopped as stop:
@@ -63,23 +68,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_training(args: argparse.Namespace, options: OrderedDict) -> int:
-    """The dry run."""
+def check_training(args: argparse.Namespace, file: "AnyFile", options: OrderedDict) -> int:
+    """Run `dry_run` without resuming.
+
+    Raises:
+        InputError: as `dry_run`, or a launcher is given.
+        CheckFailed: as `dry_run`.
+    """
     from bidiffsr_arch.cli.dry_run import dry_run
 
     if args.launcher != "none":
         raise InputError(f"--dry-run checks in one process; leave --launcher {args.launcher} out")
     anew = argparse.Namespace(**vars(args) | {"auto_resume": False})
-    dry_run(options, lambda changed: train(anew, changed))
+    dry_run(file, options, lambda changed: train(anew, changed))
     return 0
 
 
 def train(args: argparse.Namespace, options: OrderedDict) -> None:
-    """Train by BasicSR.
+    """Run BasicSR's training pipeline.
 
     Raises:
-        Stopped: a signal asked to; a state is saved.
-        CheckFailed: another process of the run ended.
+        Stopped: a signal was received; a state is saved.
+        CheckFailed: another process of the run has ended.
     """
     from basicsr.train import train_pipeline
     from torch import distributed

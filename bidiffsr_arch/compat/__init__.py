@@ -1,7 +1,8 @@
-"""Patches for defects of BasicSR 1.4.2, and for what it expects of torch, torchvision and Python and no longer finds.
+"""Patches for defects of BasicSR 1.4.2, and for APIs of torch, torchvision and Python that it uses and that are gone.
 
-A patch is one small function. The first line of its docstring says what was wrong and what is done; it does nothing
-where the defect is absent, and returns whether it did something. Files of other packages on disk are never touched.
+A patch is a small function. The first line of its docstring has the defect and, after the colon, the new behaviour. It
+does nothing if the defect is absent, and returns whether it changed something. Files of other packages on disk are
+never changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ AFTER_BASICSR: Patches = {
         "missing_data",
         "possible_options",
         "random_weights",
+        "missing_keys",
         "stray_folders",
         "archive_names",
     ),
@@ -65,7 +67,7 @@ _applied: dict[str, str] = {}
 
 
 def apply(patches: Patches) -> None:
-    """Apply patches; those that were applied before are left out."""
+    """Apply patches that have not been applied yet."""
     for module_name, names in patches.items():
         module = import_module(module_name)
         for name in names:
@@ -80,10 +82,10 @@ def applied() -> list[tuple[str, str]]:
 
 
 def require_basicsr(purpose: str) -> None:
-    """Import BasicSR, for what cannot be done without.
+    """Import BasicSR.
 
     Args:
-        purpose: what needs it, for the message.
+        purpose: the feature that needs it, for the message.
     Raises:
         InputError: it is not installed, or cannot be imported.
     """
@@ -92,8 +94,8 @@ def require_basicsr(purpose: str) -> None:
     except ModuleNotFoundError as error:
         if error.name != "basicsr":
             raise _unusable(purpose, error) from error
-        raise InputError(f"{purpose} needs BasicSR, which is not installed; {INSTALL} (README: Install)") from error
-    except Exception as error:  # whatever its import, and that of all that it imports, may raise
+        raise InputError(f"{purpose} needs BasicSR, which is not installed; {INSTALL} (docs/install.md)") from error
+    except Exception as error:  # its import and those of its dependencies may raise anything
         raise _unusable(purpose, error) from error
 
 

@@ -189,9 +189,9 @@ def silent_crops() -> bool:
 
 def _check_sizes(sample: dict, gt_size: tuple[int, int], scale: int) -> None:
     lq_size = tuple(sample["lq"].shape[-2:])
-    enlarged_already = lq_size == tuple(gt_size)
+    is_upsampled = lq_size == tuple(gt_size)
     fits = all(0 <= gt - lq * scale < scale for gt, lq in zip(gt_size, lq_size, strict=True))
-    if not (fits or enlarged_already):
+    if not (fits or is_upsampled):
         (height, width), (lq_height, lq_width) = gt_size, lq_size
         raise InputError(
             f"expected GT {sample['gt_path']} to have {scale} times the size of LQ {sample['lq_path']}, "

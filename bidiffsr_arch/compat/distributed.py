@@ -20,9 +20,9 @@ DEFAULT_PORT = 29500
 
 
 def chosen_launcher(given: str) -> str:
-    """The launcher: ``pytorch`` where torchrun started this process and none was given, which the first process says.
+    """The launcher: ``pytorch`` if torchrun started this process and none was given; the first process reports it.
 
-    Else each process would train alone, and archive the folder of the others.
+    Otherwise each process would train alone and rename the folder of the others.
     """
     if given != "none" or not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return given

@@ -1,4 +1,4 @@
-"""Patches that let `import basicsr` work with today's torchvision and Python."""
+"""Patches that make `import basicsr` work with current versions of torchvision and Python."""
 
 import importlib
 import importlib.util
@@ -14,7 +14,7 @@ def torchvision_operators() -> bool:
     try:
         importlib.import_module("torchvision")
         return False
-    except ModuleNotFoundError:  # who needs it says so
+    except ModuleNotFoundError:  # reported by modules that need it
         return False
     except RuntimeError as error:
         if "operator torchvision::" not in str(error):

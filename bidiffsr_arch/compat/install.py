@@ -1,7 +1,7 @@
-"""`python -m bidiffsr_arch.compat.install`: install BasicSR beside the torch that is there, on any supported Python.
+"""`python -m bidiffsr_arch.compat.install`: install BasicSR with the installed torch, on any supported Python.
 
 BasicSR has only a source package. In an isolated build it would download a second torch, and its setup.py does not run
-on Python 3.13 and later (`basicsr_build` says why). Arguments are handed to `pip install`, such as
+on Python 3.13 and later (`basicsr_build` says why). Arguments are passed to `pip install`, such as
 ``--constraint constraints.txt``.
 """
 
@@ -16,7 +16,7 @@ SHIM = Path(__file__).parent / "basicsr_build"
 
 
 def main(arguments: list[str]) -> int:
-    """Install what building BasicSR needs, then BasicSR.
+    """Install the build dependencies of BasicSR, then BasicSR.
 
     Returns:
         The exit status of pip.

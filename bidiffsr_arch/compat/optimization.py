@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from bidiffsr_arch.compat.patch import contains, replace_method
 from bidiffsr_arch.errors import InputError
 
-# BasicSR's development version knows these, its releases Adam alone.
+# Supported by BasicSR's development version; its releases support Adam only.
 OPTIMIZERS = ("AdamW", "Adamax", "SGD", "ASGD", "RMSprop", "Rprop")
 
 
@@ -110,7 +110,7 @@ def reached_rate() -> bool:
         stock(self, current_iter, warmup_iter)
         if current_iter == warmup_iter:
             for scheduler in self.schedulers:
-                if isinstance(scheduler, lr_scheduler.MultiStepRestartLR):  # others compute it anew from lr
+                if isinstance(scheduler, lr_scheduler.MultiStepRestartLR):  # others compute it from lr
                     for group in scheduler.optimizer.param_groups:
                         group["lr"] = group["initial_lr"]
 

@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 import yaml
+from basicsr import models
 from basicsr.utils import misc, options
+from basicsr.utils.registry import MODEL_REGISTRY
 
 from bidiffsr_arch.compat.distributed import chosen_launcher
 from bidiffsr_arch.compat.patch import contains, replace
@@ -28,7 +30,7 @@ from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.errors import InputError
 
-# The `path:` keys that are folders of a run, each with its place below the first one.
+# The `path:` keys that are folders of a run, with their path relative to the first one.
 TRAIN_FOLDERS = {
     "experiments_root": "",
     "models": "models",
@@ -44,10 +46,10 @@ _handed: ContextVar[tuple[argparse.Namespace, OrderedDict] | None] = ContextVar(
 
 @contextmanager
 def handed_over(args: argparse.Namespace, wanted: OrderedDict) -> Iterator[None]:
-    """Inside, parse_options takes these arguments and options, and reads no command line and no file.
+    """Within the context, parse_options uses these arguments and options instead of reading a command line and a file.
 
     Args:
-        args: as `add_basicsr_arguments` declares them; wanted: what `load_options` gave.
+        args: arguments declared by `add_basicsr_arguments`; wanted: options returned by `load_options`.
     """
     token = _handed.set((args, wanted))
     try:
@@ -57,7 +59,7 @@ def handed_over(args: argparse.Namespace, wanted: OrderedDict) -> Iterator[None]
 
 
 def handed() -> tuple[argparse.Namespace, OrderedDict] | None:
-    """What is handed over at present."""
+    """The arguments and options of the current `handed_over`."""
     return _handed.get()
 
 
@@ -70,9 +72,10 @@ def _from_command_line() -> tuple[argparse.Namespace, OrderedDict]:
 
 
 def _readable(path: str, wanted: OrderedDict) -> str:
-    """A file of the same name in a temporary folder, for the experiment's copy: stock BasicSR reads it to `wanted`.
+    """Write a file of the same name to a temporary folder, from which stock BasicSR reads `wanted`, for the
+    experiment's copy.
 
-    It is the file itself, comments and all, where that is the same.
+    If stock BasicSR reads `wanted` from the original, it is copied with its comments.
     """
     text = Path(os.path.expanduser(path)).read_text(encoding="utf-8")
     try:
@@ -87,17 +90,17 @@ def _readable(path: str, wanted: OrderedDict) -> str:
 
 
 def _loader_of(wanted: OrderedDict) -> type:
-    """What yaml.load takes for a loader, and gets options from that have been read already."""
+    """A loader class for yaml.load that returns options that have already been read."""
 
     class Loaded:
         def __init__(self, stream: Any) -> None:
-            """Nothing is read from the stream."""
+            """Ignore the stream."""
 
         def get_single_data(self) -> OrderedDict:
             return deepcopy(wanted)
 
         def dispose(self) -> None:
-            """Nothing is to be freed."""
+            """Do nothing."""
 
     return Loaded
 
@@ -117,9 +120,9 @@ def command_line() -> bool:
         try:
             opt, given = stock(root_path, is_train)
         finally:
-            sys.argv, options.ordered_yaml = command, reader  # copy_opt_file notes down what the user typed
+            sys.argv, options.ordered_yaml = command, reader  # copy_opt_file writes the user's command line
         _restore_lists(opt, wanted)
-        # what BasicSR's parser does not know, and the options as they were given
+        # with arguments that BasicSR's parser lacks, and the options before BasicSR changes them
         return opt, argparse.Namespace(**{**vars(args), **vars(given), "force_yml": args.force_yml, "options": wanted})
 
     replace(stock, parse_options)
@@ -127,7 +130,7 @@ def command_line() -> bool:
 
 
 def _without_lists(wanted: OrderedDict) -> OrderedDict:
-    """The options without lists of folders, which stock BasicSR takes for one folder each."""
+    """The options without lists of folders, which stock BasicSR would treat as one folder."""
     datasets = OrderedDict(
         (phase, OrderedDict((key, value) for key, value in data.items() if not _is_list_of_roots(key, value)))
         for phase, data in wanted["datasets"].items()
@@ -147,7 +150,7 @@ def _is_list_of_roots(key: str, value: Any) -> bool:
 
 
 def after_parsing(check: Callable[[dict, argparse.Namespace], None]) -> None:
-    """Let `check` see, and mend, what parse_options returns."""
+    """Call `check` on the result of parse_options, which it may change."""
     inner = options.parse_options
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
@@ -188,7 +191,7 @@ def gpus_without_cuda() -> bool:
 
 
 def missing_data() -> bool:
-    """A missing data folder was found only after an earlier run's folder had been moved away: it is named at once."""
+    """A missing data folder was found only after an earlier run's folder had been renamed: it is reported first."""
     if contains(options.parse_options, "exists"):
         return False
 
@@ -209,7 +212,7 @@ def _warn(text: str) -> None:
 
 
 def possible_options() -> bool:
-    """Options that a run can do without were errors later, as prefetch_mode: cuda without CUDA: they are off."""
+    """Options that a run does not need failed later, as prefetch_mode: cuda without CUDA: they are switched off."""
     if contains(options.parse_options, "is_available"):
         return False
     after_parsing(lambda opt, args: make_possible(opt, opt["is_train"]))
@@ -217,7 +220,7 @@ def possible_options() -> bool:
 
 
 def make_possible(opt: dict[str, Any], is_train: bool) -> None:
-    """Switch off, in place and with a warning, what this machine or BasicSR cannot do."""
+    """Switch off options that this machine or BasicSR does not support, in place and with a warning."""
     for phase, data in opt["datasets"].items():
         if data.get("prefetch_mode") == "cuda" and not torch.cuda.is_available():
             _warn(f"datasets: {phase}: prefetch_mode: cuda needs CUDA, which torch does not find; it is off")
@@ -235,20 +238,42 @@ def make_possible(opt: dict[str, Any], is_train: bool) -> None:
 
 
 def random_weights() -> bool:
-    """A test without pretrain_network_g tested random weights without a word: it says so."""
+    """A test without pretrain_network_g silently tested random weights: a warning says so."""
     if contains(options.parse_options, "random weights"):
         return False
 
     def warn(opt: dict[str, Any], args: argparse.Namespace) -> None:
         if not opt["is_train"] and opt.get("network_g") and not opt["path"].get("pretrain_network_g"):
-            _warn("path: pretrain_network_g is ~: random weights are tested")
+            _warn("path: pretrain_network_g is ~: random weights are tested; name a .pth there")
 
     after_parsing(warn)
     return True
 
 
+def missing_keys() -> bool:
+    """A key that a model of BasicSR needs, such as network_d, was a KeyError: it is named with the model."""
+    stock = models.build_model
+    if contains(stock, "except KeyError"):
+        return False
+
+    def build_model(opt: dict[str, Any]) -> Any:
+        try:
+            return stock(opt)
+        except KeyError as error:
+            own = MODEL_REGISTRY.get(opt["model_type"]).__module__.startswith("basicsr.")
+            if not own or isinstance(error, InputError):  # other packages' models may fail for other reasons
+                raise
+            raise InputError(
+                f"expected the key {error} for model_type: {opt['model_type']} in the option file or in the files that "
+                "it names, found none"
+            ) from error
+
+    replace(stock, build_model)
+    return True
+
+
 def stray_folders() -> bool:
-    """make_exp_dirs makes a folder of every unknown key in path: only the run's own folders are made."""
+    """make_exp_dirs made a folder for every unknown key in path: only the run's folders are made."""
     stock = misc.make_exp_dirs
     if not contains(stock, "'strict_load' in key"):
         return False
@@ -262,7 +287,7 @@ def stray_folders() -> bool:
 
 
 def archive_names() -> bool:
-    """An earlier run's folder is renamed by the second: where one of that second is there, names are counted on."""
+    """Folders of earlier runs were renamed with a time in seconds, which could collide: a number is appended."""
     stock = misc.mkdir_and_rename
     if not contains(stock, "os.rename(path, new_name)"):
         return False

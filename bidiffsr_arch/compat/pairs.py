@@ -1,4 +1,4 @@
-"""Patches of how pairs of images are found: several folders, and databases whose names differ by a suffix."""
+"""Patches of the search for image pairs: several folders, and databases whose names differ by a suffix."""
 
 import os
 from pathlib import Path
@@ -57,6 +57,6 @@ def _names(folder: str, key: str) -> list[str]:
 
 
 def _is_suffix(name: str, gt: list[str], lq: list[str]) -> bool:
-    """Whether what an LQ name has more than the first GT name makes all GT names those of LQ."""
+    """Whether all LQ names are the GT names plus the suffix by which this LQ name extends the first GT name."""
     more = name.removeprefix(gt[0])
     return name.startswith(gt[0]) and {f"{one}{more}" for one in gt} == {*lq}

@@ -1,4 +1,4 @@
-"""Patches of BasicSR's registries: names that nobody has registered, or that two packages have."""
+"""Patches of BasicSR's registries: names that are not registered, or are registered by two packages."""
 
 import difflib
 import warnings

@@ -59,8 +59,8 @@ def images_without_gt() -> bool:
 
 @contextmanager
 def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
-    """Inside, ``val: metrics`` are those that a data set's images can be measured by."""
-    vars(model).pop("metric_results", None)  # stock keeps the names of the first data set's metrics
+    """Within the context, ``val: metrics`` has only those that can be computed for a data set."""
+    vars(model).pop("metric_results", None)  # stock BasicSR keeps the names of the first data set's metrics
     metrics = (model.opt.get("val") or {}).get("metrics")
     if not metrics or isinstance(dataset, PairedImageDataset) or "gt" in dataset[0]:
         yield
@@ -119,7 +119,7 @@ def normalized_images() -> bool:
 
 
 def _normalization(dataset: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """What undoes a data set's ``(image - mean) / std``."""
+    """The inverse of a data set's ``(image - mean) / std``."""
     if not dataset.get("mean") and not dataset.get("std"):
         return lambda image: image
     mean, std = (torch.tensor(dataset[key])[:, None, None] for key in ("mean", "std"))

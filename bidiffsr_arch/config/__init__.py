@@ -1,10 +1,10 @@
-"""Options, each declared once: its name, type, bounds, default and description.
+"""Options, each declared once with name, type, bounds, default and description.
 
-- `yaml`: option files as plain data, read safely, with `base:` and overrides; `shipped`: those of this package.
-- `struct`, `kinds`, `words`: what a block of options is, what a value may be, and how an error describes both.
+- `yaml`: option files as plain data, read safely, with `base:` and overrides; `shipped`: the files of this package.
+- `struct`, `kinds`, `words`: the base class of blocks, types of values, and their description in words.
 - `diffusion`, `data`, `training`, `file`: the blocks, and the whole file.
-- `signature`: blocks that are arguments of somebody else's constructor.
-- `command_line`: BasicSR's arguments; `tables`: option tables for the documentation, JSON Schema for editors.
+- `signature`: checks of blocks that are arguments of other packages' constructors.
+- `command_line`: BasicSR's arguments; `tables`: option tables for the documentation and JSON Schema for editors.
 """
 
 __all__ = [

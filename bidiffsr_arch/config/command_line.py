@@ -9,8 +9,8 @@ def add_basicsr_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-opt", required=True, metavar="FILE", help="option file (YAML)")
     add("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
-    add("--auto_resume", action="store_true", help="go on from the newest saved state, if there is one")
-    add("--debug", action="store_true", help="log and validate often; the name gets the prefix debug_")
+    add("--auto_resume", action="store_true", help="resume from the newest saved state, if there is one")
+    add("--debug", action="store_true", help="log and validate often; prefix the name with debug_")
     add("--local_rank", "--local-rank", type=int, default=int(os.environ.get("LOCAL_RANK", 0)), metavar="N",
         help="set by the launcher")  # fmt: skip
     add("--force_yml", nargs="+", metavar="KEY:KEY=VALUE", help="override options, as in train:ema_decay=0.999")

@@ -20,7 +20,7 @@ class IOBackend(Struct):
     client_keys: Any = Field(None, description="of `lmdb`; set by the data set")
     server_list_cfg: Text | None = Field(None, description="of `memcached`")
     client_cfg: Text | None = Field(None, description="of `memcached`")
-    sys_path: Text | None = Field(None, description="of `memcached`: where its Python client is")
+    sys_path: Text | None = Field(None, description="of `memcached`: folder of its Python client")
 
     def _relations(self) -> Iterator[str]:
         if self.type == "memcached" and not (self.server_list_cfg and self.client_cfg):
@@ -37,7 +37,7 @@ class Dataset(Struct, extra="allow"):
 class ImageDataset(Dataset):
     """What BasicSR's data sets of images have in common."""
 
-    io_backend: IOBackend = Field(description="where the files lie")
+    io_backend: IOBackend = Field(description="how the files are stored")
     scale: Items | None = Field(None, description="set from the top level")
     phase: Text | None = Field(None, description="set from the block's name")
 
@@ -80,13 +80,13 @@ class TrainingDataset(ImageDataset, extra="forbid"):
     gt_size: Items | None = Field(None, description="training: side of a GT crop in pixels, a multiple of `scale`")
     use_hflip: bool | None = Field(None, description="training: flip at random")
     use_rot: bool | None = Field(None, description="training: rotate by multiples of 90 degrees at random")
-    use_shuffle: bool = Field(True, description="the reference's key, without effect: training is always shuffled")
+    use_shuffle: bool = Field(True, description="the reference's key, without effect: training data is always shuffled")
     num_worker_per_gpu: Workers | None = Field(None, description="training: loader processes for each GPU")
     batch_size_per_gpu: Items | None = Field(None, description="training: samples for each GPU")
-    dataset_enlarge_ratio: Positive = Field(1, description="training: how often an epoch repeats the data")
+    dataset_enlarge_ratio: Positive = Field(1, description="training: number of times that an epoch repeats the data")
     prefetch_mode: Literal["cpu", "cuda"] | None = Field(None, description="training: prefetch batches")
-    num_prefetch_queue: Items = Field(1, description="batches that `prefetch_mode: cpu` prepares")
-    pin_memory: bool = Field(False, description="page-locked memory, which `prefetch_mode: cuda` needs")
+    num_prefetch_queue: Items = Field(1, description="number of batches that `prefetch_mode: cpu` loads in advance")
+    pin_memory: bool = Field(False, description="page-locked memory; required by `prefetch_mode: cuda`")
     persistent_workers: bool = Field(False, description="training: keep loader processes between epochs")
 
 
@@ -95,7 +95,7 @@ class Pairs(TrainingDataset, NormalizedDataset, extra="forbid"):
 
     dataroot_gt: Roots = Field(description="folder of GT (HR) images, or a list of folders")
     dataroot_lq: Roots = Field(description="folder of LQ (LR) images, or a list of as many folders")
-    filename_tmpl: Template = Field("{}", description="name of an LQ image, from that of its GT image")
+    filename_tmpl: Template = Field("{}", description="name of an LQ image, made from that of its GT image")
 
     def _relations(self) -> Iterator[str]:
         gt, lq = self.dataroot_gt, self.dataroot_lq

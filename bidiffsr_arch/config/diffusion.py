@@ -1,4 +1,4 @@
-"""What a diffusion network was trained to do: the options that training, sampling and a packed file share."""
+"""Options of a diffusion network that training, sampling and packed files share."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -8,8 +8,8 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from bidiffsr_arch.config.kinds import Items, Number, Pair, Positive, Steps, Text
 from bidiffsr_arch.config.struct import Struct
 
-# Other schedulers of diffusers are no samplers for such networks: those for the way from images to noise, for distilled
-# or cascaded models, and for flow matching. What is not here was not tested (`tests/test_samplers.py`).
+# Samplers that are tested (`tests/test_samplers.py`). The other schedulers of diffusers do not fit such networks: they
+# are for inversion, for distilled or cascaded models, or for flow matching.
 Sampler = Literal[
     "DDIM", "DDIMParallel", "DDPM", "DDPMParallel", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSinglestep",
     "EulerAncestralDiscrete", "EulerDiscrete", "HeunDiscrete", "KDPM2AncestralDiscrete", "KDPM2Discrete",
@@ -21,7 +21,7 @@ QUALITIES = {
     "fidelity": "closest to the true image, pixel by pixel",
     "perceptual": "sharper, at some cost of fidelity, in more steps",
 }
-"""The sets of parameters that a packed file may hold, and what they are for. Every file has the first one."""
+"""Sets of parameters that a packed file may contain, and their purpose. Every file has the first one."""
 FIRST = next(iter(QUALITIES))
 
 
@@ -29,16 +29,26 @@ def _without_suffix(value: Any) -> Any:
     return value.removesuffix("Scheduler") if isinstance(value, str) else value
 
 
+def _none_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _or_none(schema: dict[str, Any]) -> None:
+    """Let a field's JSON Schema accept null."""
+    reference = {key: schema.pop(key) for key in ("$ref", "allOf") if key in schema}  # allOf before pydantic 2.9
+    schema["anyOf"] = [reference, {"type": "null"}]
+
+
 def _named(*names: str) -> Any:
-    """Both the reference's name of an option and that of diffusers."""
+    """The names of an option in the reference and in diffusers."""
     return AliasChoices(*names)
 
 
 class BetaSchedule(Struct, extra="allow"):
     """Noise schedule and sampler. Further keys are arguments of the diffusers scheduler.
 
-    Defaults are the paper's. ``timestep_spacing`` and ``clip_sample`` have the defaults of diffusers' DDIM, since its
-    other schedulers would choose others by themselves.
+    Defaults are the paper's. ``timestep_spacing`` and ``clip_sample`` default to those of diffusers' DDIM for all
+    samplers, because the defaults of other schedulers differ.
     """
 
     scheduler_type: Annotated[Sampler, BeforeValidator(_without_suffix)] = Field(
@@ -50,18 +60,20 @@ class BetaSchedule(Struct, extra="allow"):
         description="noise schedule: `linear`, `scaled_linear`, `cosine`, …",
     )
     n_timestep: Steps = Field(
-        2000, validation_alias=_named("n_timestep", "num_train_timesteps"), description="number T of training timesteps"
+        2000,
+        validation_alias=_named("n_timestep", "num_train_timesteps"),
+        description="number T of timesteps in training",
     )
     linear_start: Positive = Field(
         1e-6, validation_alias=_named("linear_start", "beta_start"), description="first beta"
     )
     linear_end: Positive = Field(1e-2, validation_alias=_named("linear_end", "beta_end"), description="last beta")
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = Field(
-        "epsilon", description="what the network predicts: the noise, x0, or sqrt(abar) noise - sqrt(1 - abar) x0"
+        "epsilon", description="prediction of the network: the noise, x0, or sqrt(abar) noise - sqrt(1 - abar) x0"
     )
     num_inference_steps: Steps = Field(50, description="number of sampling steps")
     eta: Annotated[float, Field(ge=0, le=1)] = Field(
-        0, description="noise that DDIM adds in every step: 0 for none, 1 for as much as DDPM; of no effect in others"
+        0, description="noise that DDIM adds in every step: 0: none, 1: as much as DDPM; no effect on other samplers"
     )
     timestep_spacing: Text = Field("leading", description="spacing of the sampling timesteps")
     clip_sample: bool = Field(True, description="clip the predicted x0 in every sampling step")
@@ -92,24 +104,24 @@ class BetaSchedule(Struct, extra="allow"):
 
 
 class Scaled(Struct):
-    """What every network for super-resolution is trained for."""
+    """Options of every super-resolution network."""
 
-    scale: Items | None = Field(None, description="HR size by LR size")
+    scale: Items | None = Field(None, description="scale factor from LR to HR")
 
 
 class Trained(Scaled):
-    """The options at an option file's top level that say what a diffusion network was trained to do."""
+    """Options at the top level of an option file that describe the diffusion of a network."""
 
-    beta_schedule: Annotated[BetaSchedule, BeforeValidator(lambda value: {} if value is None else value)] = Field(
-        BetaSchedule(), description="noise schedule and sampler"
+    beta_schedule: Annotated[BetaSchedule, BeforeValidator(_none_is_empty)] = Field(
+        BetaSchedule(), json_schema_extra=_or_none, description="noise schedule and sampler"
     )
     diffuse: Literal["image", "residual"] = Field(
-        "image", description="what is diffused: HR (the paper), or HR minus the upsampled LR (SRDiff, Li et al. 2022)"
+        "image", description="diffusion target: HR (the paper), or HR minus the upsampled LR (SRDiff, Li et al. 2022)"
     )
-    residual_scale: Number = Field(2.0, description="what a residual is multiplied by before it is diffused")
-    data_range: Pair = Field([0, 1], description="values of black and white inside the network; SR3 has [-1, 1]")
+    residual_scale: Number = Field(2.0, description="factor of a residual before it is diffused")
+    data_range: Pair = Field([0, 1], description="values of black and white inside the network; [-1, 1] for SR3")
     time_input: Literal["timestep", "noise_level"] = Field(
-        "timestep", description="what the network is told: t, or the noise level sqrt(abar_t) (SR3's checkpoints)"
+        "timestep", description="input of the network: t, or the noise level sqrt(abar_t) (SR3's checkpoints)"
     )
 
     def _relations(self) -> Iterator[str]:
@@ -130,14 +142,14 @@ class Trained(Scaled):
 
 
 class Description(Trained):
-    """What a packed file says of the network in it."""
+    """Description of the network in a packed file."""
 
     network_g: dict[str, Any] = Field(description="options of the architecture, as in an option file")
-    steps: Steps = Field(50, description="number of sampling steps, where nothing else is asked for")
+    steps: Steps = Field(50, description="default number of sampling steps")
     source: str = Field("", description="name of the checkpoint that was packed")
     source_sha256: str = Field("", description="digest of that checkpoint")
-    params: str = Field("", description="which of its networks: `params` or `params_ema`")
-    about: dict[str, Any] = Field({}, description="what people want to know, see `bidiffsr_arch.description`")
+    params: str = Field("", description="its key in that checkpoint: `params` or `params_ema`")
+    about: dict[str, Any] = Field({}, description="information for people, see `bidiffsr_arch.description`")
     sets: dict[str, dict[str, Any]] = Field({}, description="descriptions of further sets of parameters, by quality")
 
     def __init__(self, network_g: dict[str, Any] | None = None, **further: Any) -> None:
@@ -145,14 +157,14 @@ class Description(Trained):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What sampling needs, under the names that it has at an option file's top level."""
+        """The options that sampling needs, by their names in an option file."""
         return self.model_dump(include=set(Trained.model_fields))
 
     def by_quality(self, source: Any) -> dict[str, "Description"]:
         """The description of each set of parameters, the first one's first.
 
         Args:
-            source: names the file in an error.
+            source: name of the file, for messages.
         Raises:
             InputError: one of them is wrong.
         """

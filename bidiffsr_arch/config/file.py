@@ -1,4 +1,4 @@
-"""The whole option file: its top level, and what must hold between its blocks."""
+"""The option file: its top level, and relations between its blocks."""
 
 import difflib
 import os
@@ -21,11 +21,12 @@ from bidiffsr_arch.config.degradation import LOADED, Degradation, unfit_pool
 from bidiffsr_arch.config.diffusion import Scaled, Trained
 from bidiffsr_arch.config.kinds import Gpus, Name, Open, Seed, Text
 from bidiffsr_arch.config.shipped import place_benchmarks, place_weights
-from bidiffsr_arch.config.struct import Struct, told
+from bidiffsr_arch.config.struct import Struct, one_line
 from bidiffsr_arch.config.training import (
     DistParams,
     Expected,
     Kept,
+    Length,
     Logger,
     Metric,
     Objective,
@@ -40,6 +41,8 @@ from bidiffsr_arch.errors import InputError
 OUR_MODELS = ("BIDiffSRModel", "BicubicModel")
 CHECKED_MODELS = (*OUR_MODELS, "SRModel")
 MODELS_WITHOUT_NETWORK = ("BicubicModel",)
+OF_DIFFUSION = [name for name in Objective.model_fields if name not in ("pixel_opt", "perceptual_opt")]
+"""Keys of ``train`` that BasicSR's own models do not read."""
 MISSPELT = 0.8  # difflib ratio from which an unknown top-level key counts as a misspelt known one
 
 
@@ -48,14 +51,18 @@ class Network(Struct, extra="allow"):
 
     type: Text = Field(description="class of the network, such as `BIDiffSRUNet` or `SR3UNet`")
 
+    def arguments(self) -> dict[str, Any]:
+        """Type and constructor arguments, as `networks.build_network` takes them."""
+        return self.model_dump()
+
 
 class AnyFile(Scaled, extra="allow"):
-    """What every option file has, independent of its model: blocks are open, and there may be further keys."""
+    """Keys of every option file, whatever its model is. Blocks are open, and further keys are allowed."""
 
     name: Text = Field(description="name of the experiment and its folder")
     model_type: Text = Field(description="`BIDiffSRModel`, `BicubicModel`, or a model of BasicSR or another package")
     num_gpu: Gpus = Field(description="number of GPUs; `auto`: all; 0: the CPU")
-    plugins: list[Text] | None = Field(None, description="packages to import that register networks or models")
+    plugins: list[Text] | None = Field(None, description="packages to import, which register networks or models")
     datasets: dict[str, Dataset]
     network_g: Network | None = None
     beta_schedule: Open | None = None
@@ -64,7 +71,9 @@ class AnyFile(Scaled, extra="allow"):
     val: Open | None = None
     logger: Open | None = None
     dist_params: Open | None = None
-    expected: Open | None = None
+    expected: dict[str, dict[str, Expected]] | None = Field(
+        None, description="numbers with which `basicsr test --check` compares, by data set and metric"
+    )
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
@@ -73,36 +82,49 @@ class AnyFile(Scaled, extra="allow"):
         if not self.train and not self.val:
             yield "expected a `train:` or a `val:` block, found neither"
         if self.scale is None and any(_trains(data) for data in self.datasets.values()):
-            yield "expected the key scale (HR size by LR size), found none"
+            yield "expected the key scale (HR size / LR size), found none"
+
+    def length(self) -> Length:
+        """The number of iterations, which BasicSR's trainer reads for every model.
+
+        Raises:
+            InputError: ``total_iter`` is missing or not a whole number.
+        """
+        return self.train if isinstance(self.train, Length) else Length.part_of(self.train or {}, place="train")
+
+    def logging(self) -> Logger:
+        """The block ``logger``, which BasicSR's trainer reads for every model.
+
+        Raises:
+            InputError: a key is missing, or its value is wrong.
+        """
+        return self.logger if isinstance(self.logger, Logger) else Logger.part_of(self.logger or {}, place="logger")
 
     def training_relations(self) -> Iterator[str]:
-        """What does not hold of a file that is to be trained by."""
+        """Violated requirements of a file for training, one sentence each."""
         missing = [f"`{name}:`" for name in ("train", "logger") if not getattr(self, name)]
         missing += ["`datasets: train:`"] * ("train" not in self.datasets)
         if missing:
-            yield f"expected {', '.join(missing)} to train by, found none; `basicsr test` needs none"
+            yield f"expected {', '.join(missing)} for training, found none; `basicsr test` needs none"
 
     def test_relations(self) -> Iterator[str]:
-        """What does not hold of a file that is to be tested by."""
+        """Violated requirements of a file for tests, one sentence each."""
         yield from ()
 
 
 class OptionFile(Degradation, AnyFile):
-    """An option file whose model reads what BasicSR's SRModel reads; there may be further keys."""
+    """An option file whose model reads the keys of BasicSR's SRModel; further keys are allowed."""
 
     name: Name = Field(description="name of the experiment and its folder")
-    manual_seed: Seed | None = Field(None, description="seed of everything that is drawn; `~`: drawn itself, and saved")
-    find_unused_parameters: bool = Field(False, description="of DistributedDataParallel")
-    paper_row: Any = Field(None, description="table and method of the paper that `basicsr cost` compares with")
+    manual_seed: Seed | None = Field(None, description="seed of all random numbers; `~`: chosen at random, and saved")
+    find_unused_parameters: bool = Field(False, description="argument of DistributedDataParallel")
+    paper_row: Any = Field(None, description="table and method of the paper with which `basicsr cost` compares")
     datasets: dict[str, AnyDataset] = Field(description="`train`, `val`, `val_2`, …; in tests `test_1`, `test_2`, …")
     path: Paths
     train: Train | None = None
     val: Val | None = None
     logger: Logger | None = None
     dist_params: DistParams | None = None
-    expected: dict[str, dict[str, Expected]] | None = Field(
-        None, description="numbers that `basicsr test --check` compares with, by data set and metric"
-    )
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
@@ -152,7 +174,7 @@ class OptionFile(Degradation, AnyFile):
         return {phase: data for phase, data in self.datasets.items() if isinstance(data, TrainingDataset)}
 
     def training_relations(self) -> Iterator[str]:
-        """What does not hold of a file that is to be trained by."""
+        """Violated requirements of a file for training, one sentence each."""
         yield from super().training_relations()
         yield from self._phases("train", "val")
         if self.val and self.val.val_freq is None and any(phase.startswith("val") for phase in self.datasets):
@@ -160,9 +182,12 @@ class OptionFile(Degradation, AnyFile):
         data = self.loaded().get("train")
         if missing := [key for key in TRAINING_NEEDS if data is not None and getattr(data, key) is None]:
             yield f"expected the key(s) {', '.join(missing)} in datasets: train:, found none"
+        given = () if isinstance(self, DiffusionOptions) else OF_DIFFUSION
+        if unread := [name for name in given if getattr(self.train, name, None)]:
+            yield f"expected none of {', '.join(unread)} in train:, which {self.model_type} does not read"
 
     def test_relations(self) -> Iterator[str]:
-        """What does not hold of a file that is to be tested by."""
+        """Violated requirements of a file for tests, one sentence each."""
         yield from super().test_relations()
         yield from self._phases("val", "test")
 
@@ -173,42 +198,48 @@ class OptionFile(Degradation, AnyFile):
 
 
 class DiffusionOptions(Trained):
-    """What `BIDiffSRModel` itself reads."""
+    """What `BIDiffSRModel` itself reads at the top level, beside the blocks ``network_g`` and ``train``."""
 
-    network_g: Network | None = None
-    train: Objective | None = None
     timestep_sampling: Literal["sample", "batch"] = Field(
-        "sample", description="each sample of a batch at its own timestep, or all at one (as the reference)"
+        "sample", description="one random timestep per sample, or one per batch (as in the reference)"
     )
-
     noise_level_sampling: Literal["discrete", "uniform"] = Field(
         "discrete",
-        description="training with `time_input: noise_level`: the levels of the timesteps, or any between two (SR3)",
+        description="training with `time_input: noise_level`: levels of timesteps, or any between two of them (SR3)",
     )
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
         if self.noise_level_sampling == "uniform" and self.time_input != "noise_level":
             yield f"expected time_input: noise_level with noise_level_sampling: uniform, got {self.time_input}"
-        steps = ((self.network_g and self.network_g.model_extra) or {}).get("total_step")
-        if steps is not None and steps != self.beta_schedule.n_timestep:
-            yield (
-                "expected network_g: total_step and beta_schedule: n_timestep to be equal, "
-                f"got {steps} and {self.beta_schedule.n_timestep}"
-            )
-        if self.train and self.train.perceptual_opt and self.beta_schedule.prediction_type == "epsilon":
-            yield (
-                "expected beta_schedule: prediction_type sample or v_prediction with train: perceptual_opt, got "
-                "epsilon: the image that a predicted noise implies is itself noise at most timesteps"
-            )
-        if self.train and not self.train.pixel_opt:
-            yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
 
 
 class DiffusionFile(DiffusionOptions, OptionFile, extra="forbid"):
     """An option file for `BIDiffSRModel`, or `BicubicModel`, which reads less."""
 
-    train: Train | None = None
+    def _relations(self) -> Iterator[str]:
+        yield from super()._relations()
+        yield from wrong_for_diffusion(self, self.network_g.arguments() if self.network_g else {}, self.train)
+
+
+def wrong_for_diffusion(
+    options: DiffusionOptions, network_g: Mapping[str, Any], train: Objective | None
+) -> Iterator[str]:
+    """Violated relations between a diffusion model's options, network and objective, one sentence each.
+
+    Args:
+        train: None in a test.
+    """
+    steps, timesteps = network_g.get("total_step"), options.beta_schedule.n_timestep
+    if steps is not None and steps != timesteps:
+        yield (f"expected network_g: total_step and beta_schedule: n_timestep to be equal, got {steps} and {timesteps}")
+    if train and train.perceptual_opt and options.beta_schedule.prediction_type == "epsilon":
+        yield (
+            "expected beta_schedule: prediction_type sample or v_prediction with train: perceptual_opt, got epsilon: "
+            "the image that a predicted noise implies is itself noise at most timesteps"
+        )
+    if train and not train.pixel_opt:
+        yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
 
 
 def _trains(data: Dataset) -> bool:
@@ -221,19 +252,19 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def load_options(path: str | os.PathLike, overrides: list[str] | None = None) -> OrderedDict:
-    """Options of one run: the file over its bases, then the overrides, then the benchmark folder of the environment.
+    """Read the options of a run: the base files, the file over them, the overrides, and folders of the environment.
 
-    Only what every model needs is checked: the top level, and what names data sets and network.
+    Only keys that every model needs are checked: the top level, and the names and types of data sets and network.
 
     Args:
         path: an option file.
         overrides: entries such as `train:ema_decay=0.999` (BasicSR's --force_yml); values are YAML.
 
-    The environment variable BIDIFFSR_BENCHMARK_ROOT takes the place of a leading `datasets/benchmark` in `dataroot_*`,
-    and the package's own folder that of a leading `bidiffsr_arch/weights` in `pretrain_network_g`.
+    The environment variable BIDIFFSR_BENCHMARK_ROOT replaces a leading `datasets/benchmark` in `dataroot_*`, and the
+    folder of the package a leading `bidiffsr_arch/weights` in `pretrain_network_g`.
 
     Raises:
-        InputError: one line that names the file and what was expected there.
+        InputError: one line that names the file and what was expected in it.
     """
     options = merged_options(path)
     for entry in overrides or []:
@@ -245,7 +276,7 @@ def load_options(path: str | os.PathLike, overrides: list[str] | None = None) ->
 
 
 def _check_top(options: OrderedDict, path: str) -> None:
-    """What every run needs, before BasicSR meets it with a KeyError."""
+    """Check the keys that every run needs, for which BasicSR would raise KeyError."""
     _, wrong = AnyFile.examine(options)
     sentences = [sentence for _, sentence in wrong]
     known = DiffusionFile.names()
@@ -254,26 +285,26 @@ def _check_top(options: OrderedDict, path: str) -> None:
         if near:
             sentences.insert(0, f"unknown key {key!r}; did you mean {near[0]!r}?")
     if sentences:
-        raise InputError(told(sentences, path))
+        raise InputError(one_line(sentences, path))
 
 
-def check_file(options: Mapping[str, Any], path: str, is_train: bool) -> OptionFile | None:
-    """The checked option file; None where its model is another package's, which may read whatever it likes.
+def check_file(options: Mapping[str, Any], path: str, is_train: bool) -> AnyFile:
+    """The checked option file; an `AnyFile` for a model of another package, which may read anything.
 
     Args:
         options: what `load_options` gives.
         path: the file's name, for messages.
-        is_train: whether `basicsr train` will read it; a test does not look at `train:`.
+        is_train: whether it is for `basicsr train`; a test ignores `train:`.
     Raises:
         InputError: one line for everything that is wrong.
     """
     model = options["model_type"]
     kind = AnyFile if model not in CHECKED_MODELS else DiffusionFile if model in OUR_MODELS else OptionFile
     if not is_train and not options.get("val"):
-        raise InputError(f"{path}: expected a `val:` block to test by, found none")
+        raise InputError(f"{path}: expected a `val:` block for a test, found none")
     unread = [key for key in options if key.startswith("network_") and key != "network_g"]
     unread += [] if is_train else ["train"]
     file = kind.read({key: value for key, value in options.items() if key not in unread}, path)
     if wrong := list(file.training_relations() if is_train else file.test_relations()):
-        raise InputError(told(wrong, path))
-    return file if isinstance(file, OptionFile) else None
+        raise InputError(one_line(wrong, path))
+    return file

@@ -1,4 +1,4 @@
-"""Kinds of values that options may have. The words of an error come from their JSON Schema (`words`)."""
+"""Types of options. Error messages describe them in words made from their JSON Schema (`words`)."""
 
 import os
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 
 def _whole(value: Any) -> Any:
-    """YAML reads 5e5 as a float; where a whole number is asked for, it is one."""
+    """Convert a float such as 5e5, as YAML reads it, to the whole number that is expected."""
     return int(value) if type(value) is float and value.is_integer() else value
 
 
 def told_as(words: str) -> dict[str, str]:
-    """What was expected, for errors here and in editors that know this key of VS Code's."""
+    """A description of the expected value, for errors here and in editors that support this key of VS Code."""
     return {"errorMessage": f"expected {words}"}
 
 
@@ -62,7 +62,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 Index = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Steps = Annotated[int, Field(ge=1, le=100_000), BeforeValidator(_whole)]
-# BasicSR hands these to range() and the like, which take no float.
+# BasicSR passes these to range() and similar functions, which accept no float.
 Items = Annotated[int, Field(ge=1, json_schema_extra=told_as("a whole number from 1 on, without a point"))]
 Workers = Annotated[int, Field(ge=0, json_schema_extra=told_as("a whole number from 0 on, without a point"))]
 Seed = Annotated[int, Field(ge=0, le=2**31)]
@@ -79,7 +79,7 @@ Colour = Annotated[list[Number], Field(strict=False, min_length=3, max_length=3)
 Text = Annotated[str, AfterValidator(_text), Field(min_length=1)]
 Name = Annotated[Text, AfterValidator(_name), Field(json_schema_extra=told_as("a name without .. and /"))]
 Template = Annotated[Text, AfterValidator(_template), Field(json_schema_extra=told_as("a template such as '{}x4'"))]
-# A block that belongs to others, and may hold anything.
+# A block that other packages read, with any keys.
 Open = Annotated[Any, AfterValidator(_open), WithJsonSchema({"type": "object"})]
 TEXTS = {"type": "array", "items": {"type": "string"}}
 Roots = Annotated[Any, AfterValidator(_roots), WithJsonSchema({"anyOf": [{"type": "string"}, TEXTS]})]

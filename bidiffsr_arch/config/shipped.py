@@ -1,4 +1,4 @@
-"""The option files that this package ships, and the folders that the package itself puts into option files."""
+"""The option files of this package, and the folders that are filled into them."""
 
 import difflib
 import os
@@ -14,7 +14,7 @@ WEIGHTS_FOLDER = "bidiffsr_arch/weights"
 
 
 def place_benchmarks(options: OrderedDict) -> None:
-    """Put the folder of the environment in the place of `datasets/benchmark` in every `dataroot_*`."""
+    """Replace `datasets/benchmark` in every `dataroot_*` by the folder in the environment variable, if it is set."""
     root = os.environ.get(BENCHMARK_VARIABLE)
     if not root:
         return
@@ -33,8 +33,8 @@ def _moved(folder: str, root: str) -> str:
 
 
 def place_weights(options: OrderedDict) -> None:
-    """Put the package's folder of weights, wherever it is installed, in the place of `bidiffsr_arch/weights` in
-    `path: pretrain_network_g`, unless that is there, as in a clone."""
+    """Replace `bidiffsr_arch/weights` in `path: pretrain_network_g` by the folder of the installed package, unless the
+    path exists, as in a clone."""
     path = options["path"].get("pretrain_network_g")
     if isinstance(path, str) and path.startswith(f"{WEIGHTS_FOLDER}/") and not Path(path).exists():
         own = files("bidiffsr_arch") / "weights"
@@ -42,7 +42,7 @@ def place_weights(options: OrderedDict) -> None:
 
 
 def shipped() -> list[str]:
-    """Names of the shipped option files, without `.yml`; those in a folder as `folder/name`."""
+    """Names of the shipped option files without `.yml`, such as `train_SR3_x4` and `ablation/pairs_1`."""
     folder = files("bidiffsr_arch.options")
     found = []
     for entry in folder.iterdir():

@@ -1,4 +1,4 @@
-"""Blocks that are arguments of somebody else's constructor or function, held against its signature."""
+"""Checks of blocks that are arguments of a constructor or function of another package, by its signature."""
 
 import difflib
 import inspect
@@ -12,7 +12,7 @@ from bidiffsr_arch.config.kinds import Text, Whole
 from bidiffsr_arch.config.words import words
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-# What is held against a type hint; any other hint admits anything.
+# Option types for type hints; with any other hint, any value is accepted.
 KINDS = {int: Whole, float: float, bool: bool, str: Text, Sequence[int]: list[Whole]}
 
 
@@ -20,16 +20,16 @@ def wrong_arguments(
     target: Callable, block: Mapping[str, Any], place: str, *, given: Sequence[str] = (), kinds: Mapping = KINDS,
     own: Sequence[str] = ("type",), ignores_others: bool = False,
 ) -> Iterator[str]:  # fmt: skip
-    """What is wrong with a block that becomes keyword arguments.
+    """Mistakes in a block of keyword arguments, one sentence each.
 
     Args:
         target: a class or function.
         block: its arguments by name.
         place: the block's name in messages, such as ``train: pixel_opt``.
-        given: parameters that somebody else passes.
-        kinds: what a parameter of a certain name, or with a certain type hint, may be.
-        own: keys of the block that are no arguments.
-        ignores_others: the target has ``**kwargs`` only to ignore them.
+        given: parameters that the caller passes.
+        kinds: option types by name or type hint of a parameter.
+        own: keys of the block that are not arguments.
+        ignores_others: the target ignores its ``**kwargs``.
     """
     parameters = inspect.signature(target).parameters
     is_open = any(entry.kind is entry.VAR_KEYWORD for entry in parameters.values()) and not ignores_others
@@ -52,7 +52,7 @@ def wrong_arguments(
                if parameter.default is parameter.empty and name not in block and name not in meant]  # fmt: skip
     if lacking:
         near = difflib.get_close_matches(lacking[0], block, n=1)
-        hint = f"; is {near[0]!r} meant for it?" if near else ""
+        hint = f"; is {near[0]!r} meant?" if near else ""
         yield f"expected the key(s) {', '.join(lacking)} in {place}:, found none{hint}"
 
 
@@ -69,7 +69,7 @@ def _kind_of_default(default: Any) -> Any:
 
 
 def unlike(kind: Any, value: Any) -> str:
-    """What a value had to be that is none of a kind; empty where it is one."""
+    """The expected value in words if `value` is not of this type, else an empty string."""
     adapter = TypeAdapter(kind, config=STRICT)
     try:
         adapter.validate_python(value)

@@ -1,4 +1,4 @@
-"""What a block of options is: a typed, frozen struct, and one line for all that is wrong in it."""
+"""A block of options as a typed, frozen struct, whose mistakes are reported in one line."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -18,14 +18,14 @@ RELATION = "relation"
 class Struct(BaseModel):
     """A block of options. Fields have types, bounds, defaults and descriptions; unknown keys are refused.
 
-    What must hold between values is yielded by `_relations`, one sentence for each that does not.
+    Subclasses check relations between values in `_relations`.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     @classmethod
     def read(cls: type[Own], data: Mapping[str, Any], source: str = "", place: str = "") -> Own:
-        """The struct of a block.
+        """Check a block.
 
         Args:
             data: keys and values, as YAML gives them.
@@ -35,18 +35,18 @@ class Struct(BaseModel):
         """
         found, wrong = cls.examine(data, place)
         if found is None:
-            raise InputError(told([sentence for _, sentence in wrong], source))
+            raise InputError(one_line([sentence for _, sentence in wrong], source))
         return found
 
     @classmethod
     def part_of(cls: type[Own], data: Mapping[str, Any], source: str = "", place: str = "") -> Own:
-        """The struct of those keys of a larger block that are its own."""
+        """The struct of those keys of a larger block that are fields of this struct."""
         own = cls.names()
         return cls.read({key: value for key, value in data.items() if key in own}, source, place)
 
     @classmethod
     def examine(cls: type[Own], data: Mapping[str, Any], place: str = "") -> tuple[Own | None, list[tuple[Place, str]]]:
-        """The struct of a block, or all that is wrong: the place of a key and a sentence for each."""
+        """The struct of a block, or all mistakes: the path of each wrong key, and a sentence."""
         try:
             return cls.model_validate(dict(data)), []
         except ValidationError as error:
@@ -54,13 +54,13 @@ class Struct(BaseModel):
 
     @classmethod
     def names(cls) -> set[str]:
-        """All names of its fields."""
+        """All names of the fields, aliases included."""
         aliases = [field.validation_alias for field in cls.model_fields.values()]
         choices = [alias.choices for alias in aliases if isinstance(alias, AliasChoices)]
         return {*cls.model_fields, *(str(name) for names in choices for name in names)}
 
     def _relations(self) -> Iterator[str]:
-        """What does not hold between the values."""
+        """Violated relations between values, one sentence each."""
         yield from ()
 
     @model_validator(mode="after")
@@ -70,8 +70,8 @@ class Struct(BaseModel):
         return self
 
 
-def told(sentences: list[str], source: str) -> str:
-    """Several mistakes in one line."""
+def one_line(sentences: list[str], source: str) -> str:
+    """Join sentences into one line that begins with the name of the file."""
     text = "; ".join(sentences)
     return f"{source}: {text}" if source else text
 
@@ -106,12 +106,12 @@ def _sentence(schema: Schema, error: ErrorDetails, path: Place, place: str) -> s
         *parents, key = path
         block = _shown(place, parents)
         near = difflib.get_close_matches(str(key), list(error["input"]), n=1)
-        hint = f"; is {near[0]!r} meant for it?" if near else ""
+        hint = f"; is {near[0]!r} meant?" if near else ""
         return f"expected the key `{key}:`{f' in `{block}:`' if block else ''}, found none{hint}"
     if error["type"] == RELATION:
         return error["msg"]
     expected, value, length = words(_walk(schema, path, definitions), definitions), error["input"], len(path)
-    while length and isinstance(path[length - 1], int):  # of a list, all is shown
+    while length and isinstance(path[length - 1], int):  # show the whole list
         length -= 1
     if length < len(path):
         expected = words(_walk(schema, path[:length], definitions), definitions)
@@ -119,12 +119,12 @@ def _sentence(schema: Schema, error: ErrorDetails, path: Place, place: str) -> s
     shown = _shown(place, path[:length])
     if expected.startswith(BLOCK):
         return f"expected `{shown}:` to hold {expected}, got {value!r}"
-    shown = f"`{shown}`" if shown.startswith("expected") else shown  # a block of that name
+    shown = f"`{shown}`" if shown.startswith("expected") else shown  # a block named `expected`
     return f"expected {shown} to be {expected}, got {value!r}{item}"
 
 
 def _path(error: ErrorDetails) -> Place:
-    """Where an error is, without the names of alternatives, which are in angle brackets."""
+    """Path of an error, without the tags of alternatives, which are in angle brackets."""
     return tuple(part for part in error["loc"] if not str(part).startswith("<"))
 
 
@@ -133,7 +133,7 @@ def _shown(place: str, path: Place | list) -> str:
 
 
 def _walk(schema: Schema, path: Place | list, definitions: Schema) -> Schema:
-    """The schema of what lies at a path; {} where that is open. ``<NAME>`` chooses the alternative of that name."""
+    """The schema at a path; {} if it is open. ``<NAME>`` chooses the alternative of that name."""
     for part in path:
         is_choice = str(part).startswith("<")
         schema = definitions[str(part)[1:-1]] if is_choice else _inner(resolve(schema, definitions), part, definitions)

@@ -1,10 +1,17 @@
-"""The options as tables for the documentation and as JSON Schema for editors, both from the structs."""
+"""Option tables for the documentation and JSON Schema for editors, generated from the structs."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from bidiffsr_arch.config.data import DegradedDataset, IOBackend, PairedDataset, RealPairs, SingleDataset
+from bidiffsr_arch.config.data import (
+    DATA_SETS,
+    DegradedDataset,
+    IOBackend,
+    PairedDataset,
+    RealPairs,
+    SingleDataset,
+)
 from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.config.file import OUR_MODELS, DiffusionFile
 from bidiffsr_arch.config.struct import Struct
@@ -51,7 +58,7 @@ BLOCKS: dict[str, type[Struct]] = {
     "expected: …: …": Expected,
 }
 HEAD = "| key | values | default | |\n|---|---|---|---|"
-# In Markdown: a table of a whole block, or of some of its keys, between comments that stay.
+# In Markdown: the table of a block, or of some of its keys, between two comments.
 MARKED = re.compile(r"(<!-- options of ([^(>]+?)(?: \(([^)]+)\))? -->\n).*?(<!-- end of options -->)", re.DOTALL)
 
 
@@ -60,7 +67,7 @@ def table(block: str, keys: list[str] | None = None) -> str:
 
     Args:
         block: one of `BLOCKS`.
-        keys: those to list, with the block's name before each; all of them, without it, if None.
+        keys: the keys to list, each with the block's name before it; if None, all keys, without it.
     Raises:
         InputError: there is no such block or key.
     """
@@ -94,32 +101,42 @@ def _shown(default: Any, values: str) -> str:
 
 
 def with_tables(markdown: str) -> str:
-    """A Markdown text in which the tables between its comments are replaced.
+    """Replace the tables between the comments of a Markdown text.
 
     Raises:
         InputError: a comment names an unknown block or key.
     """
 
-    def renewed(match: re.Match) -> str:
+    def updated(match: re.Match) -> str:
         begin, block, keys, end = match.groups()
         return f"{begin}{table(block, keys.split(', ') if keys else None)}\n{end}"
 
-    return MARKED.sub(renewed, markdown)
+    return MARKED.sub(updated, markdown)
 
 
 def editor_schema() -> dict[str, Any]:
     """JSON Schema of an option file, for completion and checking in editors.
 
-    Nothing in it is required, since a file may leave to its `base:` what it does not change.
+    No key is required, since the `base:` file may have it.
     """
     schema = _without_required(DiffusionFile.model_json_schema())
-    schema["properties"]["base"] = {"type": "string", "description": "option file that this one changes"}
+    schema["properties"]["datasets"]["additionalProperties"] = _any_dataset()
+    schema["properties"]["base"] = {"type": "string", "description": "option file whose options this one changes"}
     known = {"anyOf": [{"enum": sorted(schema["properties"])}, {"pattern": "^network_"}]}
     is_ours = {"properties": {"model_type": {"enum": list(OUR_MODELS)}}, "required": ["model_type"]}
     # Other models may read further keys at the top level.
     further = {"additionalProperties": True, "if": is_ours, "then": {"propertyNames": known}}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "option file"}
     return {**head, **schema, **further}
+
+
+def _any_dataset() -> dict[str, Any]:
+    """Schema of a data set, chosen by its type; a block without one belongs to that of a base file."""
+    schema: dict[str, Any] = {"$ref": "#/$defs/Dataset"}
+    for name, struct in DATA_SETS.items():
+        condition = {"properties": {"type": {"const": name}}, "required": ["type"]}
+        schema = {"if": condition, "then": {"$ref": f"#/$defs/{struct.__name__}"}, "else": schema}
+    return schema
 
 
 def _without_required(schema: Any) -> Any:

@@ -26,11 +26,13 @@ class Step(Struct):
     """How a training step is computed; part of ``train``."""
 
     amp: Literal["bf16", "fp16"] | None = Field(None, description="mixed precision; `fp16` with a loss scaler")
-    compile: bool | None = Field(False, description="compile the network by `torch.compile`")
-    accumulate: Items | None = Field(None, description="compute a batch in N parts, whose gradients are averaged")
-    grad_clip: Positive | None = Field(None, description="largest 2-norm of all gradients together")
+    compile: bool | None = Field(False, description="compile the network with `torch.compile`")
+    accumulate: Items | None = Field(
+        None, description="gradient accumulation: process a batch in N parts and average their gradients"
+    )
+    grad_clip: Positive | None = Field(None, description="clip the gradients to this 2-norm, taken over all parameters")
     checkpointing: bool | None = Field(
-        False, description="recompute ResBlocks in the backward pass (activation checkpointing), for less memory"
+        False, description="activation checkpointing: recompute ResBlocks in the backward pass, which saves memory"
     )
     channels_last: bool | None = Field(False, description="memory layout of images")
 
@@ -41,8 +43,8 @@ class Optimizer(Struct, extra="allow"):
     type: Literal["Adam", "AdamW", "Adamax", "SGD", "ASGD", "RMSprop", "Rprop"] = Field(description="its class")
     lr: Positive = Field(description="learning rate")
     weight_decay: FromZero = Field(0, description="weight decay")
-    betas: list[Share] = Field([0.9, 0.999], min_length=2, max_length=2, description="of Adam and its kin")
-    eps: Positive = Field(1e-8, description="of Adam and its kin")
+    betas: list[Share] = Field([0.9, 0.999], min_length=2, max_length=2, description="of Adam, AdamW and Adamax")
+    eps: Positive = Field(1e-8, description="of Adam, AdamW and Adamax")
 
 
 class Scheduler(Struct, extra="allow"):
@@ -51,11 +53,11 @@ class Scheduler(Struct, extra="allow"):
     type: Text = Field(description="`MultiStepLR`, `CosineAnnealingRestartLR`, or another package's")
     milestones: Iterations = Field([], description="iterations after which `gamma` multiplies the rate")
     gamma: FromZero = Field(0.1, description="of `MultiStepLR`")
-    restarts: Iterations = Field([0], description="of `MultiStepLR`: iterations at which the rate starts anew")
+    restarts: Iterations = Field([0], description="of `MultiStepLR`: iterations at which the schedule restarts")
     periods: list[Count] = Field(
-        [], strict=False, description="of `CosineAnnealingRestartLR`: lengths in iterations"
+        [], strict=False, description="of `CosineAnnealingRestartLR`: lengths of the periods in iterations"
     )
-    restart_weights: list[Number] = Field([1], description="what multiplies the rate from each restart on")
+    restart_weights: list[Number] = Field([1], description="factors of the rate after each restart")
     eta_min: FromZero = Field(0, description="of `CosineAnnealingRestartLR`: the lowest rate")
 
     def _relations(self) -> Iterator[str]:
@@ -69,10 +71,12 @@ class Scheduler(Struct, extra="allow"):
 
 
 class TimestepWeights(Struct):
-    """How often timesteps of each kind are drawn in training; only the ratio matters."""
+    """Relative frequencies of two kinds of timesteps in training."""
 
-    uniform: FromZero = Field(0, description="weight of any timestep, all alike")
-    sampler: FromZero = Field(0, description="weight of those at which the sampler calls the network, all alike")
+    uniform: FromZero = Field(0, description="weight of all timesteps, drawn uniformly")
+    sampler: FromZero = Field(
+        0, description="weight of the timesteps at which the sampler calls the network, drawn uniformly"
+    )
 
     def _relations(self) -> Iterator[str]:
         if not self.uniform + self.sampler:
@@ -80,23 +84,23 @@ class TimestepWeights(Struct):
 
 
 class Distill(Struct):
-    """Few-step sampling learned from a trained network's sampling in many steps; see `training.teacher`."""
+    """Few-step sampling learned from a trained network's many-step sampling; see `training.teacher`."""
 
     path: Text = Field(description="the trained network, a `.pth` or a packed `.safetensors`")
-    options: Text | None = Field(None, description="its option file, where it does not lie beside a `.pth`")
-    steps: Steps | None = Field(None, description="its sampling steps; what its options say if `~`")
+    options: Text | None = Field(None, description="its option file, if that is not stored beside the `.pth`")
+    steps: Steps | None = Field(None, description="its number of sampling steps; as in its options if `~`")
 
 
 class TeacherBlock(Struct):
-    """A better network of the same diffusion, whose predictions are part of the target; see `training.teacher`."""
+    """A better network for the same diffusion, whose predictions are mixed into the target; see `training.teacher`."""
 
-    path: Text = Field(description="that network, a `.pth` or a packed `.safetensors`")
-    options: Text | None = Field(None, description="its option file, where it does not lie beside a `.pth`")
-    weight: Weight = Field(0.5, description="its share of the target")
+    path: Text = Field(description="the teacher, a `.pth` or a packed `.safetensors`")
+    options: Text | None = Field(None, description="its option file, if that is not stored beside the `.pth`")
+    weight: Weight = Field(0.5, description="weight of its prediction in the target")
 
 
 class LossChange(Struct, extra="allow"):
-    """A loss that takes the place of the one before. Further keys are its arguments."""
+    """A loss that replaces the one before. Further keys are its arguments."""
 
     from_iter: Count = Field(description="the iteration from which it is used")
     type: Text = Field(description="a loss of BasicSR or of another package, such as `L1Loss`, `CharbonnierLoss`")
@@ -106,10 +110,12 @@ class Objective(Step):
     """What a network is trained for, and how a step is computed; part of ``train``."""
 
     timestep_weighting: TimestepWeights | None = Field(
-        None, description="how often timesteps are drawn, as in `{uniform: 1, sampler: 3}`; `~`: all alike"
+        None, description="relative frequencies of timesteps, as in `{uniform: 1, sampler: 3}`; `~`: uniform"
     )
-    distill: Distill | None = Field(None, description="learn a trained network's many sampling steps in few")
-    teacher: TeacherBlock | None = Field(None, description="learn from the predictions of a better network, too")
+    distill: Distill | None = Field(
+        None, description="distill the many-step sampling of a trained network into few steps"
+    )
+    teacher: TeacherBlock | None = Field(None, description="also learn from the predictions of a better network")
     pixel_opt: dict[str, Any] | None = Field(None, description="the loss, such as `{type: L1Loss}`")
     perceptual_opt: dict[str, Any] | None = Field(
         None, description="a loss of images in addition: `{type: LPIPSLoss}`, or BasicSR's `PerceptualLoss`"
@@ -124,21 +130,27 @@ class Objective(Step):
         if iterations != sorted(set(iterations)):
             yield f"expected train: loss_schedule to have rising from_iter, got {iterations}"
         if any((change.model_extra or {}).get("reduction") == "none" for change in changes):
-            yield "expected train: loss_schedule: reduction: mean or sum, got none: a step needs one number"
+            yield "expected train: loss_schedule: reduction: mean or sum, got none: the loss must be one number"
         for name in ("pixel_opt", "perceptual_opt"):
             if (getattr(self, name) or {}).get("reduction") == "none":
-                yield f"expected train: {name}: reduction: mean or sum, got none: a step needs one number"
+                yield f"expected train: {name}: reduction: mean or sum, got none: the loss must be one number"
 
 
-class Train(Objective):
+class Length(Struct):
+    """How long a run is; part of ``train``."""
+
+    total_iter: Count = Field(description="number of iterations")
+
+
+class Train(Objective, Length):
     """How a network is trained."""
 
     optim_g: Optimizer = Field(description="the optimizer")
     scheduler: Scheduler = Field(description="the schedule of the learning rate")
-    total_iter: Count = Field(description="number of iterations")
-    warmup_iter: Whole = Field(-1, description="iterations in which the rate rises from 0; -1: none")
+    warmup_iter: Whole = Field(-1, description="iterations of linear warm-up of the rate; -1: none")
     ema_decay: Share = Field(
-        0, description="average of parameters and buffers, for validation and tests, saved as `params_ema`; 0: none"
+        0,
+        description="decay of the average of parameters and buffers, validated and saved as `params_ema`; 0: none",
     )
 
     def _relations(self) -> Iterator[str]:
@@ -177,7 +189,7 @@ class Metric(Struct, extra="allow"):
     better: Literal["higher", "lower"] = Field(
         "higher", description="which values are better; `calculate_iqa` knows it by itself"
     )
-    crop_border: Index = Field(0, description="pixels that are cut off each side")
+    crop_border: Index = Field(0, description="width in pixels of the border that is left out")
 
 
 class Val(Struct):
@@ -185,24 +197,24 @@ class Val(Struct):
 
     val_freq: Count | None = Field(None, description="training: iterations between validations")
     save_img: bool = Field(description="write the results as PNG")
-    suffix: Text | None = Field(None, description="of results' names in tests; the option file's name if `~`")
-    pbar: bool = Field(False, description="progress over images and sampling steps")
-    packed: bool = Field(False, description="packed inference: XNOR-popcount in place of float convolutions")
-    metrics: dict[str, Metric] | None = Field(None, description="metrics by the name that logs give them")
+    suffix: Text | None = Field(None, description="suffix of file names in tests; the experiment's name if `~`")
+    pbar: bool = Field(False, description="show progress bars over images and sampling steps")
+    packed: bool = Field(False, description="packed inference: XNOR-popcount instead of float convolutions")
+    metrics: dict[str, Metric] | None = Field(None, description="metrics by the name that they have in logs")
 
 
 class Wandb(Struct):
     """Weights & Biases."""
 
     project: Text | None = Field(None, description="name of the project; `~`: off")
-    resume_id: Text | None = Field(None, description="of the run that is continued")
+    resume_id: Text | None = Field(None, description="ID of the run to continue")
 
 
 class Kept(Struct):
     """Which checkpoints are kept; part of ``logger``."""
 
-    keep_newest: Items | None = Field(None, description="number of newest checkpoints that are kept; `~`: all")
-    keep_best: Text | None = Field(None, description="metric by which the best checkpoint is kept, too")
+    keep_newest: Items | None = Field(None, description="number of newest checkpoints to keep; `~`: all")
+    keep_best: Text | None = Field(None, description="also keep the best checkpoint by this metric")
 
     def _relations(self) -> Iterator[str]:
         if self.keep_best is not None and self.keep_newest is None:
@@ -210,7 +222,7 @@ class Kept(Struct):
 
 
 def unknown_best(kept: Kept, metrics: Mapping[str, Any]) -> Iterator[str]:
-    """What does not hold between ``logger: keep_best`` and ``val: metrics``."""
+    """Violated relations between ``logger: keep_best`` and ``val: metrics``, one sentence each."""
     if kept.keep_best is not None and kept.keep_best not in metrics:
         known = ", ".join(metrics) or "none"
         yield f"expected logger: keep_best to be one of val: metrics ({known}), got {kept.keep_best!r}"
@@ -221,7 +233,7 @@ class Logger(Kept):
 
     print_freq: Count = Field(description="iterations between lines of the log")
     save_checkpoint_freq: Count = Field(description="iterations between checkpoints")
-    use_tb_logger: bool = Field(description="write TensorBoard's files")
+    use_tb_logger: bool = Field(description="write TensorBoard files")
     wandb: Wandb | None = Field(None, description="Weights & Biases")
 
 
@@ -229,28 +241,29 @@ class Paths(Struct):
     """Files that a run reads, and folders that it writes."""
 
     pretrain_network_g: Text | None = Field(
-        None, description="weights to begin with or to test: `.pth`, or in tests a packed `.safetensors`"
+        None, description="initial weights, or weights to test: `.pth`, or in tests a packed `.safetensors`"
     )
-    strict_load_g: bool = Field(True, description="refuse weights of which names or shapes differ")
+    strict_load_g: bool = Field(True, description="refuse weights whose names or shapes differ")
     param_key_g: Text | None = Field(
         "params",
-        description="network in the file; our model tests `params_ema`; of a packed file `fidelity` or `perceptual`",
+        description="key of the network in the file; tests of `BIDiffSRModel` default to `params_ema`; in a packed "
+        "file `fidelity` or `perceptual`",
     )
-    resume_state: Text | None = Field(None, description="training state to go on from")
-    ignore_resume_networks: Any = Field(None, description="networks that resuming does not load")
-    experiments_root: Text | None = Field(None, description="folder of a training; `experiments/NAME` if `~`")
+    resume_state: Text | None = Field(None, description="training state to resume from")
+    ignore_resume_networks: Any = Field(None, description="networks that are not loaded when resuming")
+    experiments_root: Text | None = Field(None, description="folder of a training run; `experiments/NAME` if `~`")
     results_root: Text | None = Field(None, description="folder of a test; `results/NAME` if `~`")
 
 
 class DistParams(Struct):
-    """Distributed training by Slurm."""
+    """Distributed training with Slurm."""
 
     backend: Text = Field("nccl", description="`nccl`, or `gloo` on CPUs")
     port: Items = Field(29500, description="port of the first process")
 
 
 class Expected(Struct):
-    """A number that `basicsr test --check` compares with."""
+    """A number with which `basicsr test --check` compares."""
 
     value: Number = Field(description="the number")
-    tolerance: FromZero = Field(description="by how much a result may differ")
+    tolerance: FromZero = Field(description="largest allowed difference")

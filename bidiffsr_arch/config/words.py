@@ -18,10 +18,10 @@ def resolve(schema: Schema, definitions: Schema) -> Schema:
 
 
 def words(schema: Schema, definitions: Schema) -> str:
-    """What a schema admits.
+    """Describe the values that a schema accepts.
 
     Args:
-        definitions: the `$defs` of the schema that it is part of.
+        definitions: the `$defs` of the whole schema.
     """
     schema = resolve(schema, definitions)
     if "errorMessage" in schema:

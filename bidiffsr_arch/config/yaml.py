@@ -1,7 +1,7 @@
 """Option files: BasicSR's YAML, read safely, with `base:` files and `a:b=value` overrides.
 
-Nothing in an option file or an override can run code: YAML's plain types are all there is. `1e-4`, a text to stock
-BasicSR, is a number here. The files that this package ships are found by name (`shipped`, `shipped_path`).
+Option files and overrides cannot run code: only YAML's plain types are allowed. `1e-4`, a string in stock BasicSR, is a
+number here. The files that this package ships are found by name (`shipped`, `shipped_path`).
 """
 
 import difflib
@@ -24,16 +24,16 @@ class OptionLoader(yaml.SafeLoader):
     """YAML's safe loader with ordered mappings, YAML 1.2's floats, and no duplicate keys."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """As PyYAML's, with one kind of error for values that cannot be read."""
+        """As in PyYAML, but all values that cannot be read raise `ConstructorError`."""
         try:
             return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError) as error:  # how PyYAML meets `!!int x`, `!!bool x`, 2024-13-45
+        except (ValueError, LookupError, AttributeError) as error:  # as for `!!int x`, `!!bool x`, 2024-13-45
             raise yaml.constructor.ConstructorError(
                 None, None, f"cannot read {node.value!r}", node.start_mark
             ) from error
 
     def mapping(self, node: yaml.MappingNode) -> OrderedDict:
-        """A mapping in its order, whose keys are texts and stand there once."""
+        """An ordered mapping whose keys are unique texts."""
         if not isinstance(node, yaml.MappingNode):
             raise yaml.constructor.ConstructorError(None, None, "expected a mapping", node.start_mark)
         seen = set()
@@ -58,7 +58,7 @@ class OptionLoader(yaml.SafeLoader):
         return Replacement(self.mapping(node))
 
     def refuse(self, node: yaml.Node) -> None:
-        """Any other tag is refused."""
+        """Refuse any other tag."""
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
         problem = f"the tag {tag} is refused, an option file holds data only; remove it"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
@@ -73,10 +73,10 @@ OptionLoader.add_implicit_resolver(
 
 
 class OptionDumper(yaml.SafeDumper):
-    """Writes options in their order, so that any YAML reader (stock BasicSR's, too) gets the same values."""
+    """Writes options in order, such that every YAML reader, stock BasicSR's included, reads the same values."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write everything out, also what stands at two places."""
+        """Write values that occur twice twice."""
         return True
 
 
@@ -96,10 +96,10 @@ def parse(text: str, source: str) -> Any:
 
 
 def read_yaml(path: str | os.PathLike) -> OrderedDict:
-    """One YAML file whose top is a mapping, without regard to `base:`.
+    """Read a YAML file whose top level is a mapping; `base:` is not followed.
 
     Raises:
-        InputError: the file is missing, not text, not YAML, not a mapping, or asks for something to be executed.
+        InputError: the file is missing, not text, not YAML, not a mapping, or has a tag that would run code.
     """
     try:
         text = Path(os.path.expanduser(path)).read_text(encoding="utf-8")
@@ -119,7 +119,8 @@ def read_yaml(path: str | os.PathLike) -> OrderedDict:
 
 
 def _merge(base: OrderedDict, child: OrderedDict) -> OrderedDict:
-    """`child` over `base`: mappings are merged key by key, everything else (lists, null) is the child's."""
+    """Merge `child` into `base`: mappings key by key; other values of the child, such as lists and null, replace those
+    of the base."""
     merged = OrderedDict(base)
     for key, value in child.items():
         both_mappings = isinstance(value, OrderedDict) and isinstance(base.get(key), OrderedDict)
@@ -128,10 +129,10 @@ def _merge(base: OrderedDict, child: OrderedDict) -> OrderedDict:
 
 
 def merged_options(path: str | os.PathLike, _children: tuple[Path, ...] = ()) -> OrderedDict:
-    """The options of `path` over those of its `base:` file, if it names one (relative to `path`), and so on.
+    """The options of `path` merged into those of its `base:` file, if it has one (relative to `path`), recursively.
 
     Raises:
-        InputError: as `read_yaml`; besides, `base:` is not a text, or leads in a circle.
+        InputError: as `read_yaml`; besides, `base:` is not a text, or the chain of bases is circular.
     """
     options = read_yaml(path)
     if "base" not in options:
@@ -163,9 +164,7 @@ def override(options: OrderedDict, entry: str) -> None:
             raise InputError(f"--force_yml {entry}: there is no {':'.join(names[:depth])!r} in the option file{hint}")
         place = place[name]
         if not isinstance(place, OrderedDict):
-            raise InputError(
-                f"--force_yml {entry}: {':'.join(names[:depth])!r} is {place!r}, nothing with keys of its own"
-            )
+            raise InputError(f"--force_yml {entry}: {':'.join(names[:depth])!r} is {place!r}, which has no keys")
     none = text.strip().lower() == "none"  # BasicSR's spelling; YAML knows ~ and null only
     place[names[-1]] = None if none else parse(text.strip(), f"--force_yml {entry}")
 

@@ -1,7 +1,7 @@
-"""Images to train and test on: MATLAB-exact resizing, the paired data set, and what `basicsr data` prepares.
+"""Images for training and tests: MATLAB-exact resizing, and what `basicsr data` prepares.
 
-`resize` is MATLAB's imresize, `demo`, `pairs`, `subimages` and `lmdb` write data sets, `strip` lays out images side by
-side, `paired_dataset` is BasicSR's data set under the reference's name.
+`resize` is MATLAB's imresize; `demo`, `pairs`, `subimages` and `lmdb` write data sets; `strip` lays out images side by
+side.
 """
 
-__all__ = ["demo", "lmdb", "paired_dataset", "pairs", "parallel", "resize", "strip", "subimages"]
+__all__ = ["demo", "lmdb", "pairs", "parallel", "resize", "strip", "subimages"]

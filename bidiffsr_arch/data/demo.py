@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from bidiffsr_arch.data.pairs import Making, cropped, pair_of
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture, write_picture
+from bidiffsr_arch.files import read_image, write_image
 
 # According to skimage.data's docstrings, in the public domain or CC0 (for motorcycle_left, from the Middlebury 2014
 # stereo benchmark, they name no licence). Not used: drawings, gray and medical images, and motorcycle_right, which is
@@ -52,7 +52,7 @@ def write_demo(root: Path | str, scales: Sequence[int] = (2, 4), overwrite: bool
             "choose another folder, or replace them with --overwrite"
         )
     for path, image in differing.items():
-        write_picture(path, image)
+        write_image(path, image)
     return list(differing)
 
 
@@ -60,7 +60,7 @@ def _images(root: Path, scales: Sequence[int]) -> Iterator[tuple[Path, np.ndarra
     for split, names in PHOTOGRAPHS.items():
         for name in names:
             # Read from disk, since skimage.data's functions would download a missing file.
-            image = cropped(read_picture(Path(str(files("skimage") / "data" / name))), CROP)
+            image = cropped(read_image(Path(str(files("skimage") / "data" / name))), CROP)
             for path, each in pair_of(image, Path(name).stem, Making(scales)):
                 yield root / split / path, each
 
@@ -68,6 +68,6 @@ def _images(root: Path, scales: Sequence[int]) -> Iterator[tuple[Path, np.ndarra
 def _holds(path: Path, image: np.ndarray) -> bool:
     """Whether the file has these pixels; its bytes depend on the version of libpng."""
     try:
-        return np.array_equal(read_picture(path), image)
+        return np.array_equal(read_image(path), image)
     except InputError:
         return False

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture
+from bidiffsr_arch.files import read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".avif")
 """Suffixes of image files that OpenCV, and therefore BasicSR's data sets, can decode."""
@@ -31,7 +31,7 @@ class Contents:
     folders: int = 0
 
     def left_out(self) -> str:
-        """What is left out, such as `2 .heic, 1 .db, 3 folders`; empty if there is nothing."""
+        """The ignored contents, such as `2 .heic, 1 .db, 3 folders`; empty if there are none."""
         counts = [*self.others.most_common(), ("folder" if self.folders == 1 else "folders", self.folders)]
         return ", ".join(f"{count} {kind}" for kind, count in counts if count)
 
@@ -46,7 +46,7 @@ def scan(
     Args:
         suffixes: suffixes of images, in lower case.
         recursive: include subfolders; symbolic links to folders are not followed, but counted.
-        leave_out: a subfolder that is not entered, such as that of the results.
+        leave_out: a subfolder to skip, such as that of the results.
     Raises:
         OSError: a folder cannot be read.
     """
@@ -108,7 +108,7 @@ def image_shape(path: Path) -> tuple[int, int, int]:
         with Image.open(path) as image:
             return image.height, image.width, len(image.getbands())
     except Exception:  # Pillow may fail on metadata that OpenCV, which decodes the pixels, ignores
-        height, width, channels = read_picture(path).shape
+        height, width, channels = read_image(path).shape
         return height, width, channels
 
 

@@ -16,7 +16,7 @@ from bidiffsr_arch.errors import InputError, raise_all
 from bidiffsr_arch.files import is_truncated
 
 META = "meta_info.txt"
-AT_ONCE = 200  # images per transaction; at most these are lost when a run is stopped
+AT_ONCE = 200  # images per transaction; an interruption loses at most these
 PAGE = 4096
 
 

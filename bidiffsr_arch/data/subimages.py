@@ -8,14 +8,14 @@ from pathlib import Path
 from bidiffsr_arch.data.folders import image_shape, images_in
 from bidiffsr_arch.data.parallel import in_processes
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import read_picture, write_bytes, write_picture
+from bidiffsr_arch.files import read_image, write_bytes, write_image
 
 RECORD = "subimages.json"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How images are cut, in pixels of HR.
+    """Settings for cutting images, in pixels of HR.
 
     Attributes:
         scale: size of HR divided by that of LR.
@@ -94,8 +94,8 @@ def _cut_pair(name: str, hr: Path, lr: Path, output: Path, cut: Cut) -> int:
         missing = [square for square in squares if not (folder / f"{name}{square[0]}{ending}.png").exists()]
         if not missing:
             continue
-        image = read_picture(source)
+        image = read_image(source)
         for number, top, left in missing:
             top, left, size = top // scale, left // scale, cut.size // scale
-            write_picture(folder / f"{name}{number}{ending}.png", image[top : top + size, left : left + size])
+            write_image(folder / f"{name}{number}{ending}.png", image[top : top + size, left : left + size])
     return len(squares)

@@ -1,4 +1,4 @@
-"""Images as the networks take them: upsampled and padded."""
+"""Preparation of images for the networks: upsampling and padding."""
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
     Args:
         image: (B, C, H, W), H, W >= 1.
-        multiple: what both sides of the result are multiples of.
+        multiple: height and width of the result are multiples of it.
     """
     rows, columns = (_reflection(size, multiple, image.device) for size in image.shape[-2:])
     return image[..., rows[:, None], columns]

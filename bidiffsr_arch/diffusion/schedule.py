@@ -25,11 +25,10 @@ class Diffusion:
     """A Gaussian diffusion of T steps, ``x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise``, and a sampler for it.
 
     Args:
-        schedule: the noise schedule, and the scheduler of diffusers that samples.
-        time_input: what the network is told of t: ``timestep`` t itself, ``noise_level`` sqrt(abar_t) (SR3's
-            checkpoints).
+        schedule: the noise schedule and the sampler.
+        time_input: the network's time input: ``timestep`` for t, ``noise_level`` for sqrt(abar_t) (SR3's checkpoints).
     Raises:
-        InputError: an argument or a value that the scheduler does not take.
+        InputError: an argument or a value that the scheduler does not accept.
     """
 
     def __init__(self, schedule: BetaSchedule, time_input: str = "timestep") -> None:
@@ -44,7 +43,7 @@ class Diffusion:
 
     @cached_property
     def training(self) -> Any:
-        """The scheduler that adds noise; sampling needs none but its own."""
+        """The scheduler that adds noise in training; samplers do not need it."""
         return self._build(diffusers_class(TRAINING_SCHEDULER))
 
     def _build(self, cls: type, **changes: Any) -> Any:
@@ -63,7 +62,7 @@ class Diffusion:
         return self.schedule.n_timestep
 
     def add_noise(self, x0: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """x_t for each sample's own timestep. x0, noise: (B, C, H, W); time: (B,) int64 in 0..T-1.
+        """x_t at one timestep per sample. x0, noise: (B, C, H, W); time: (B,) int64 in 0..T-1.
 
         Raises:
             InputError: a timestep outside 0..T-1.
@@ -72,8 +71,8 @@ class Diffusion:
         return self.training.add_noise(x0, noise, time)
 
     def target(self, x0: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """What the network is to predict, by ``prediction_type``: the noise, x0, or ``sqrt(abar) noise - sqrt(1 -
-        abar) x0``. Arguments as for `add_noise`."""
+        """The training target by ``prediction_type``: the noise, x0, or ``sqrt(abar) noise - sqrt(1 - abar) x0``.
+        Arguments as for `add_noise`."""
         if self.schedule.prediction_type == "v_prediction":
             self._check_time(time)
             return self.training.get_velocity(x0, noise, time)
@@ -82,32 +81,32 @@ class Diffusion:
     def training_sample(
         self, x0: Tensor, noise: Tensor, time: Tensor, between: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network is given, x_t and its time (B,), and what it is to predict.
+        """The network's inputs, x_t and its time (B,), and the training target.
 
         Args:
             x0, noise: (B, C, H, W).
             time: timesteps (B,), int64 in 0..T-1.
-            between: noise levels between those of t and t - 1, as fractions (B,) in 0..1 of the way; those of t if
-                None. SR3 draws them uniformly, and gives the network the level (Saharia et al. 2021, Section 2.4).
+            between: fractions (B,) in 0..1 that select noise levels between those of t and t - 1; None for those of t.
+                SR3 draws them uniformly and passes the level to the network (Saharia et al. 2021, Section 2.4).
         Raises:
             InputError: a timestep outside 0..T-1.
         """
         if between is None:
             return self.add_noise(x0, noise, time), self.network_time(time), self.target(x0, noise, time)
         self._check_time(time)
-        levels = torch.cat([torch.ones(1), self.alphas_cumprod.sqrt()]).to(x0)  # without noise before t = 0
+        levels = torch.cat([torch.ones(1), self.alphas_cumprod.sqrt()]).to(x0)  # no noise before t = 0
         level = levels[time + 1] + (levels[time] - levels[time + 1]) * between
         signal, sigma = _factors(level)
         targets = {"epsilon": noise, "sample": x0, "v_prediction": signal * noise - sigma * x0}
         return signal * x0 + sigma * noise, level, targets[self.schedule.prediction_type]
 
     def network_time(self, time: Tensor) -> Tensor:
-        """What the network is given for timesteps (B,): themselves, or the noise level sqrt(abar_t)."""
+        """The network's time input for timesteps (B,): the timesteps, or the noise levels sqrt(abar_t)."""
         return time if self.time_input == "timestep" else self.abar(time).sqrt()
 
     def abar(self, time: Tensor) -> Tensor:
         """Cumulative product of alphas at timesteps (B,) in 0..T-1, float32; between two timesteps sigma is
-        interpolated, as samplers do.
+        interpolated, as in samplers.
 
         Raises:
             InputError: a timestep outside 0..T-1.
@@ -123,12 +122,13 @@ class Diffusion:
             raise InputError(f"expected timesteps from 0 to {self.total_step - 1}, got {low:g} to {high:g}")
 
     def sampler(self, steps: int | None = None, device: torch.device | str = "cpu") -> Any:
-        """A new diffusers scheduler whose `timesteps` are set; some call the network more than once a step.
+        """A new diffusers scheduler with its `timesteps` set; some schedulers call the network more than once per step.
 
         Args:
             steps: number of sampling steps; ``num_inference_steps`` if None.
         Raises:
-            InputError: a number of steps that the scheduler cannot do; the least one and the nearest one are named.
+            InputError: the scheduler does not support this number of steps; the message has the least and the nearest
+                number that it supports.
         """
         steps = self.schedule.num_inference_steps if steps is None else steps
         if not 1 <= steps <= self.total_step:
@@ -144,11 +144,11 @@ class Diffusion:
         )
 
     def _with_timesteps(self, steps: int, device: torch.device | str = "cpu") -> Any | None:
-        """A scheduler that is set to a number of steps; None where it cannot be, would leave 0..T-1 or stand still."""
+        """A scheduler with this number of steps; None if it fails, or if its timesteps leave 0..T-1 or repeat."""
         sampler = self._build(self.sampler_class, **({} if self.sampler_clips else {"prediction_type": "epsilon"}))
         try:
             sampler.set_timesteps(steps, device=device)
-        except (ValueError, IndexError, AssertionError):  # diffusers' ways to fail at too few or too many
+        except (ValueError, IndexError, AssertionError):  # raised by diffusers for too few or too many
             return None
         except TypeError as error:
             raise self._refused(error) from error
@@ -169,13 +169,13 @@ class Diffusion:
         Args:
             predict: (x_t, network time of shape (B,)) -> prediction, same shape as x_t.
             noise: standard normal, (B, C, H, W).
-            generators: one for each sample, for samplers that draw noise on the way.
+            generators: one per sample, for samplers that draw noise in each step.
             steps: number of sampling steps; ``num_inference_steps`` if None.
             progress: wraps the sequence of timesteps, e.g. in a tqdm bar.
         Returns:
             The predicted x0, (B, C, H, W).
         Raises:
-            InputError: a number of steps that the scheduler cannot do, or a result that is not finite.
+            InputError: the scheduler does not support this number of steps, or the result is not finite.
         """
         x, count = self._denoised(predict, noise, generators, steps, progress)
         if not x.isfinite().all():
@@ -186,11 +186,10 @@ class Diffusion:
         return x
 
     def rehearse(self, steps: int | None = None) -> None:
-        """Sample a tiny image with a network that predicts 0, to find options that sampling would fail on.
+        """Sample a tiny image with a network that predicts 0, to find options with which sampling would fail.
 
         Raises:
-            InputError: a number of steps that the scheduler cannot do, or an argument of the scheduler that it does not
-                take.
+            InputError: the scheduler does not support the number of steps, or one of its arguments.
         """
         noise = torch.zeros(1, 1, 4, 4)
         self._denoised(lambda x, time: torch.zeros_like(x), noise, [torch.Generator()], steps, iter)
@@ -217,12 +216,12 @@ class Diffusion:
                 prediction = self.clipped_noise(prediction, x_t, time)
             try:
                 x = sampler.step(prediction, t, x, **extra).prev_sample
-            except (TypeError, ValueError, IndexError, AssertionError) as error:  # of options, once it knows them
+            except (TypeError, ValueError, IndexError, AssertionError) as error:  # for options that fail only here
                 raise self._refused(error) from error
         return x, len(sampler.timesteps)
 
     def _refused(self, error: Exception) -> InputError:
-        """The error for arguments of the scheduler on which it fails only when it samples."""
+        """The error for arguments with which the scheduler fails only during sampling."""
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         further = self.schedule.model_extra or "its defaults"
         return InputError(
@@ -230,12 +229,12 @@ class Diffusion:
         )
 
     def implied_x0(self, prediction: Tensor, x_t: Tensor, network_time: Tensor) -> Tensor:
-        """The x0 that a prediction stands for, (B, C, H, W); `network_time` (B,) is what the network was given."""
+        """The x0 implied by a prediction, (B, C, H, W); `network_time` (B,) is the network's time input."""
         level = network_time if self.time_input == "noise_level" else self.abar(network_time).sqrt()
         return PREDICTIONS[self.schedule.prediction_type](prediction, x_t, *_factors(level))
 
     def clipped_noise(self, prediction: Tensor, x_t: Tensor, time: Tensor) -> Tensor:
-        """The noise that leads to the predicted x0 clipped, for samplers that cannot clip themselves."""
+        """The noise that corresponds to the clipped prediction of x0, for samplers that cannot clip."""
         signal, sigma = _factors(self.abar(time).sqrt())
         x0 = PREDICTIONS[self.schedule.prediction_type](prediction, x_t, signal, sigma)
         if self.schedule.clip_sample:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 
 def diffusers_class(name: str) -> type:
-    """A scheduler of diffusers, which imports a class's module when the class is asked for.
+    """Import a scheduler class of diffusers.
 
     Args:
         name: without "Scheduler".
@@ -19,7 +19,7 @@ def diffusers_class(name: str) -> type:
 
 
 def arguments(function: Callable) -> set[str]:
-    """The names of a function's, or of a class's constructor's, arguments."""
+    """Names of the arguments of a function, or of the constructor of a class."""
     return set(inspect.signature(function).parameters)
 
 
@@ -27,13 +27,12 @@ def arguments(function: Callable) -> set[str]:
 def _without_dynamo() -> Iterator[None]:
     """Keep diffusers from importing torch's compiler, which takes as long as importing torch.
 
-    diffusers marks layers of its models for `torch.compile`, and goes without where the import fails. Schedulers have
-    no layers.
+    diffusers marks layers of its models for `torch.compile` if the import succeeds. Schedulers have no layers.
     """
     if "torch._dynamo" in sys.modules:
         yield
         return
-    cast(Any, sys.modules)["torch._dynamo"] = None  # how Python marks a module that cannot be imported
+    cast(Any, sys.modules)["torch._dynamo"] = None  # makes Python's import fail
     try:
         yield
     finally:

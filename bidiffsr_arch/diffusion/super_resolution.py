@@ -1,4 +1,4 @@
-"""Super-resolution as a diffusion: what is diffused, and how sampling turns a condition into an image.
+"""Super-resolution by diffusion: the diffusion target, and sampling of an image for a condition.
 
 The network is any function (x_t, condition, time) -> prediction: a float network, its average, or a packed one.
 """
@@ -19,12 +19,12 @@ Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class SuperResolution:
-    """What a network was trained to do, and how it is sampled.
+    """Diffusion targets and sampling of a trained network.
 
     Args:
-        trained: noise schedule, what is diffused, and the range of values inside the network.
+        trained: noise schedule, diffusion target and range of values inside the network.
     Raises:
-        InputError: a noise schedule that diffusers does not take.
+        InputError: diffusers does not accept the noise schedule.
     """
 
     def __init__(self, trained: Trained) -> None:
@@ -77,15 +77,15 @@ class SuperResolution:
         Args:
             network: called with (B, 3, H, W), (B, 3, H, W) and times (B,).
             condition: the upsampled LR, (B, 3, H, W) in [0, 1], any H and W.
-            seeds: one for each image; its noise depends on nothing else.
-            multiple: height and width that the network takes are multiples of it; the image is padded by reflection.
-            steps: sampling steps; the schedule's own number if None.
+            seeds: one per image; the noise of an image depends on its seed only.
+            multiple: the image is padded by reflection until height and width are multiples of it.
+            steps: number of sampling steps; that of the schedule if None.
         Returns:
             (B, 3, H, W) in [0, 1].
         """
         height, width = condition.shape[-2:]
         condition = pad_to_multiple(condition, multiple)
-        # Drawn on the CPU, so that all devices see the same noise.
+        # Drawn on the CPU, so that the noise is the same on all devices.
         generators = [
             seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed) for seed in seeds
         ]
@@ -105,8 +105,8 @@ class SuperResolution:
         steps: int | None = None,
         progress: Callable[[Any], Any] = iter,
     ) -> Tensor:
-        """As `sample`, from this noise (B, 3, H, W) and with sides that the network takes; `generators` and `progress`
-        as in `Diffusion.sample`."""
+        """As `sample`, but from the given noise (B, 3, H, W), without padding; `generators` and `progress` as in
+        `Diffusion.sample`."""
         condition = self.normalize(condition)
         x0 = self.diffusion.sample(
             lambda x_t, time: network(x_t, condition, time), noise, generators, steps=steps, progress=progress

@@ -8,15 +8,11 @@ parameters.
 
 import copy
 import inspect
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +22,6 @@ from torch.utils._pytree import tree_map_only
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.cost_rules import aten, price
-
-logger = logging.getLogger("basicsr")  # BasicSR's own, which writes to the log file of a run
 
 BINARY_WEIGHTS_PER_PARAMETER = 32
 BINARY_OPS_PER_OPERATION = 64
@@ -57,7 +51,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class ModuleCost(Counts):
-    """What a module costs, submodules included.
+    """The cost of a module, submodules included.
 
     Attributes:
         name: its path in the network; empty for the network itself.
@@ -70,7 +64,7 @@ class ModuleCost(Counts):
 
 @dataclass(frozen=True)
 class Cost(Counts):
-    """What a network costs.
+    """The cost of a network.
 
     Attributes:
         inputs: shapes of the network's input tensors.
@@ -86,28 +80,28 @@ class Cost(Counts):
 def count_cost(
     network: nn.Module, input_size: Sequence[int] = (256, 256), inputs: Tensor | Sequence[Any] | None = None
 ) -> Cost:
-    """Count what a network costs in evaluation mode; a copy without memory runs, the network itself stays unchanged.
+    """Count the cost of a network in evaluation mode, with a copy on the meta device; the network is not changed.
 
     Args:
         network: any module, with or without 1-bit layers.
         input_size: height and width of the input images. A diffusion network of this package gets one sample of
             (x_t, condition, time). Any other network gets one image for each argument of its `forward` that has no
-            default, or a clip of 7 or 5 frames. If it upsamples, this is the size *before*. `Cost.inputs` tells which
-            input was used.
+            default, or a clip of 7 or 5 frames. If it upsamples, this is the size *before*. `Cost.inputs` has the
+            shapes that were used.
         inputs: the arguments of `forward` if they are not images; replaces `input_size`.
 
     Raises:
         InputError: the network does not run on such an input.
     """
-    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
+    network = getattr(network, "_orig_mod", network)  # without the wrapper of torch.compile
     failure: Exception | None = None
-    for arguments in [inputs] if inputs is not None else _inputs(network, *_height_width(input_size)):
+    for arguments in [inputs] if inputs is not None else _inputs(network, *height_width(input_size)):
         arguments = (arguments,) if isinstance(arguments, Tensor) else tuple(arguments)
         try:
             return _count(network, tree_map_only(Tensor, lambda tensor: tensor.to("meta"), arguments))
         except InputError:
             raise
-        except Exception as error:  # any network may be counted, and raise anything
+        except Exception as error:  # other packages' networks may raise anything
             failure = failure or error
     size = "the given inputs" if inputs is not None else f"an image of {input_size[0]}x{input_size[1]}"
     reason = next(iter(str(failure).splitlines()), "")
@@ -117,7 +111,12 @@ def count_cost(
     ) from failure
 
 
-def _height_width(input_size: Sequence[int]) -> tuple[int, int]:
+def height_width(input_size: Sequence[int]) -> tuple[int, int]:
+    """Check an input size: height and width.
+
+    Raises:
+        InputError: it is not two positive integers.
+    """
     match input_size:
         case [int(height), int(width)] if height > 0 and width > 0:
             return height, width
@@ -221,59 +220,3 @@ class OperationCounter(TorchDispatchMode):
         else:
             self.operations[name] += cost
         return out
-
-
-_measured: ContextVar[nn.Module | None] = ContextVar("measured network", default=None)
-_counted: WeakKeyDictionary[nn.Module, dict[tuple[int, int], Cost]] = WeakKeyDictionary()
-
-
-@contextmanager
-def measured_network(network: nn.Module) -> Iterator[None]:
-    """Let `calculate_params` and `calculate_ops` count this network inside the context."""
-    token = _measured.set(network)
-    try:
-        yield
-    finally:
-        _measured.reset(token)
-
-
-def calculate_params(img: Any, img2: Any = None, **kwargs: Any) -> float:
-    """Parameters of the network under validation, in M, as a BasicSR metric; all arguments are ignored.
-
-    Raises:
-        InputError: no network is under validation, since the model is not a `BIDiffSRModel`.
-    """
-    return _measured_cost("calculate_params").params / 1e6
-
-
-def calculate_ops(img: Any, img2: Any = None, input_size: Sequence[int] = (256, 256), **kwargs: Any) -> float:
-    """Operations of one sampling step of the network under validation, in G, as a BasicSR metric.
-
-    Args:
-        img, img2: ignored; the cost is the same for all images.
-        input_size: height and width of the network's output, multiples of the network's `multiple`.
-        kwargs: other options that BasicSR passes to metrics, such as `better`; ignored.
-
-    Raises:
-        InputError: no network is under validation, since the model is not a `BIDiffSRModel`; or the network does not
-            run at that size.
-    """
-    return _measured_cost("calculate_ops", input_size).ops / 1e9
-
-
-def _measured_cost(metric: str, input_size: Sequence[int] = (256, 256)) -> Cost:
-    """The cost of the network under validation, counted once per network and size."""
-    network = _measured.get()
-    if network is None:
-        raise InputError(
-            f"expected {metric} to run in the validation of a BIDiffSRModel, got another model; "
-            "use `basicsr cost -opt FILE` for its network"
-        )
-    sizes = _counted.setdefault(network, {})
-    size = _height_width(input_size)
-    if size not in sizes:
-        sizes[size] = count_cost(network, size)
-        if sizes[size].uncounted:
-            names = ", ".join(sizes[size].uncounted)
-            logger.warning(f"{type(network).__name__}: not counted in params and OPs: {names}")
-    return sizes[size]

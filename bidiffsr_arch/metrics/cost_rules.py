@@ -1,4 +1,4 @@
-"""What an operator costs in the paper's accounting: one table from PyTorch's operators to costs.
+"""Costs of operators in the paper's accounting: a table from PyTorch's operators to costs.
 
 A multiply-accumulate counts 1. A normalisation that computes its own statistics (GroupNorm, LayerNorm, InstanceNorm)
 counts 5 per element; BatchNorm with fixed statistics is one multiply-accumulate per element and counts 1. Interpolation
@@ -87,7 +87,7 @@ FREE = {getattr(aten, name) for name in (ACTIVATIONS_AND_SUMS + MOVES + CREATION
 
 
 def price(operator: OpOverload, args: tuple, kwargs: dict[str, Any], out: Any) -> int | None:
-    """What one call of an operator costs; None if it has no rule.
+    """The cost of one call of an operator; None if it has no rule.
 
     Args:
         operator: as passed to `TorchDispatchMode.__torch_dispatch__`.

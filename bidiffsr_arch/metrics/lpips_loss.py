@@ -8,17 +8,17 @@ from bidiffsr_arch.metrics.lpips import load_lpips
 
 
 class LPIPSLoss(nn.Module):
-    """The perceptual distance of Zhang et al. (CVPR 2018), in the place of BasicSR's PerceptualLoss.
+    """The perceptual distance of Zhang et al. (CVPR 2018), as a replacement of BasicSR's PerceptualLoss.
 
-    A network that was trained with it has a lower LPIPS than its images deserve: `calculate_lpips` with the same `net`
-    is what it was trained to lower. Name it beside such numbers, or measure with another `net`.
+    It directly minimises `calculate_lpips` with the same `net`, so that this metric overrates networks trained with it.
+    Report the loss with such numbers, or measure with another `net`.
 
     Args:
-        loss_weight: what the distance is multiplied by.
+        loss_weight: factor of the distance.
         net: "alex", "vgg" or "squeeze".
         weights: torchvision's weights file of that network; if None, it is searched for as for `calculate_lpips`.
     Raises:
-        WeightsMissing: no weights were found, or the file does not hold this network's.
+        WeightsMissing: no weights were found, or the file is not of this network.
         InputError: an unknown network.
     """
 

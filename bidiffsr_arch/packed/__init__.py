@@ -1,8 +1,8 @@
 """Packed inference: 1 bit for each binary weight, convolutions by XNOR-popcount.
 
-`pack` and `pack_layer` pack networks and layers, `save_packed` and `load_packed` are their files. A packed network is
-run by one of several `backends`, as `layers` on maps that lie in an `arena`; `registry` knows which class packs which
-architecture (`bidiffsr`, `sr3`, `bbcu`). `training` counts bits in the forward pass of training.
+`pack` and `pack_layer` pack networks and layers; `save_packed` and `load_packed` write and read their files. A packed
+network consists of `layers`, which call operations of a `backend` on feature maps in an `arena`. `registry` maps
+architectures to packed classes (`bidiffsr`, `sr3`, `bbcu`). `training` uses popcount in the forward pass of training.
 """
 
 from bidiffsr_arch.packed.backends import BACKENDS

@@ -1,4 +1,4 @@
-"""The arena in which feature maps are allocated: memory is asked for once, and reused whole or in parts."""
+"""The arena in which feature maps are allocated: memory from the system is reused from step to step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ GRAIN = 16
 
 
 class Block:
-    """Memory from the system, and its free gaps: (start, stop) in floats, in order, no two of them adjacent."""
+    """Memory from the system and its free gaps: (start, stop) in floats, sorted, with adjacent gaps merged."""
 
     def __init__(self, size: int) -> None:
         self.memory = aligned((size,))
@@ -22,7 +22,7 @@ class Block:
 
     @property
     def address(self) -> int:
-        """Where the memory starts."""
+        """Start address of the memory."""
         return self.memory.ctypes.data
 
     @property
@@ -38,7 +38,7 @@ class Block:
         return self.memory[start : start + size]
 
     def release(self, start: int, size: int) -> None:
-        """Add ``size`` floats from `start` on to the free gaps."""
+        """Free `size` floats from `start` on."""
         gaps = sorted([*self.free, (start, start + size)])
         self.free = gaps[:1]
         for first, last in gaps[1:]:
@@ -49,10 +49,10 @@ class Block:
 
 
 class Arena:
-    """Memory for the maps of images of one size, kept from step to step: returning large maps to the system and asking
-    for them anew costs more time than some layers.
+    """Memory for the feature maps of images of one size, kept from step to step: allocating large maps from the system
+    takes longer than some layers.
 
-    A new map holds whatever was there before; its padding channels hold zeros.
+    A new map is uninitialised, except for its padding channels, which are 0.
     """
 
     def __init__(self) -> None:
@@ -68,15 +68,15 @@ class Arena:
             block.free = [(0, block.memory.size)]
 
     def allocate(self, shape: tuple[int, int, int]) -> Map:
-        """A map of (H, W, C), (H, W, padded C), in the smallest gap that holds it."""
+        """Allocate a map for (H, W, C), of shape (H, W, padded C), in the smallest gap that is large enough."""
         height, width, channels = shape
         out = self._allocate((height, width, padded(channels)))
-        # A kernel multiplies padding channels by 0, which leaves NaN and infinity of an earlier image as NaN.
+        # Kernels multiply padding channels by 0, which would give NaN for NaN or infinity left by an earlier image.
         out[..., channels:] = 0
         return out
 
     def release(self, array: Map) -> None:
-        """Make the memory of a map of this arena free."""
+        """Release the memory of a map of this arena."""
         address, size = array.ctypes.data, -(-array.size // GRAIN) * GRAIN
         for block in self._blocks:
             start = (address - block.address) // array.itemsize
@@ -87,7 +87,7 @@ class Arena:
 
     @contextmanager
     def maps(self, *shapes: tuple[int, int, int]) -> Iterator[list[Map]]:
-        """Maps for the length of a with-block, see `allocate`."""
+        """Allocate maps, and release them at the end of the with-block."""
         arrays = [self.allocate(shape) for shape in shapes]
         yield arrays
         for array in arrays:

@@ -20,7 +20,7 @@ class PackedBBCUNet(PackedNetwork):
         self.head, self.tail = PlainConv3x3(builder, "head"), PlainConv3x3(builder, "tail")
         self.body = binary_convs(builder, "body", network.body)
         self.ups = [Up(builder, f"up.{i}", up) for i, up in enumerate(network.up)]
-        self.out_channels, self.enlargement = self.tail.filters, network.upscale
+        self.out_channels, self.scale_factor = self.tail.filters, network.upscale
 
     def forward(self, x: Tensor) -> Tensor:
         """As `BBCUNet.forward`: (B, C, H, W) -> (B, C, upscale * H, upscale * W), float32."""
@@ -47,5 +47,5 @@ class PackedBBCUNet(PackedNetwork):
         out = self.arena.allocate((*x.shape[:2], self.tail.filters))
         self.tail(x, step, out)
         self.arena.release(x)
-        planes(out, self.out_channels).add_(upsample(planes(image, self.out_channels), self.enlargement))
+        planes(out, self.out_channels).add_(upsample(planes(image, self.out_channels), self.scale_factor))
         return out

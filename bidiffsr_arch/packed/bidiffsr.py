@@ -1,4 +1,4 @@
-"""BI-DiffSR packed: 1-bit convolutions by XNOR-popcount, and kernels for what stays in full precision."""
+"""BI-DiffSR packed: 1-bit convolutions by XNOR-popcount, and float kernels for the other layers."""
 
 from collections.abc import Callable, Iterator
 from itertools import takewhile
@@ -32,8 +32,8 @@ LAYERS: list[tuple[Any, Callable]] = [
 ]
 
 KEPT = 2**29
-"""Bytes that the outermost level's skips may take; more than that are recomputed when the decoder needs them: of the
-paper's network three ResBlocks of 1-bit convolutions more, beside its 22 of all kinds."""
+"""Limit in bytes for the stored skips of the outermost level; others are recomputed when the decoder needs them. For
+the paper's network that adds three ResBlocks to its 22."""
 
 
 @packs(BIDiffSRUNet)
@@ -81,8 +81,8 @@ class PackedUNet(PackedDenoiser):
         return self._last(x, sums, step)
 
     def _encode(self, image: Map, step: StepContext) -> tuple[Map, np.ndarray | None, list[Map | int]]:
-        """The encoder's last map, its sums, and the skips: maps, or after how many ResBlocks of the outermost level
-        they are found when it is recomputed (`KEPT`)."""
+        """The encoder's last map, its sums, and the skips: each a map, or the number of ResBlocks of the outermost
+        level after which it is recomputed (`KEPT`)."""
         outer = sum(1 for _ in takewhile(lambda layer: not isinstance(layer, Down), self.downs))
         size = (*image.shape[:2], padded(self.first_conv.filters))
         begun = 0 if (outer + 1) * prod(size) * image.itemsize <= KEPT else outer
@@ -105,7 +105,7 @@ class PackedUNet(PackedDenoiser):
         return x, sums, skips
 
     def _outermost(self, image: Map, step: StepContext, blocks: int) -> tuple[Map, np.ndarray | None]:
-        """The outermost level's map after so many of its encoder's ResBlocks, and its sums."""
+        """The map of the outermost level after `blocks` ResBlocks of the encoder, and its sums."""
         x = self.arena.allocate((*image.shape[:2], self.first_conv.filters))
         sums = self.first_conv(image, step, x)
         for layer in self.downs[:blocks]:

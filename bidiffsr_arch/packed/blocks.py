@@ -14,7 +14,7 @@ from bidiffsr_arch.packed.layout import BLOCK
 
 
 class ResBlock:
-    """``x + conv2(conv1(x) + time)``, GroupNorm and Swish before each convolution; then self-attention where the level
+    """``x + conv2(conv1(x) + time)``, GroupNorm and Swish before each convolution; then self-attention if the level
     has it.
     """
 
@@ -51,8 +51,8 @@ class ResBlock:
 class Attention:
     """``x + out(softmax(q k^T / sqrt(C)) v)`` over all positions, in place.
 
-    With n the normalised map, q k^T = n (Wq^T Wk) n^T, so keys are n itself; and Wout goes into the values: (p v)
-    Wout^T = p (n (Wout Wv)^T).
+    With the normalised map n, q k^T = n (Wq^T Wk) n^T, so n itself serves as keys, and Wout is folded into the values:
+    (p v) Wout^T = p (n (Wout Wv)^T).
     """
 
     def __init__(self, builder: LayerBuilder, name: str, module: SelfAttention) -> None:
@@ -64,7 +64,7 @@ class Attention:
         self.bias = builder.state[f"{name}.out.bias"]
 
     def __call__(self, x: Map, sums: np.ndarray) -> None:
-        """Sums: those of x."""
+        """Args: x: the map; sums: its sums."""
         height, width, channels = x.shape
         with self.arena.maps((height, width, self.channels)) as (n,):
             self.backend.normalise(x, self.backend.group_norm(self.norm, sums, height * width), n, swish=False)
@@ -104,7 +104,7 @@ class Down:
 
 
 class Up:
-    """1-bit convolutions of the same input, their results side by side, then PixelShuffle(2)."""
+    """1-bit convolutions of the same input, concatenated, then PixelShuffle(2)."""
 
     def __init__(self, builder: LayerBuilder, name: str, module: nn.Module) -> None:
         self.backend, self.arena = builder.backend, builder.arena

@@ -1,16 +1,16 @@
-"""Packed networks on disk: a safetensors file with 1 bit for each binary weight, and in its header all that is needed
-to run it.
+"""Packed networks on disk: a safetensors file with 1 bit per binary weight, whose header contains all options needed to
+run it.
 
 Tensors are those of `state.packed_state`. Metadata, all strings:
 
 - ``format``: ``bidiffsr-packed``; ``version``: ``1``, or ``2`` with several sets of parameters;
-- ``sha256``: digest of all bytes of the file, read with 64 zeros in its own place;
+- ``sha256``: digest of the file's bytes with this digest replaced by 64 zeros;
 - ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs;
-- ``modelspec.*``, and one tensor more: see `bidiffsr_arch.description`.
+- ``modelspec.*`` and one further tensor: see `bidiffsr_arch.description`.
 
-A file may hold several sets of parameters, see `QUALITIES`. Tensors of the first set have their plain names, those of
-another one ``QUALITY/NAME``; those that are equal in both are stored once. Each set has a description of its own, with
-steps and options that may differ; those of further sets are in the first one's ``sets``.
+A file may contain several sets of parameters, see `QUALITIES`. Tensors of the first set have plain names, those of
+another set ``QUALITY/NAME``; tensors that are equal in both are stored once. Each set has a description, with steps and
+options that may differ; those of further sets are in ``sets`` of the first one.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from bidiffsr_arch.description import TENSOR, described
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.packed.network import PackedNetwork
-from bidiffsr_arch.packed.registry import architecture_named, packer_of
+from bidiffsr_arch.packed.registry import architecture_named, packer_for
 from bidiffsr_arch.packed.state import expected_shapes
 
 FORMAT = "bidiffsr-packed"
@@ -44,10 +44,10 @@ Sets = Mapping[str, tuple[PackedNetwork, Description]]
 """Packed networks and their descriptions by quality."""
 
 NO_SEAL = "0" * 64
-"""In place of the checksum while it is computed."""
+"""Placeholder of the checksum while it is computed."""
 
 ONLY_TYPE = "BIDiffSRUNet"
-"""The architecture of a file that names none; there was no other when the format was made."""
+"""The architecture of files that name none, which were written before there were others."""
 
 
 def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -57,7 +57,7 @@ def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 
 
 def _digest_without(path: Path, seal: str) -> str:
-    """SHA-256 of a safetensors file, with `NO_SEAL` where its header says `seal`."""
+    """SHA-256 of a safetensors file with `seal` in its header replaced by `NO_SEAL`."""
     content = path.read_bytes()
     data = 8 + int.from_bytes(content[:8], "little")
     digest = hashlib.sha256(content[:data].replace(seal.encode(), NO_SEAL.encode(), 1))
@@ -74,12 +74,12 @@ def save_packed(
     half: bool = False,
     overwrite: bool = False,
 ) -> int:
-    """Write a packed network; the file appears as a whole or not at all.
+    """Write a packed network to a file, atomically.
 
     Args:
         sets: further sets of parameters, under names of `QUALITIES` other than the first. They have the network's scale
             and may have other options.
-        half: real numbers as float16.
+        half: store floats as float16.
     Returns:
         Size of the file in bytes.
     Raises:
@@ -106,7 +106,7 @@ def save_packed(
 
 
 def _stored(network: PackedNetwork, half: bool) -> dict[str, Tensor]:
-    """A network's tensors as they are written."""
+    """The tensors of a network as they are written."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state.items()}
     if not half:
         return tensors
@@ -124,7 +124,7 @@ def _is_equal(tensor: Tensor, other: Tensor | None) -> bool:
 def load_packed(
     path: Path | str, backend: str | None = None, quality: str | None = None
 ) -> tuple[PackedNetwork, Description]:
-    """Read a packed network; nothing else is needed to run it.
+    """Read a packed network, which can be run without other files.
 
     Args:
         backend: as `PackedNetwork`.
@@ -146,6 +146,11 @@ def load_sets(path: Path | str, backend: str | None = None) -> Sets:
         quality: (assemble(path, description, tensors, backend, quality), description)
         for quality, description in descriptions.items()
     }
+
+
+def read_descriptions(path: Path | str) -> dict[str, Description]:
+    """What a packed file says of each of its sets of parameters; errors as `load_packed`."""
+    return _read(Path(path))[1]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Description]]:
@@ -172,12 +177,12 @@ def assemble(
     backend: str | None = None,
     quality: str = FIRST,
 ) -> PackedNetwork:
-    """A packed network from a file's tensors.
+    """Build a packed network from the tensors of a file.
 
     Args:
-        source: where they come from, for messages.
-        description: of the set.
-        tensors: of all sets.
+        source: name of the file, for messages.
+        description: that of the set.
+        tensors: those of all sets.
         backend: as `PackedNetwork`.
         quality: which set.
     Raises:
@@ -188,7 +193,7 @@ def assemble(
     own = _tensors_of(quality, tensors, expected)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in own.items()}
     _check_shapes(source, expected, state)
-    return packer_of(network)(network, state, backend)
+    return packer_for(type(network))(network, state, backend)
 
 
 def _tensors_of(quality: str, tensors: Mapping[str, Tensor], expected: Mapping[str, object]) -> dict[str, Tensor]:
@@ -219,7 +224,7 @@ def _check_seal(path: Path, metadata: Mapping[str, str]) -> None:
     seal = metadata.get("sha256", "")
     if _digest_without(path, seal) != seal:
         raise InputError(
-            f"expected {path} to hold what was written, but its checksum differs: the file is damaged; "
+            f"expected {path} to be unchanged since it was written, but its checksum differs: the file is damaged; "
             "copy or pack it again"
         )
 

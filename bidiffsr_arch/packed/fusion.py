@@ -11,7 +11,7 @@ from bidiffsr_arch.packed.layout import pad_last
 
 
 class BinaryFusion:
-    """Channel-shuffle, split or concatenating fusion by 1x1 1-bit convolutions, in place of x."""
+    """Channel-shuffle, split or concatenating fusion by 1x1 1-bit convolutions. Overwrites x."""
 
     def __init__(self, builder: LayerBuilder, name: str, module: Fusion) -> None:
         self.backend, self.arena = builder.backend, builder.arena
@@ -37,9 +37,7 @@ class BinaryFusion:
 
 
 class PlainFusion:
-    """The same in full precision: whatever channels go where, it is ``x A + skip B + bias`` with two matrices; in place
-    of x.
-    """
+    """Fusion in full precision: every channel order is ``x A + skip B + bias`` with two matrices. Overwrites x."""
 
     def __init__(self, builder: LayerBuilder, name: str, module: Fusion) -> None:
         self.backend = builder.backend
@@ -65,10 +63,10 @@ class PlainFusion:
 
 
 class Addition:
-    """``x + skip``, in place of x."""
+    """``x + skip``. Overwrites x."""
 
     def __call__(self, x: Map, skip: Map, step: StepContext) -> None:
-        """Nothing sums the new x."""
+        """Returns None: the sums of the new x are not computed."""
         torch.from_numpy(x).add_(torch.from_numpy(skip))
 
 

@@ -1,7 +1,7 @@
 """The layers of a packed network, each built from its training module and the packed tensors, and run by a backend on
 maps (H, W, padded C).
 
-A layer that a GroupNorm may follow returns its map's sums, which saves a pass over the map.
+Layers that a GroupNorm may follow return the sums of their result, which saves a pass over the map.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,15 @@ from bidiffsr_arch.packed.layout import KERNEL_SIZES, pad_last
 
 
 class StepContext(NamedTuple):
-    """A sample's timestep: its group, and what it adds to the maps of ResBlocks, float32 (C,) by the block's name."""
+    """Timestep group of a sample, and the time embeddings that are added in ResBlocks, float32 (C,) by name of the
+    block."""
 
     group: int = 0
     added: Mapping[str, np.ndarray] = {}
 
 
 class LayerBuilder:
-    """What layers are built from: the packed tensors by name, and the backend and arena that all of them share."""
+    """Builds layers from packed tensors, with the backend and arena that they share."""
 
     def __init__(self, state: Mapping[str, Tensor], backend: AnyBackend, arena: Arena) -> None:
         self.state, self.backend, self.arena = state, backend, arena
@@ -57,7 +58,7 @@ def batch_norm_affine(builder: LayerBuilder, name: str, module: nn.BatchNorm2d) 
 
 
 class BinaryConv:
-    """A `BinaryConv2d`: its scale, BatchNorm and RPReLU are folded into one affine, a slope and a bias per channel and
+    """A `BinaryConv2d`. Scale, BatchNorm and RPReLU are folded into one affine, a slope and a bias per channel and
     timestep group.
 
     Raises:
@@ -143,7 +144,7 @@ class BinaryConv:
         norm: Affine | None,
         residual: Map | None,
     ) -> np.ndarray:
-        """XNOR-Net: K needs the whole source before the first pixel can be finished."""
+        """XNOR-Net: its map K must be computed before the convolution."""
         height, width, _ = x.shape
         with self.arena.maps((height, width, first + self.channels)) as (value,):
             if norm is None:
@@ -186,7 +187,7 @@ class PlainConv3x3:
         added: np.ndarray | None = None,
         residual: Map | None = None,
     ) -> np.ndarray:
-        """As `BinaryConv`, whose arguments these are."""
+        """Arguments and result as in `BinaryConv`."""
         bias = self.bias
         if added is not None:
             bias = bias.copy()
@@ -204,7 +205,7 @@ class PlainConv1x1:
         self.bias = pad_last(bias_of(builder, name))
 
     def __call__(self, x: Map, step: StepContext, out: Map) -> np.ndarray:
-        """`out` may be x if it is as wide. Returns out's sums."""
+        """`out` may be x if both have the same width. Returns out's sums."""
         return self.backend.pointwise(x, self.weight, self.bias, out)
 
 

@@ -26,19 +26,19 @@ BLOCK = 16
 """Channels that kernels handle together: maps are padded to a multiple of it."""
 
 KERNEL_SIZES = (1, 3)
-"""Sides of the 1-bit kernels that there is code for."""
+"""Supported kernel sizes of 1-bit convolutions."""
 
 WORD = 64
 """Channels in one word of activation bits."""
 
 ROWS = 4
-"""Rows of bits that a thread keeps: two output rows need one above and one below."""
+"""Rows of bits that a thread stores: two output rows need one more above and below."""
 
 SEGMENT = 64
-"""Pixels of a row that are counted before their epilogue runs: their counters stay in the first cache."""
+"""Pixels of a row that are counted before their epilogue runs, so that the counters stay in the L1 cache."""
 
 PLANE_SLACK = 7
-"""Words after a row of planes that a vector of 8 may read."""
+"""Words that a vector of 8 may read beyond the end of a row of planes."""
 
 PLANE_FILTERS = 4
 """Filters that share a load of planes."""
@@ -56,7 +56,7 @@ def padded(channels: int, block: int = BLOCK) -> int:
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike = np.float32, fill: float | None = 0) -> np.ndarray:
-    """A new array that starts at a multiple of 64 bytes; `fill` None leaves it uninitialised."""
+    """A new array aligned to 64 bytes; uninitialised if `fill` is None."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
@@ -67,7 +67,7 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike = np.float32, fill: float |
 
 
 def aligned_copy(values: np.ndarray) -> np.ndarray:
-    """`values` in a new contiguous array that starts at a multiple of 64 bytes."""
+    """`values` in a new contiguous array aligned to 64 bytes."""
     array = aligned(values.shape, values.dtype, None)
     array[...] = values
     return array
@@ -109,8 +109,8 @@ def weight_words(positive: np.ndarray) -> np.ndarray:
 
 
 def border_totals(positive: np.ndarray, in_words: bool) -> np.ndarray:
-    """The totals of which a count of differing bits is subtracted twice, for the 16 positions of a pixel relative to
-    the image's border:
+    """The total from which twice the count of differing bits is subtracted, for each of the 16 positions of a pixel
+    relative to the image's border:
 
         accumulator = total - 2 * count
         total       = C * (taps inside) + 2 * (count of the taps outside)
@@ -143,8 +143,8 @@ def border_totals(positive: np.ndarray, in_words: bool) -> np.ndarray:
     return totals
 
 
-# The table kernel works on 64 filters and on groups of 4 channels. Its byte counters, widened to 16 bits in place, come
-# out in another order than they went in; filters are put into the order that makes them come out sorted.
+# The table kernel works on 64 filters and on groups of 4 channels. Widening its byte counters to 16 bits
+# in place changes their order; filters are stored in the order that makes the result sorted.
 TABLE_FILTERS = 64
 TABLE_ORDER = np.r_[0:8, 16:24, 8:16, 24:32]
 TABLE_STEP = 3
@@ -161,7 +161,7 @@ def weight_nibbles(positive: np.ndarray) -> np.ndarray:
     """Nibbles layout: bool (C_out, taps, C_in) -> uint8 (ceil(C_out / 64), k, run, 64).
 
     `run` are the k * groups nibbles of one row of taps, padded to a multiple of `TABLE_STEP` with `NOTHING`. A nibble
-    that holds no channel at all is `NOTHING` too.
+    without any channel is `NOTHING`, too.
     """
     filters, taps, channels = positive.shape
     rows = round(taps**0.5)

@@ -1,4 +1,4 @@
-"""What all packed networks have in common: packed tensors, a backend, an arena, and samples that run one by one."""
+"""The base class of packed networks: packed tensors, a backend, an arena, and one sample at a time."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from bidiffsr_arch.packed.arena import Arena
 from bidiffsr_arch.packed.backends import Map, choose_backend
 from bidiffsr_arch.packed.layers import LayerBuilder, StepContext
 
-# Numba's simplest threading layer allows one Python thread at a time.
+# Numba's `workqueue` threading layer allows one Python thread at a time.
 ONE_AT_A_TIME = Lock()
 
 NETWORKS: "WeakValueDictionary[int, PackedNetwork]" = WeakValueDictionary()
-"""Packed networks by their handles, which stand for them in compiled graphs."""
+"""Packed networks by the handles that represent them in compiled graphs."""
 
 _handles = count()
 
@@ -27,21 +27,21 @@ _handles = count()
 class PackedNetwork(nn.Module, ABC):
     """A network for inference whose layers a backend runs: on the CPU, one sample after the other, without gradients.
 
-    A subclass builds its layers in `build`, runs them in `compute`, and says in `forward` what it is called with.
+    A subclass builds its layers in `build`, runs them in `compute`, and defines its arguments in `forward`.
 
     Args:
-        network: the training network, for its structure only; may be on the meta device.
+        network: the training network, whose structure alone is used; may be on the meta device.
         state: its packed tensors (`state.packed_state`); kept as they are, for saving.
         backend: numba-avx2 | numba-portable | torch; the fastest on this machine if None.
     Attributes:
         multiple: height and width of an image are multiples of it.
         out_channels: channels of the result; `build` sets it.
-        enlargement: height and width of the result over those of the image; 1 unless `build` sets it.
+        scale_factor: height and width of the result over those of the image; 1 unless `build` sets it.
         weight_bytes: size of the packed tensors.
     """
 
     out_channels: int
-    enlargement: int = 1
+    scale_factor: int = 1
 
     def __init__(self, network: nn.Module, state: Mapping[str, Tensor], backend: str | None = None) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class PackedNetwork(nn.Module, ABC):
 
     @abstractmethod
     def build(self, builder: LayerBuilder, network: Any) -> None:
-        """Make the packed layers from those of the training network.
+        """Build the packed layers from those of the training network.
 
         Raises:
             InputError: a layer that cannot be packed; it is named.
@@ -72,17 +72,17 @@ class PackedNetwork(nn.Module, ABC):
         """
 
     def step_contexts(self, time: Tensor) -> list[StepContext]:
-        """What depends on the timesteps (B,), for each sample; nothing unless a subclass overrides it."""
+        """The `StepContext` of each sample for timesteps (B,); empty unless a subclass overrides this."""
         return [StepContext() for _ in time]
 
     def run(self, images: Tensor, time: Tensor) -> Tensor:
-        """All samples of a batch.
+        """Run all samples of a batch.
 
         Args:
             images: (B, C, H, W) on any device.
             time: (B,), see `step_contexts`.
         Returns:
-            float32 (B, out_channels, enlargement * H, enlargement * W), on the device of the images.
+            float32 (B, out_channels, scale_factor * H, scale_factor * W), on the device of the images.
         """
         on_cpu, time = images.float().cpu(), time.cpu()
         if torch.compiler.is_compiling():
@@ -114,7 +114,7 @@ class PackedNetwork(nn.Module, ABC):
         NETWORKS[self.handle] = self
 
     def __setstate__(self, state: dict) -> None:
-        """A copy gets a handle of its own."""
+        """Give a copy a new handle."""
         super().__setstate__(state)
         self._register()
 
@@ -142,5 +142,5 @@ def _run_packed(images: Tensor, time: Tensor, handle: int) -> Tensor:
 def _(images: Tensor, time: Tensor, handle: int) -> Tensor:
     network = NETWORKS[handle]
     batch, _, height, width = images.shape
-    size = (batch, network.out_channels, network.enlargement * height, network.enlargement * width)
+    size = (batch, network.out_channels, network.scale_factor * height, network.scale_factor * width)
     return images.new_empty(size, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Which class packs which architecture: ``@packs(BIDiffSRUNet)`` above a subclass of `PackedNetwork`."""
+"""Registry from architectures to packed classes: ``@packs(BIDiffSRUNet)`` decorates a subclass of `PackedNetwork`."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ _PACKERS: dict[type[nn.Module], type[PackedNetwork]] = {}
 
 
 def packs(architecture: type[nn.Module]) -> Callable[[Packer], Packer]:
-    """Register the decorated class as what packs an architecture; files name it by ``architecture.__name__``."""
+    """Register the decorated class as the packed class of an architecture, which files name by its ``__name__``."""
 
     def register(packer: Packer) -> Packer:
         _PACKERS[architecture] = packer
@@ -38,13 +38,12 @@ def architecture_named(name: Any) -> type[nn.Module]:
     return choose("network_g: type", name, packed_architectures())
 
 
-def packer_of(network: nn.Module) -> type[PackedNetwork]:
-    """The class that packs a network.
+def packer_for(kind: type[nn.Module]) -> type[PackedNetwork]:
+    """The class that packs networks of this class.
 
     Raises:
-        InputError: there is none, or the network is of a subclass that computes something else.
+        InputError: there is none, or the networks are of a subclass that computes something else.
     """
-    kind = type(network)
     architecture = next((base for base in kind.__mro__ if base in _PACKERS), None)
     if architecture is None:
         known = ", ".join(packed_architectures())
@@ -58,7 +57,7 @@ def packer_of(network: nn.Module) -> type[PackedNetwork]:
 
 
 def pack(network: nn.Module, backend: str | None = None) -> PackedNetwork:
-    """Pack a trained network (or its EMA) for inference; the network itself stays as it is.
+    """Pack a trained network (or its EMA) for inference; the network is not changed.
 
     Args:
         network: of an architecture that has a packer, or one wrapped for distributed training.
@@ -67,4 +66,4 @@ def pack(network: nn.Module, backend: str | None = None) -> PackedNetwork:
         InputError: another kind of network, or a layer that cannot be packed.
     """
     network = getattr(network, "module", network)
-    return packer_of(network)(network, packed_state(network), backend)
+    return packer_for(type(network))(network, packed_state(network), backend)

@@ -29,7 +29,7 @@ from bidiffsr_arch.packed.state import packed_state
 class Convolution:
     """A convolution that keeps the image's size, 1-bit or not; its result is a new map."""
 
-    enlargement = 1
+    scale_factor = 1
 
     def __init__(self, builder: LayerBuilder, conv: BinaryConv | PlainConv3x3 | PlainConv1x1) -> None:
         self.arena, self.conv, self.filters = builder.arena, conv, conv.filters
@@ -44,7 +44,7 @@ class Convolution:
 class BatchNorm:
     """A BatchNorm with its running statistics, in place."""
 
-    enlargement = 1
+    scale_factor = 1
 
     def __init__(self, builder: LayerBuilder, name: str, module: nn.BatchNorm2d, channels: int) -> None:
         self.backend, self.filters = builder.backend, channels
@@ -58,9 +58,9 @@ class BatchNorm:
 
 
 class RPReLU:
-    """``PReLU(x + bias0) + bias1`` with the numbers of the timestep group, in place; a PReLU has no biases."""
+    """``PReLU(x + bias0) + bias1`` with the parameters of the timestep group, in place; a PReLU has no biases."""
 
-    enlargement = 1
+    scale_factor = 1
 
     def __init__(
         self, builder: LayerBuilder, name: str, module: TimestepRPReLU | nn.PReLU, channels: int
@@ -86,17 +86,17 @@ class Shuffle:
 
     def __init__(self, builder: LayerBuilder, name: str, module: nn.PixelShuffle, channels: int) -> None:
         self.backend, self.arena = builder.backend, builder.arena
-        self.channels, self.enlargement = channels, module.upscale_factor
-        self.filters = channels // self.enlargement**2
+        self.channels, self.scale_factor = channels, module.upscale_factor
+        self.filters = channels // self.scale_factor**2
 
     def __call__(self, x: Map, step: StepContext) -> Map:
         """Returns the new map."""
         height, width, _ = x.shape
-        out = self.arena.allocate((self.enlargement * height, self.enlargement * width, self.filters))
-        if self.enlargement == 2:
+        out = self.arena.allocate((self.scale_factor * height, self.scale_factor * width, self.filters))
+        if self.scale_factor == 2:
             self.backend.depth_to_space(x, self.channels, out)
         else:
-            planes(out, self.filters).copy_(F.pixel_shuffle(planes(x, self.channels), self.enlargement))
+            planes(out, self.filters).copy_(F.pixel_shuffle(planes(x, self.channels), self.scale_factor))
         return out
 
 
@@ -129,7 +129,7 @@ LAYERS: dict[type[nn.Module], Callable[[LayerBuilder, str, Any, int], Any]] = {
 """Packed layers by the exact class of the training module: a subclass may compute something else."""
 
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
-"""Modules that do nothing in inference."""
+"""Modules that are identities in inference."""
 
 
 class PackedSequential(PackedNetwork):
@@ -147,7 +147,7 @@ class PackedSequential(PackedNetwork):
                 raise InputError(f"expected layers of {known} to pack, got {name}: {type(module).__name__}")
             layer = LAYERS[type(module)](builder, name, module, channels)
             self.layers.append(layer)
-            channels, self.enlargement = layer.filters, self.enlargement * layer.enlargement
+            channels, self.scale_factor = layer.filters, self.scale_factor * layer.scale_factor
         self.out_channels = channels
 
     def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
@@ -180,15 +180,15 @@ class PackedSequential(PackedNetwork):
 
 
 def pack_layer(layer: nn.Module, backend: str | None = None) -> PackedSequential:
-    """Pack a 1-bit layer for inference on a CPU; the layer itself stays as it is.
+    """Pack a 1-bit layer for inference on a CPU; the layer is not changed.
 
     Args:
         layer: a `BinaryConv2d`, or an `nn.Sequential` of `BinaryConv2d`, `nn.BatchNorm2d`, RPReLU (`TimestepRPReLU`),
             `nn.PReLU`, `nn.PixelShuffle`, and `nn.Conv2d` of 1x1 or 3x3, which are computed in full precision.
         backend: numba-avx2 | numba-portable | torch; the fastest on this machine if None.
     Returns:
-        A module that is called as the layer: (B, C, H, W) -> (B, C', H', W'). 1-bit convolutions have the same integers
-        as in float; the numbers differ by the rounding of float32.
+        A module with the layer's arguments: (B, C, H, W) -> (B, C', H', W'). 1-bit convolutions give the same integers
+        as in float; results differ by the rounding of float32.
     Raises:
         InputError: there is no 1-bit layer, or a layer, stride or padding that cannot be packed; it is named.
     """
@@ -199,7 +199,7 @@ def pack_layer(layer: nn.Module, backend: str | None = None) -> PackedSequential
 
 
 def _flat(sequence: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Names and layers of a Sequential and of those in it, without what does nothing in inference."""
+    """Names and layers of a Sequential and of nested ones, without identities in inference."""
     for name, module in zip(sequence._modules, sequence, strict=True):
         if type(module) is nn.Sequential:
             yield from _flat(module, f"{prefix}{name}.")
@@ -208,7 +208,7 @@ def _flat(sequence: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.M
 
 
 def _channels(modules: list[tuple[str, nn.Module]]) -> int:
-    """Channels that the first layer takes."""
+    """Input channels of the first layer."""
     name, first = modules[0]
     first = first.binary_conv if isinstance(first, BinaryConv2d) else first
     for attribute in ("in_channels", "num_features", "channels"):
@@ -218,5 +218,5 @@ def _channels(modules: list[tuple[str, nn.Module]]) -> int:
 
 
 def _groups(module: nn.Module) -> int:
-    """Timestep groups that a layer tells apart."""
+    """Number of timestep groups of a layer."""
     return max((bank.groups for bank in module.modules() if isinstance(bank, TimestepBank)), default=1)

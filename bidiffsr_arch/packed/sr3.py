@@ -1,4 +1,4 @@
-"""SR3 with this package's full-precision kernels: without a 1-bit layer, it shows what they gain by themselves."""
+"""SR3 with this package's full-precision kernels, for comparison: it has no 1-bit layers."""
 
 from typing import Any, TypeAlias
 
@@ -92,7 +92,7 @@ class ResBlock:
         self.attention = Attention(builder, f"{name}.attn", attn) if isinstance(attn, SelfAttention) else None
 
     def __call__(self, x: Map, sums: Sums, step: StepContext) -> tuple[Map, Sums]:
-        """A new map, and its sums where they are known."""
+        """Returns a new map, and its sums if they are known."""
         height, width, _ = x.shape
         norm, out = self.backend.group_norm, self.arena.allocate((height, width, self.filters))
         with self.arena.maps((height, width, self.filters)) as (h,):
@@ -120,22 +120,22 @@ class StridedConv:
         self.filters = len(self.weight)
 
     def __call__(self, x: Map, sums: Sums, step: StepContext) -> tuple[Map, Sums]:
-        """A new map, half as high and wide."""
+        """Returns a new map of half the height and width."""
         result = F.conv2d(planes(x, self.weight.shape[1]), self.weight, self.bias, stride=2, padding=1)
         out = self.arena.allocate((*result.shape[2:], self.filters))
         planes(out, self.filters).copy_(result)
         return out, None
 
 
-class EnlargedConv:
-    """Nearest neighbour twice as large, then a 3x3 convolution."""
+class UpsampledConv:
+    """Nearest-neighbour upsampling by 2, then a 3x3 convolution."""
 
     def __init__(self, builder: LayerBuilder, name: str, module: Up) -> None:
         self.arena, self.conv = builder.arena, PlainConv3x3(builder, f"{name}.conv")
         self.filters = self.conv.filters
 
     def __call__(self, x: Map, sums: Sums, step: StepContext) -> tuple[Map, Sums]:
-        """A new map, and its sums."""
+        """Returns a new map and its sums."""
         shape = (2 * x.shape[0], 2 * x.shape[1], self.filters)
         out = self.arena.allocate(shape)
         with self.arena.maps(shape) as (large,):
@@ -143,7 +143,7 @@ class EnlargedConv:
             return out, self.conv(large, step, out)
 
 
-LAYERS: dict[type[nn.Module], Any] = {ResBlockAttention: ResBlock, Down: StridedConv, Up: EnlargedConv}
+LAYERS: dict[type[nn.Module], Any] = {ResBlockAttention: ResBlock, Down: StridedConv, Up: UpsampledConv}
 
 
 def _layers(builder: LayerBuilder, name: str, modules: nn.ModuleList) -> list[Any]:

@@ -13,7 +13,7 @@ from bidiffsr_arch.packed.layout import pack_bits
 
 
 def binary_layers(network: nn.Module) -> Iterator[tuple[str, BinaryWeightConv2d]]:
-    """Name and module of every 1-bit weight; of a module that is used twice, both names."""
+    """Name and module of every 1-bit weight; for a module that is used twice, both names."""
     modules = network.named_modules(remove_duplicate=False)
     return ((name, module) for name, module in modules if isinstance(module, BinaryWeightConv2d))
 
@@ -57,7 +57,7 @@ def packed_state(network: nn.Module) -> dict[str, Tensor]:
                 f"expected every binarized weight of {name} to be one number times +1 or -1 in each filter, "
                 "got others; check the checkpoint"
             )
-        # a filter of zeros has scale 0, and then its signs do not matter
+        # the signs of a filter with scale 0 do not matter
         state[f"{name}.bits"] = torch.from_numpy(pack_bits((weight >= 0).numpy()))
         state[f"{name}.scale"] = scale
     return state

@@ -1,4 +1,4 @@
-"""What a diffusion UNet's ResBlocks add to their maps at a timestep, computed for all of them by one product."""
+"""Time embeddings of all ResBlocks of a diffusion UNet, computed with one matrix product."""
 
 from collections.abc import Callable, Mapping
 
@@ -34,7 +34,7 @@ class TimeTable:
         self.blocks = torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
 
     def __call__(self, time: Tensor) -> list[dict[str, np.ndarray]]:
-        """For each timestep of (B,), what each ResBlock adds: float32 (C,) by the name of the ResBlock."""
+        """The embedding of each ResBlock for each timestep of (B,): float32 (C,) by name of the ResBlock."""
         first, second = self.embedding
         embedding = F.linear(F.silu(F.linear(self.sinusoid(time.float()), *first)), *second)
         added = F.linear(self.activation(embedding), *self.blocks)

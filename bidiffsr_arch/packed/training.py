@@ -1,7 +1,7 @@
 """XNOR-popcount in training: the forward pass of 1-bit convolutions by XOR and popcount, on a CPU.
 
-A convolution of ±1 gives whole numbers, so the result is the same to the last bit, in less time. The backward pass
-convolves real gradients and stays as it is. Packing and counting are operators of `torch.library`, since
+A convolution of ±1 gives integers, so the result is bit-identical to that of conv2d, in less time. The backward pass
+convolves real gradients and is unchanged. Packing and counting are operators of `torch.library`, because
 `torch.compile` cannot trace Numba's kernels.
 """
 
@@ -74,11 +74,12 @@ def _count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> 
     from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import count_planes
 
+    threads = as_many_threads_as_torch()
     z = _new_result(packed, words, sums)
     factors = scale.flatten().expand(len(sums))
-    as_many_threads_as_torch()
+    differing = np.empty((threads, PLANE_FILTERS, z.shape[3] + PLANE_SLACK), np.uint16)
     bits, weights = (tensor.view(torch.uint64).numpy() for tensor in (packed, words))
-    count_planes(bits, weights, sums.numpy(), _array(factors), z.numpy())
+    count_planes(bits, weights, sums.numpy(), _array(factors), differing, z.numpy())
     return z
 
 
@@ -93,11 +94,11 @@ def pack_signs(x: Tensor, shift: Tensor | None, v: Tensor) -> Tensor:
     Args:
         x: (B, C_in, H, W), float32 or shorter floats.
         shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
-        v: the weights that they are convolved with, (C_out, C_in, k, k), k odd; only their shape matters.
+        v: the weight (C_out, C_in, k, k), k odd, of the convolution; only its shape is used.
     Returns:
         int64, `layout`'s planes.
     Raises:
-        ValueError: the shapes do not match, or there is nothing in x.
+        ValueError: the shapes do not match, or x is empty.
     """
     return torch.ops.bidiffsr_arch.pack_signs(x, shift, v)
 
@@ -108,7 +109,7 @@ def pack_weight(v: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         v: float32 (C_out, C_in, k, k), +1 where not negative.
     Returns:
-        int64 words and int32 sums, as `planes.pack_filters` has them.
+        int64 words and int32 sums, as in `planes.pack_filters`.
     """
     return torch.ops.bidiffsr_arch.pack_weight(v)
 
@@ -118,7 +119,7 @@ def count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> T
 
     Args:
         packed: what `pack_signs` returned for x, shift and v.
-        words, sums: what `pack_weight` returned for v; at most 32767 taps a filter.
+        words, sums: what `pack_weight` returned for v; at most 32767 taps per filter.
         scale: float32 (C_out, 1, 1) or (1, 1, 1).
     Returns:
         float32 (B, C_out, H, W).
@@ -126,15 +127,15 @@ def count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> T
     return torch.ops.bidiffsr_arch.count_signs(packed, words, sums, scale)
 
 
-# A smaller layer gains little, and pays for one more wait of threads for each other. With the short spin of
+# Smaller layers gain little and pay for one more synchronisation of threads. With the short spin of
 # `bidiffsr_arch.threads`, two threads beside 15 other processes on two cores (2026-11-26, Xeon at 2.8 GHz) took 2.0 ms
 # in place of conv2d's 3.8 for 2^25 multiply-accumulates, 6.7 in place of 7.6 for 2^22, 14 in place of 13 for 2^21.
 LEAST_WORK = 2**25
 POPCOUNT = BinaryConvBackend(pack_signs, pack_weight, count_signs, LEAST_WORK)
 
 
-def train_on_bits(network: nn.Module) -> None:
-    """Let the 1-bit convolutions of a network use popcount in training on a CPU, if Numba can be imported."""
+def use_popcount_kernels(network: nn.Module) -> None:
+    """Make the 1-bit convolutions of a network use popcount in training on a CPU, if Numba can be imported."""
     try:
         import bidiffsr_arch.packed.kernels.planes  # noqa: F401
     except ImportError:

@@ -1,4 +1,4 @@
-"""Figures of what a network does, after those of the paper. Needs matplotlib, the extra `plot`.
+"""Figures of a network's layers and results, after those of the paper. Needs matplotlib, the extra `plot`.
 
 `layers` draws single layers, `images` trajectories and comparisons, `curves` training logs; `probe` runs a network on a
 noised photograph and records the inputs of its layers.

@@ -1,10 +1,11 @@
-"""Model classes for BasicSR: train and sample by diffusion, or upsample by bicubic interpolation."""
+"""Model classes for BasicSR (training and sampling by diffusion, bicubic upsampling) and the reference's data set."""
 
 from bidiffsr_arch import compat
 from bidiffsr_arch.training.bicubic_model import BicubicModel
 from bidiffsr_arch.training.bidiffsr_model import BIDiffSRModel
+from bidiffsr_arch.training.paired_dataset import MultiPairedImageDataset
 
-__all__ = ["BIDiffSRModel", "BicubicModel"]
+__all__ = ["BIDiffSRModel", "BicubicModel", "MultiPairedImageDataset"]
 
 compat.apply({
     "bidiffsr_arch.training.saving": ("whole_checkpoints",),
@@ -12,4 +13,5 @@ compat.apply({
     "bidiffsr_arch.training.degradation": ("degrading_models",),
     "bidiffsr_arch.training.validation": ("metric_directions",),
     "bidiffsr_arch.training.leaving": ("stopping_between_iterations", "validation_apart"),
+    "bidiffsr_arch.training.packed_networks": ("safetensors", "packed_validation"),
 })  # fmt: skip

@@ -1,7 +1,5 @@
 """BasicSR's SRModel, trained and sampled by diffusion."""
 
-import inspect
-import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,17 +9,19 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary import repeat_groups, set_progress
-from bidiffsr_arch.config.file import DiffusionOptions
+from bidiffsr_arch.config.file import DiffusionOptions, wrong_for_diffusion
+from bidiffsr_arch.config.struct import one_line
 from bidiffsr_arch.config.training import Objective as ObjectiveOptions
-from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import CONTAINERS, is_packed, read_parameters, set_parameters
+from bidiffsr_arch.networks import is_packed
+from bidiffsr_arch.parameters import read_parameters, set_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
 from bidiffsr_arch.training.loss_schedule import LossSchedule
 from bidiffsr_arch.training.objective import Objective
+from bidiffsr_arch.training.packed_networks import packed_for_test
 from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
 from bidiffsr_arch.training.teacher import Distillation, Teacher
@@ -32,54 +32,52 @@ from bidiffsr_arch.training.validation import ValidatedSRModel
 class BIDiffSRModel(ValidatedSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
-    The options that it adds to SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Step`. With
+    The options that it adds to SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Objective`. With
     ``val: packed: true``, or a packed file as ``path: pretrain_network_g``, inference is packed
     (`bidiffsr_arch.packed`).
 
     Raises:
-        InputError: options that do not fit together.
+        InputError: options are wrong or contradict each other.
     """
 
     packed: nn.Module | None = None
     sample_indices: Sequence[SampleIndex] = ()
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.options = options = _checked(opt)
+        self.options, self.train_options = options, train_options = _checked(opt)
         self.super_resolution = SuperResolution(options)
         self.diffusion = self.super_resolution.diffusion
         self.one_time = options.timestep_sampling == "batch"
         self.channels = opt["network_g"].get("out_channel", 3)
         self.any_noise_level = options.noise_level_sampling == "uniform"
-        self.stepping = Stepping(options.train or Step())
-        weights = options.train.timestep_weighting if options.train else None
-        self.timestep_weighting = TimestepWeighting(weights, self.diffusion)
+        self.stepping = Stepping(train_options)
+        self.timestep_weighting = TimestepWeighting(train_options.timestep_weighting, self.diffusion)
         if not opt["is_train"]:
             opt["path"].setdefault("param_key_g", "params_ema")
         super().__init__(opt)
         self.multiple = getattr(self.get_bare_model(self.net_g), "multiple", 1)
 
     def init_training_settings(self) -> None:
-        """As BasicSR's, with a schedule of losses and teachers where the options name them."""
+        """As BasicSR's; also builds the schedule of losses and loads the teachers that the options name."""
         super().init_training_settings()
-        changes = (self.options.train and self.options.train.loss_schedule) or ()
-        self.losses = LossSchedule(self.cri_pix, changes, self.device)
-        distill, teacher = (getattr(self.options.train, name, None) for name in ("distill", "teacher"))
+        self.losses = LossSchedule(self.cri_pix, self.train_options.loss_schedule or (), self.device)
+        distill, teacher = self.train_options.distill, self.train_options.teacher
         self.distillation = Distillation(distill, self.options.scale, self.device) if distill else None
         self.teacher = Teacher(teacher, self.options, self.device) if teacher else None
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
-        """As BasicSR's, for every spelling that `read_parameters` knows.
+        """As BasicSR's, for all formats that `read_parameters` supports, and for packed files in tests.
 
         Of a packed file, `param_key` may be a quality, see `QUALITIES`. Training may begin with a network of fewer
         timestep groups, see `repeat_groups`.
 
         Raises:
-            InputError: the file does not load, or is of another network; the first difference is named.
+            InputError: the file cannot be loaded or does not fit the network; the message has the first difference.
         """
         if is_packed(load_path):
-            self._load_packed(load_path, None if param_key in CONTAINERS else param_key)
+            self.packed = packed_for_test(self, self.get_bare_model(net), load_path, param_key)
             return
         parameters, found = read_parameters(load_path, param_key)
         net = self.get_bare_model(net)
@@ -88,20 +86,6 @@ class BIDiffSRModel(ValidatedSRModel):
         get_root_logger().info(f"Loading {net.__class__.__name__} model from {load_path}, with param key: [{found}].")
         self._print_different_keys_loading(net, parameters, strict)
         set_parameters(net, parameters, load_path, strict=strict)
-
-    def _load_packed(self, path: str, quality: str | None) -> None:
-        from bidiffsr_arch.packed import load_packed
-
-        if self.is_train:
-            raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
-        self.packed, description = load_packed(path, quality=quality)
-        defaults = {name: entry.default for name, entry in inspect.signature(type(self.net_g)).parameters.items()}
-        given = defaults | description.network_g | {"scale": description.scale}
-        wanted = defaults | self.opt["network_g"] | {"scale": self.opt["scale"]}
-        for key in given.keys() & wanted.keys():
-            if json.dumps(given[key]) != json.dumps(wanted[key]):  # which does not tell lists from tuples
-                raise InputError(f"expected {key}: {given[key]}, as {path} was packed, got {wanted[key]}")
-        get_root_logger().info(f"Loading packed network from {path}, made from {description.source}.")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """As BasicSR's, after `Stepping.prepare` in training."""
@@ -154,7 +138,7 @@ class BIDiffSRModel(ValidatedSRModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take LQ (B, 3, h, w) and GT (B, 3, H, W) in [0, 1]; LQ is upsampled by ``scale`` unless it already has GT's
-        size. Of images of one channel (``color: y``) the network gets as many equal ones as it takes."""
+        size. Images of one channel (``color: y``) are repeated to the number of channels of the network."""
         super().feed_data(data)
         for name in ("lq", "gt"):
             image: Tensor | None = getattr(self, name, None)
@@ -165,7 +149,7 @@ class BIDiffSRModel(ValidatedSRModel):
         self.condition = self.lq if same_size else upsample(self.lq, self.opt["scale"])
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One step: add noise of a random timestep to each image, predict, compare, update."""
+        """One training step: add noise at a random timestep to each image, predict, compute the loss, update."""
         set_progress(self.net_g, (current_iter - 1) / self.opt["train"]["total_iter"])
         time, noise = self._draw(self.gt, current_iter)
         gt = self.gt if self.distillation is None else self.distillation.result(self.condition, noise)
@@ -193,7 +177,7 @@ class BIDiffSRModel(ValidatedSRModel):
         return self._at_one_time(torch.cat(times)), torch.stack(noises)
 
     def _draw_between(self, x0: Tensor, current_iter: int) -> Tensor | None:
-        """Fractions (B,) of the way from a timestep's noise level to the one before; None for discrete levels."""
+        """Random fractions (B,) between a timestep's noise level and the one before; None for discrete levels."""
         if not self.any_noise_level:
             return None
         drawn = [torch.rand(1, generator=generator, device=x0.device)
@@ -230,7 +214,7 @@ class BIDiffSRModel(ValidatedSRModel):
         return result
 
     def validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool = False) -> None:
-        """As BasicSR's, with packed inference where ``val: packed`` says so."""
+        """As BasicSR's, with packed inference if ``val: packed`` is true."""
         if self.packed is not None or not self.opt["val"].get("packed"):
             super().validation(dataloader, current_iter, tb_logger, save_img)
             return
@@ -245,9 +229,10 @@ class BIDiffSRModel(ValidatedSRModel):
         return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
 
 
-def _checked(opt: dict[str, Any]) -> DiffusionOptions:
-    """Those of BasicSR's options that the model itself reads; a test does not look at ``train``."""
-    own = {key: value for key, value in opt.items() if key != "train"}
-    if opt["is_train"]:
-        own["train"] = {key: value for key, value in opt["train"].items() if key in ObjectiveOptions.names()}
-    return DiffusionOptions.part_of(own)
+def _checked(opt: dict[str, Any]) -> tuple[DiffusionOptions, ObjectiveOptions]:
+    """The options that the model itself reads: those at the top level, and those in ``train``, which tests ignore."""
+    options = DiffusionOptions.part_of(opt)
+    train = ObjectiveOptions.part_of(opt["train"], place="train") if opt["is_train"] else None
+    if wrong := list(wrong_for_diffusion(options, opt["network_g"], train)):
+        raise InputError(one_line(wrong, ""))
+    return options, train or ObjectiveOptions()

@@ -94,7 +94,7 @@ def leave_if_asked(model: BaseModel) -> None:
 
 
 def refuse_divergence(model: BaseModel, lost: str = "") -> None:
-    """Stop training if a loss is not finite in any process, or if `lost` names something else that is not.
+    """Stop training if a loss is not finite in any process, or if `lost` describes other values that are not finite.
 
     Raises:
         CheckFailed: training has diverged; the message names the last good checkpoint.

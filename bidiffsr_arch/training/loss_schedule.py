@@ -1,4 +1,4 @@
-"""Which loss an iteration has: `train: pixel_opt` first, then those of `train: loss_schedule`."""
+"""The loss by iteration: `train: pixel_opt` first, then those of `train: loss_schedule`."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from bidiffsr_arch.config.training import LossChange
 
 
 class LossSchedule:
-    """Losses by iteration. The choice depends on the iteration alone, so that a resumed training makes the same.
+    """Losses by iteration. The choice depends on the iteration only, so that a resumed training uses the same losses.
 
-    Mean squared error draws predictions to the mean of targets, and so teaches a zero-initialised network where their
-    median is 0, as that of residuals; L1, the usual loss of super-resolution, draws them to the median.
+    Mean squared error moves predictions to the mean of targets and therefore trains a zero-initialised network even if
+    their median is 0, like that of residuals; L1, the usual loss of super-resolution, moves them to the median.
 
     Args:
         first: the loss of iteration 1.
-        changes: those that follow, by rising iteration.
-        device: where predictions are.
+        changes: the following losses, sorted by iteration.
+        device: device of the predictions.
     """
 
     def __init__(self, first: nn.Module, changes: Sequence[LossChange], device: torch.device) -> None:
@@ -28,5 +28,5 @@ class LossSchedule:
             self.losses.append((change.from_iter, build_loss(block).to(device)))
 
     def at(self, iteration: int) -> nn.Module:
-        """The loss of an iteration, from 1 on."""
+        """The loss of an iteration, counted from 1."""
         return next(loss for start, loss in reversed(self.losses) if start <= iteration)

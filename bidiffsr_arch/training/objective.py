@@ -1,4 +1,4 @@
-"""What a diffusion training minimises: a loss of the prediction, and one of the image that the prediction implies."""
+"""The training loss of a diffusion network: a loss of the prediction, and one of the image that it implies."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,14 +10,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Objective:
-    """The terms of a training loss, each with its weight, under the names that BasicSR's log has for them.
+    """Weighted terms of a training loss, by their names in BasicSR's log.
 
     Args:
         pixel: compares prediction and target; a mean over the samples.
-        perceptual: compares two RGB images in [0, 1], and gives a perceptual and a style term, of which one may be
-            None, as BasicSR's PerceptualLoss does. It is asked with the images that prediction and target imply: x0,
-            estimated from both and x_t, and the condition where x0 is a residual.
-        super_resolution: turns predictions into images; needed by `perceptual`.
+        perceptual: compares two RGB images in [0, 1] and returns a perceptual and a style term, of which one may be
+            None, like BasicSR's PerceptualLoss. It gets the images implied by prediction and target: x0, estimated
+            from them and x_t, plus the condition if x0 is a residual.
+        super_resolution: converts predictions to images; needed for `perceptual`.
     """
 
     def __init__(
@@ -26,11 +26,11 @@ class Objective:
         self.pixel, self.perceptual, self.super_resolution = pixel, perceptual, super_resolution
 
     def __call__(self, prediction: Tensor, target: Tensor, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Name -> term.
+        """The terms by name.
 
         Args:
             prediction, target: (B, C, H, W), in the target's type.
-            inputs: what the network was given: x_t and the condition, like the target, and the times (B,).
+            inputs: inputs of the network: x_t and the condition, of the target's shape, and the times (B,).
         """
         terms: dict[str, Tensor | None] = {"l_pix": self.pixel(prediction, target)}
         if self.perceptual is not None and self.super_resolution is not None:

@@ -1,8 +1,9 @@
 """Checks of an option file that need BasicSR's registries, the networks or this machine, before training starts.
 
-The structs of `config` have checked the file itself. Here: the classes that it names, blocks that become arguments of a
-constructor or function (network_g, losses, optimizer, scheduler, metrics) against its signature, and our networks by
-building them without memory. Other packages' models, data sets and networks with ``**kwargs`` may read what they like.
+The structs of `config` check the file itself. This module checks the classes that it names, blocks that become
+arguments of a constructor or function (network_g, losses, optimizer, scheduler, metrics) by its signature, and this
+package's networks by building them on the meta device. Models and data sets of other packages, and networks with
+``**kwargs``, may read any keys.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,31 +12,31 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from bidiffsr_arch import archs
-from bidiffsr_arch.config.file import DiffusionFile, OptionFile, check_file
+from bidiffsr_arch.config.file import AnyFile, DiffusionFile, OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
-from bidiffsr_arch.config.struct import told
+from bidiffsr_arch.config.struct import one_line
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.metrics.iqa import calculate_iqa, wrong_metric
 from bidiffsr_arch.networks import is_direct
 from bidiffsr_arch.training.surroundings import wrong_here
 
-# Above these, building one of our networks takes hours or more memory than there is, whatever else is wrong.
+# Above these, building a network of this package would take hours or exhaust the memory.
 Size = Annotated[int, Field(ge=1, le=100_000)]
 SIZES = {int: Size, Sequence[int]: list[Size], "res_blocks": Annotated[int, Field(ge=1, le=100)]}
-# Modules whose functions have ``**kwargs`` only to ignore what is not theirs.
+# Modules whose functions ignore their ``**kwargs``.
 IGNORING = ("basicsr.metrics", "basicsr.losses", "bidiffsr_arch")
 
 
-def check_options(options: dict[str, Any], path: str, is_train: bool) -> OptionFile | None:
+def check_options(options: dict[str, Any], path: str, is_train: bool) -> AnyFile:
     """Check every block against the code that reads it.
 
     Args:
-        options: what `load_options` gives; what this machine cannot do and a run does without is switched off in
-            them, with a warning.
+        options: as returned by `load_options`. Options that this machine does not support and a run does not need are
+            switched off in them, with a warning.
         path: the option file's name, for messages.
-        is_train: whether `basicsr train` will read them.
+        is_train: whether they are for `basicsr train`.
     Returns:
-        The checked options; None where the model is another package's.
+        The checked options; blocks that another package's model reads are open in them.
     Raises:
         InputError: one line: keys, what was expected, what was found; an unknown key with the nearest known one.
     """
@@ -47,15 +48,15 @@ def check_options(options: dict[str, Any], path: str, is_train: bool) -> OptionF
     for phase, data in options["datasets"].items():
         registered(DATASET_REGISTRY, data["type"], f"{path}: datasets: {phase}: type")
     file = check_file(options, path, is_train)
-    if file is None:
-        return None
+    if not isinstance(file, OptionFile):
+        return file
     wrong = [*_wrong_metrics(options, path), *_wrong_network(options, path), *_wrong_sampling(file)]
     wrong += _wrong_training(options, path) if is_train else []
     if not wrong:
         make_possible(options, is_train)
         wrong += wrong_here(file, options, is_train)
     if wrong:
-        raise InputError(told(wrong, path))
+        raise InputError(one_line(wrong, path))
     return file
 
 
@@ -81,10 +82,22 @@ def _wrong_network(options: Mapping[str, Any], path: str) -> Iterator[str]:
     is_ours = block["type"] in archs.__all__
     wrong = list(wrong_arguments(network, block, "network_g", kinds=KINDS | SIZES if is_ours else KINDS))
     yield from wrong or (_build(network, block, options) if is_ours else ())
+    if (options.get("val") or {}).get("packed"):
+        yield from _without_packer(network)
+
+
+def _without_packer(network: type) -> Iterator[str]:
+    """Check that the network can be packed for ``val: packed``, before training reaches its first validation."""
+    from bidiffsr_arch.packed.registry import packer_for
+
+    try:
+        packer_for(network)
+    except InputError as error:
+        yield f"val: packed: {error}"
 
 
 def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[str]:
-    """Build a network without memory for its weights and call it, to find errors that its signature does not show."""
+    """Build a network on the meta device and call it, to find errors that its signature does not show."""
     import torch
 
     is_gray = all(data.get("color") == "y" for data in options["datasets"].values())
@@ -97,10 +110,10 @@ def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) 
             shape = built(*inputs).shape
     except InputError as error:
         yield str(error)
-    except Exception as error:  # whatever torch's layers make of impossible sizes
+    except Exception as error:  # torch's layers may raise anything for impossible sizes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         yield (
-            f"network_g cannot be built, or not run on images of {channels} channels ({reason}); see the values of "
+            f"network_g cannot be built, or run on images of {channels} channels ({reason}); see the values of "
             f"{block['type']}"
         )
     else:
@@ -109,7 +122,7 @@ def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) 
 
 
 def _wrong_sampling(file: OptionFile) -> Iterator[str]:
-    """What the sampler of `BIDiffSRModel` would fail on at the first validation."""
+    """Sampler options with which `BIDiffSRModel` would fail at its first validation."""
     from bidiffsr_arch.diffusion.schedule import Diffusion
 
     if isinstance(file, DiffusionFile) and file.model_type == "BIDiffSRModel" and set(file.datasets) - {"train"}:
@@ -135,7 +148,7 @@ def _wrong_metrics(options: Mapping[str, Any], path: str) -> Iterator[str]:
 
 
 def _wrong_training(options: Mapping[str, Any], path: str) -> Iterator[str]:
-    """The blocks that only training reads."""
+    """Mistakes in the blocks that only training reads."""
     from basicsr.utils.registry import LOSS_REGISTRY
     from torch import optim
 
@@ -162,6 +175,6 @@ def _wrong_training(options: Mapping[str, Any], path: str) -> Iterator[str]:
         wrong += wrong_arguments(scheduler, train["scheduler"], "train: scheduler", given=("optimizer",))
     yield from wrong
     if not wrong and (failure := rehearse(train)):
-        place, error = failure
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        place, cause = failure
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         yield f"expected train: {place} to work for total_iter {train['total_iter']}, got {train[place]} ({reason})"

@@ -42,7 +42,7 @@ def random_states_kept() -> Iterator[None]:
         restore_random_states(states)
 
 
-# Signs in a model's source of random state of its own, which a training state does not hold.
+# Patterns in a model's source that indicate random state of its own, which training states do not contain.
 OWN_STATE = {
     "queue_lr": "a pool of earlier training pairs",
     "torch.Generator(": "a generator of its own",
@@ -53,7 +53,8 @@ OWN_STATE = {
 
 
 def own_random_state(model: type) -> str | None:
-    """What random state a model class of BasicSR or a plugin keeps for itself, in words; None where it keeps none."""
+    """A description of the random state that a model class of BasicSR or a plugin has of its own; None if it has
+    none."""
     for kind in model.__mro__:
         if kind.__module__.partition(".")[0] in ("builtins", __name__.partition(".")[0]):
             continue

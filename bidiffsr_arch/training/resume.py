@@ -30,12 +30,14 @@ from bidiffsr_arch.training.option_changes import (
     training_options,
 )
 from bidiffsr_arch.training.random_states import restore_random_states
-from bidiffsr_arch.training.retention import Retention
+from bidiffsr_arch.training.retention import retention_of
 from bidiffsr_arch.training.sample_order import Order, OrderedSampler, SampleIndex, SeededDataset
 from bidiffsr_arch.training.session import session_of
 
-MOMENTS = ("exp_avg", "momentum_buffer", "square_avg")  # what optimizers keep for each element of a parameter
+MOMENTS = ("exp_avg", "momentum_buffer", "square_avg")  # optimizer state per element of a parameter
 NEEDED = {"epoch", "iter", "optimizers", "schedulers"}
+TYPES = {"epoch": int, "iter": int, "position": int, "optimizers": list, "schedulers": list, "random": list,
+         "options": dict, "networks": dict, "best": dict}  # fmt: skip
 
 
 def drawn_seed() -> bool:
@@ -109,14 +111,14 @@ def resumed_epochs() -> bool:
         samples = order.length // order.processes
         if samples < order.batch:
             raise InputError(
-                f"expected at least a batch of {order.batch} samples a process in datasets: train, got {samples}; "
+                f"expected at least a batch of {order.batch} samples per process in datasets: train, got {samples}; "
                 "lower batch_size_per_gpu or raise dataset_enlarge_ratio"
             )
         sampler = OrderedSampler(dataset, opt["rank"], ratio, order)
         loader = build_dataloader(dataset, options, opt["num_gpu"], opt["dist"], sampler, opt["manual_seed"])
-        loader.generator = torch.Generator()  # else each epoch takes a number from the generator of dropout
+        loader.generator = torch.Generator()  # else each epoch would draw from the generator of dropout
         loader.worker_init_fn = signals.ignore_signals if signals.watching() else None
-        session.retention = Retention(opt)
+        session.retention = retention_of(opt)
         if opt["rank"] == 0:
             for folder in ("models", "training_states"):
                 remove_abandoned(Path(opt["path"][folder]))
@@ -159,29 +161,34 @@ def resumed_models() -> bool:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """A training state, on the CPU and with torch's safe loader (an optimizer moves its own part to its device).
+    """Read a training state to the CPU with torch's safe loader; optimizers move their part to their device.
 
     Raises:
-        InputError: the file is damaged, or no training state.
+        InputError: the file is damaged or not a training state.
     """
     try:
-        with zipfile.ZipFile(path) as records:  # torch itself does not look at the checksums
+        with zipfile.ZipFile(path) as records:  # torch does not verify the checksums
             damaged = records.testzip()
         if damaged:
             raise InputError(f"{damaged} has another checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a truncated zip or a foreign pickle may raise
+    except Exception as error:  # truncated zips and foreign pickles may raise anything
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path} does not load as a training state ({reason[0]})") from error
     if not isinstance(state, dict) or not state.keys() >= NEEDED:
         raise InputError(f"{path} does not load as a training state (expected {', '.join(sorted(NEEDED))})")
+    for key, kind in TYPES.items():
+        value = state.get(key)
+        parts = value if isinstance(value, list) else ()
+        if value is not None and not (isinstance(value, kind) and all(isinstance(part, dict) for part in parts)):
+            raise InputError(f"{path} does not load as a training state (expected another {key}, got {value!r:.40})")
     return state
 
 
 def check_networks(opt: dict[str, Any], path: Path, state: dict[str, Any]) -> None:
-    """Refuse a state without the very network files that were saved with it.
+    """Refuse a state whose network files are not those that were saved with it.
 
-    States of stock BasicSR hold no digests; their networks only have to be there and to load.
+    States of stock BasicSR contain no digests; their network files only have to exist and load.
 
     Raises:
         InputError: a file is missing, damaged, or of another run.
@@ -228,7 +235,8 @@ def _chosen(opt: dict[str, Any]) -> Path | None:
     if path is None and not opt["auto_resume"] and (named := opt["path"].get("resume_state")):
         path = Path(named)
     if path is not None and not path.is_file():
-        raise InputError(f"path: resume_state: {path} does not exist; name a .state file that all machines see, or ~")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"path: resume_state: {path} {found}; name a .state file that all machines see, or ~")
     return path
 
 
@@ -245,7 +253,7 @@ def _check_optimizers(model: BaseModel, state: dict[str, Any]) -> None:
 
 def _fits(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> bool:
     """Whether a saved state has a group for each group of parameters, and moments of their shapes."""
-    groups, wanted = saved["param_groups"], optimizer.param_groups
+    groups, wanted = saved.get("param_groups", []), optimizer.param_groups
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in wanted]:
         return False
     pairs = zip(
@@ -253,16 +261,17 @@ def _fits(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> bool:
         (parameter for group in wanted for parameter in group["params"]),
         strict=True,
     )
-    moments = ((saved["state"].get(number, {}).get(name), parameter) for number, parameter in pairs for name in MOMENTS)
+    states = saved.get("state", {})
+    moments = ((states.get(number, {}).get(name), parameter) for number, parameter in pairs for name in MOMENTS)
     return all(moment is None or moment.shape == parameter.shape for moment, parameter in moments)
 
 
 def _resume_with_options(model: BaseModel, state: dict[str, Any]) -> None:
-    """Restore what optimizers have gathered; their settings and the learning rate come from the options, as if they had
-    been these from the first iteration on."""
-    update_learning_rate = BaseModel.update_learning_rate.__wrapped__  # without looking for signals
+    """Restore the state of optimizers, but take their settings and the learning rate from the options, as if those had
+    been used from the first iteration on."""
+    update_learning_rate = BaseModel.update_learning_rate.__wrapped__  # without checking for signals
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # schedulers expect steps of their optimizers
+        warnings.simplefilter("ignore")  # schedulers warn without optimizer steps
         for iteration in range(1, state["iter"] + 1):
             update_learning_rate(model, iteration, model.opt["train"].get("warmup_iter", -1))
     for optimizer, saved in zip(model.optimizers, state["optimizers"], strict=True):
@@ -273,7 +282,7 @@ def _resume_with_options(model: BaseModel, state: dict[str, Any]) -> None:
 
 
 def _best(saved: dict[str, Any], metrics: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """The best results so far of today's metrics; one that is new, or whose direction has changed, has none yet."""
+    """The best results so far of the current metrics; without metrics that are new or whose direction has changed."""
 
     def record(records: dict[str, Any], name: str) -> dict[str, Any]:
         better = metrics[name].get("better", "higher")

@@ -1,6 +1,6 @@
-"""Which checkpoints (network and training state) of a run are kept on the disk, by ``logger: keep_newest, keep_best``.
+"""Deletion of old checkpoints (network and training state) by ``logger: keep_newest`` and ``keep_best``.
 
-The best is the best of those that were validated, on the file's first validation set, whatever its age.
+The best checkpoint is that with the best score on the first validation set, among all that were validated.
 """
 
 import json
@@ -11,29 +11,41 @@ from typing import Any
 
 from basicsr.utils import get_root_logger
 
-from bidiffsr_arch.config.struct import told
-from bidiffsr_arch.config.training import Kept, unknown_best
+from bidiffsr_arch.config.struct import one_line
+from bidiffsr_arch.config.training import Kept, Metric, unknown_best
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 
 SCORES = "scores.json"
 
 
-class Retention:
-    """Deletes what `keep_newest` and `keep_best` do not keep. Scores are in models/scores.json, {iteration: value}.
+def retention_of(opt: Mapping[str, Any]) -> "Retention":
+    """Create the `Retention` of BasicSR's options.
 
     Raises:
-        InputError: options that are no count or no metric of the file.
+        InputError: ``keep_newest`` is not a whole number, or ``keep_best`` not a metric of the file.
+    """
+    kept = Kept.part_of(opt.get("logger") or {}, place="logger")
+    metrics = (opt.get("val") or {}).get("metrics") or {}
+    if wrong := list(unknown_best(kept, metrics)):
+        raise InputError(one_line(wrong, ""))
+    best = Metric.part_of(metrics[kept.keep_best]) if kept.keep_best is not None else None
+    return Retention(kept, best, *(Path(opt["path"][key]) for key in ("models", "training_states")))
+
+
+class Retention:
+    """Deletes old checkpoints, and stores scores in models/scores.json, {iteration: value}.
+
+    Args:
+        kept: number of newest checkpoints to keep, and the metric of the best one.
+        metric: options of that metric; None without one.
+        models: folder of the networks; states: folder of the training states.
     """
 
-    def __init__(self, opt: Mapping[str, Any]) -> None:
-        kept = Kept.part_of(opt.get("logger") or {}, place="logger")
-        metrics = (opt.get("val") or {}).get("metrics") or {}
-        if wrong := list(unknown_best(kept, metrics)):
-            raise InputError(told(wrong, ""))
+    def __init__(self, kept: Kept, metric: Metric | None, models: Path, states: Path) -> None:
         self.newest, self.metric = kept.keep_newest, kept.keep_best
-        self.models, self.states = (Path(opt["path"][key]) for key in ("models", "training_states"))
-        self.higher_is_better = self.metric is None or metrics[self.metric].get("better") != "lower"
+        self.models, self.states = models, states
+        self.higher_is_better = metric is None or metric.better == "higher"
 
     def note(self, iteration: int, results: Mapping[str, float]) -> None:
         """Record the score of the network after `iteration` if it is finite."""
@@ -43,11 +55,11 @@ class Retention:
             write_bytes(self.models / SCORES, json.dumps(scores, indent=1).encode())
 
     def prune(self, newest: int) -> None:
-        """Delete checkpoints, a training state before its networks, so that a kill leaves no state without them.
+        """Delete checkpoints, a training state before its networks, so that a kill leaves no state without networks.
 
         Args:
-            newest: the iteration that was saved last. Higher ones are what another run left behind when this one went
-                back to an earlier state; they are deleted, too, as --auto_resume would take them for the newest.
+            newest: the iteration saved last. Checkpoints of higher iterations are from before this run resumed an
+                earlier state; they are deleted, too, because --auto_resume would resume from them.
         """
         if self.newest is None:
             return
@@ -61,7 +73,7 @@ class Retention:
             get_root_logger().info(f"Deleted the checkpoint of iteration {iteration} (logger: keep_newest).")
 
     def _scores(self) -> dict[int, float]:
-        """The finite scores by iteration; none where the file cannot be read, since training goes on without them."""
+        """The finite scores by iteration; empty if the file cannot be read, so that training continues."""
         file = self.models / SCORES
         try:
             scores = {int(iteration): float(score) for iteration, score in json.loads(file.read_text()).items()}

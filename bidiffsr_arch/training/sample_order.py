@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, get_worker_info
 DATA, DIFFUSION, NOISE_LEVEL, DEGRADATION = range(4)
 KEY = "sample_index"
 
-_drawing = threading.Lock()  # random and numpy share one state between threads, and a prefetcher is a thread
+_drawing = threading.Lock()  # random and numpy share their state between threads, such as that of a prefetcher
 
 
 class SampleIndex(NamedTuple):
@@ -49,7 +49,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """How the samples of each epoch are distributed to batches of several processes.
+    """Distribution of the samples of each epoch to batches of several processes.
 
     Samples are dealt in turn: from the first position p of an epoch, rank r of n gets p + r, p + r + n, … Every process
     gets the same number; the remainder of an epoch and incomplete batches are dropped.
@@ -156,5 +156,5 @@ class SeededDataset(Dataset):
 
 
 def sample_indices(batch: Mapping[str, Any]) -> list[SampleIndex]:
-    """The indices of a batch's samples; none where they do not come from a `SeededDataset`, as in validation."""
+    """The sample indices of a batch; empty if it is not from a `SeededDataset`, as in validation."""
     return [SampleIndex(*map(int, text.split(":"))) for text in batch.get(KEY, ())]

@@ -37,7 +37,7 @@ def save_network(
 ) -> None:
     """As in BasicSR: save the networks' parameters, each under its key; iteration -1 means "latest".
 
-    With them goes what the network was trained to do, so that using the file needs no option file.
+    The file also contains the network's options, so that it can be used without an option file.
     """
     networks = net if isinstance(net, list) else [net]
     keys = param_key if isinstance(param_key, list) else [param_key]
@@ -53,7 +53,7 @@ def save_network(
 
 
 def save_training_state(self: BaseModel, epoch: int, current_iter: int) -> None:
-    """As in BasicSR, with everything else that later losses depend on; then delete old checkpoints, if asked to.
+    """As in BasicSR, with everything else that later losses depend on; then delete old checkpoints as the options say.
 
     All processes call it, since each has its own random states; the first one writes.
     """

@@ -18,7 +18,7 @@ _watching: list[bool] = []
 
 
 def asked() -> int:
-    """The signal that asked to stop, 0 for none."""
+    """The number of the first received signal, 0 for none."""
     return _asked[0] if _asked else 0
 
 
@@ -58,7 +58,7 @@ def ignore_signals(worker_id: int) -> None:
 
 
 def _end_workers() -> None:
-    """Kill loader workers that a prefetching thread still holds: they ignore SIGTERM and would outlive the process."""
+    """Kill loader workers of a prefetching thread: they ignore SIGTERM and would outlive the process."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler reports the end of a worker as an error
     for worker in multiprocessing.active_children():
         worker.kill()

@@ -1,4 +1,4 @@
-"""How a training step is computed: mixed precision, gradient accumulation, clipping, activation checkpointing."""
+"""A training step with mixed precision, gradient accumulation, clipping and activation checkpointing."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from bidiffsr_arch.archs.blocks import set_checkpointing
 from bidiffsr_arch.binary import cached_weights
 from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.packed.training import train_on_bits
+from bidiffsr_arch.packed.training import use_popcount_kernels
 from bidiffsr_arch.training.early_updates import can_update_early, early_updates
 from bidiffsr_arch.training.group_parameters import GroupParameters
 
@@ -29,10 +29,10 @@ class Terms(Protocol):
 
 
 class Stepping:
-    """A training step by those options under ``train`` that change how it is computed, and its result only by rounding.
+    """A training step with options that affect its speed and memory, and its result only by rounding.
 
-    Under ``amp`` signs, scales and GroupNorm's statistics stay float32. With ``accumulate`` only BatchNorm sees the
-    parts of a batch.
+    With ``amp``, signs, scales and GroupNorm's statistics stay float32. With ``accumulate``, BatchNorm computes its
+    statistics over the parts of a batch.
 
     Args:
         train: the options.
@@ -48,25 +48,25 @@ class Stepping:
         self.scaler = torch.amp.GradScaler(enabled=False)
 
     def prepare(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """Make a network ready, in place, before it is wrapped for several processes.
+        """Prepare a network, in place, before it is wrapped for several processes.
 
-        On a CPU its 1-bit convolutions count bits, where kernels can be had; they read maps channel by channel.
+        On a CPU with Numba its 1-bit convolutions use XNOR-popcount, on maps in contiguous layout.
 
         Raises:
-            InputError: it has no ResBlocks to checkpoint, or there is nothing to compile with.
+            InputError: it has no ResBlocks to checkpoint, or there is no compiler for ``compile``.
         """
         if self.amp is torch.float16:
             self.scaler = torch.amp.GradScaler(device.type)
         if self.channels_last:
-            cast(Any, network).to(memory_format=torch.channels_last)  # an overload that torch's hints lack
+            cast(Any, network).to(memory_format=torch.channels_last)  # torch's type hints lack this overload
         elif device.type == "cpu":
-            train_on_bits(network)
+            use_popcount_kernels(network)
         if self.checkpointing:
             set_checkpointing(network)
         if self.compile:
             if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), *CPP_COMPILERS))):
                 raise InputError("expected a C++ compiler for train: compile: true, found none; install g++")
-            # Maps with channels innermost suit a CPU's plain convolutions, but not those that count bits.
+            # channels_last suits float convolutions on a CPU, but not the popcount kernels.
             network.compile(options={"layout_optimization": False} if device.type == "cpu" else None)
         return network
 
@@ -79,18 +79,18 @@ class Stepping:
         target: Tensor,
         groups: GroupParameters | None = None,
     ) -> dict[str, Tensor]:
-        """One update of the network. Afterwards only some of its parameters may have their gradients (`early_updates`).
+        """Update the network once. Afterwards, some parameters may have no gradients, see `early_updates`.
 
         Args:
-            network: as `prepare` returned it, or wrapped for several processes.
-            loss: the terms whose sum is minimised, as `bidiffsr_arch.training.objective.Objective` gives them.
-            inputs: what the network takes, each (B, ...).
-            target: what its prediction is compared with, (B, ...).
-            groups: by which the optimizer's parameters were split, after `GroupParameters.begin`.
+            network: returned by `prepare`, possibly wrapped for several processes.
+            loss: the terms whose sum is minimised, see `bidiffsr_arch.training.objective.Objective`.
+            inputs: arguments of the network, each (B, ...).
+            target: target of the prediction, (B, ...).
+            groups: the `GroupParameters` of the optimizer's parameters, after `begin`.
         Returns:
             The terms of the whole batch, without gradients.
         Raises:
-            InputError: B is no multiple of ``accumulate``.
+            InputError: B is not a multiple of ``accumulate``.
         """
         if len(target) % self.accumulate:
             raise InputError(
@@ -107,7 +107,7 @@ class Stepping:
         no_sync = getattr(network, "no_sync", nullcontext)
         with nullcontext() if once else cached_weights(network):
             for number, (*part, part_target) in enumerate(parts, 1):
-                with no_sync() if number < len(parts) else nullcontext():  # gradients are exchanged with the last
+                with no_sync() if number < len(parts) else nullcontext():  # gradients are exchanged in the last part
                     with torch.autocast(target.device.type, dtype=self.amp, enabled=self.amp is not None):
                         prediction = network(*part)
                     terms = loss(prediction.to(part_target.dtype), part_target, part)
@@ -125,7 +125,7 @@ class Stepping:
         return total
 
     def _needs_all_gradients(self) -> bool:
-        """Whether an update must wait for the end of the backward pass; a compiled one ends everywhere at once."""
+        """Whether updates must wait for the end of the backward pass; a compiled pass returns all gradients at once."""
         return self.accumulate > 1 or bool(self.grad_clip) or self.scaler.is_enabled() or self.compile
 
     def _laid_out(self, tensor: Tensor) -> Tensor:

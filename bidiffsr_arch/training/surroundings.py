@@ -1,4 +1,4 @@
-"""Checks of what an option file needs of this machine, its folders and images, before anything is written."""
+"""Checks of the machine, folders and images that an option file needs, before anything is written."""
 
 import inspect
 import os
@@ -27,7 +27,7 @@ def wrong_here(file: OptionFile, options: Mapping[str, Any], is_train: bool) -> 
 
     Args:
         file: the checked options; options: the same as plain data.
-        is_train: whether they are to be trained by.
+        is_train: whether they are for training.
     """
     if is_train:
         yield from _wrong_loggers(file)
@@ -63,7 +63,7 @@ def _wrong_lpips(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _wrong_vgg(block: Mapping[str, Any]) -> Iterator[str]:
-    """BasicSR fetches the weights of its VGG when the loss is built; here they are fetched before."""
+    """Download the weights of BasicSR's VGG, which BasicSR would do when the loss is built."""
     import torchvision
     from basicsr.archs.vgg_arch import VGG_PRETRAIN_PATH
     from basicsr.losses.basic_loss import PerceptualLoss
@@ -86,7 +86,7 @@ LOSS_WEIGHTS = {"PerceptualLoss": _wrong_vgg, "LPIPSLoss": _wrong_lpips}
 
 
 def _present(file: OptionFile) -> dict[str, ImageDataset]:
-    """Data sets of which all folders exist; others are named later, or left out by ``test --check``."""
+    """Data sets whose folders all exist; others are reported later, or skipped by ``test --check``."""
     return {phase: data for phase, data in file.datasets.items() if isinstance(data, ImageDataset)
             and all(Path(os.path.expanduser(root)).exists() for root in data.roots())}  # fmt: skip
 
@@ -110,7 +110,11 @@ def _wrong_files(phase: str, data: ImageDataset) -> Iterator[str]:
     if listed and not Path(listed).is_file():
         yield f"{block}: {data.list_key}: {listed} does not exist"
     elif listed:
-        lines = Path(listed).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = Path(listed).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            yield f"expected text in UTF-8 in {block}: {data.list_key}: {listed}, got other bytes ({error})"
+            return
         blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
         if not lines:
             yield f"expected names of images in {block}: {data.list_key}: {listed}, which is empty"
@@ -169,9 +173,10 @@ def _sizes(data: Mapping[str, Any], has_gt: bool) -> Iterator[tuple[str, Size, S
     for entry in dataset.paths:
         paths = [entry[f"{side}_path"] for side in sides] if has_gt else [entry]
         sizes = [listed[side].get(path) if listed else _size(path) for side, path in zip(sides, paths, strict=True)]
-        if all(sizes):  # images that do not open are named when they are read
-            lq_size = sizes[0]
-            yield paths[-1], lq_size, sizes[-1] if has_gt else (lq_size[0] * data["scale"], lq_size[1] * data["scale"])
+        found = [size for size in sizes if size]
+        if len(found) == len(sides):  # images that cannot be opened are reported when they are read
+            width, height = found[0]
+            yield paths[-1], found[0], found[1] if has_gt else (width * data["scale"], height * data["scale"])
 
 
 def _is_lmdb(data: Mapping[str, Any]) -> bool:

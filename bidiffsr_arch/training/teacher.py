@@ -1,7 +1,7 @@
 """Learn from a trained network, the teacher, instead of the ground truth (`Distillation`) or in addition (`Teacher`).
 
-Both are read from a file of weights, with the options that lie beside it or that are named; neither is trained. What
-they say depends on the sample and its noise alone, so that a resumed training learns the same from them.
+Teachers are loaded from a weights file, with their stored options or a named option file, and are not trained. Their
+outputs depend on the sample and its noise only, so that a resumed training sees the same outputs.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def _load(block: Distill | TeacherBlock, scale: int | None, device: torch.device
 
 
 def _meaning(super_resolution: SuperResolution) -> dict[str, Any]:
-    """The options that decide what a prediction means."""
+    """The options that define the meaning of a prediction."""
     diffusion = super_resolution.diffusion
     schedule = ("schedule", "n_timestep", "linear_start", "linear_end", "prediction_type")
     return {
@@ -42,16 +42,16 @@ def _meaning(super_resolution: SuperResolution) -> dict[str, Any]:
 class Distillation:
     """Few-step sampling learned from many steps (SinSR, Wang et al. 2024).
 
-    The teacher's sampler turns a condition and noise into an image in many steps, deterministically. Training takes
-    that image in place of the ground truth, with *the same* noise: the student learns the map from this noise to this
-    image; from the ground truth it could only learn the average of all images that the condition allows. Draw
-    the student's few timesteps alone with ``timestep_weighting: {sampler: 1}``.
+    The teacher's sampler deterministically maps a condition and noise to an image in many steps. Training replaces the
+    ground truth by that image and uses *the same* noise, so that the student learns this map; with the ground truth it
+    could only learn the average of all images that the condition allows. ``timestep_weighting: {sampler: 1}`` draws
+    only the student's few timesteps.
 
     Args:
-        block: the teacher's file, and its sampling steps. It may be another network and have another range of values
-            than the student's. Its sampler should be deterministic, as DDIM.
-        scale: the student's.
-        device: where the student is trained.
+        block: the teacher's file and number of sampling steps. Architecture and range of values may differ from the
+            student's. Its sampler should be deterministic, such as DDIM.
+        scale: scale of the student.
+        device: device of the student.
     Raises:
         InputError: no such file, or a teacher of another scale.
     """
@@ -63,20 +63,21 @@ class Distillation:
         self.super_resolution.diffusion.sampler(self.steps)
 
     def result(self, condition: Tensor, noise: Tensor) -> Tensor:
-        """The teacher's images for conditions, (B, 3, H, W) in [0, 1], from this noise; sides are multiples of what it
-        takes."""
+        """The teacher's images for conditions (B, 3, H, W) in [0, 1] and this noise; height and width are multiples of
+        the network's `multiple`."""
         return self.super_resolution.sample_from(noise, self.weights.network, condition, steps=self.steps)
 
 
 class Teacher:
-    """A better network of the same diffusion, such as one in full precision, whose predictions are part of the target.
+    """A better network for the same diffusion, such as one in full precision, whose predictions are mixed into the
+    target.
 
     Args:
-        block: the teacher's file, and its share of the target; the rest is the truth.
-        student: what the student is trained to do.
-        device: where the student is trained.
+        block: the teacher's file and the weight of its prediction in the target.
+        student: options of the student.
+        device: device of the student.
     Raises:
-        InputError: no such file, or a teacher that predicts something else.
+        InputError: no such file, or the teacher has another prediction type.
     """
 
     def __init__(self, block: TeacherBlock, student: Trained, device: torch.device) -> None:
@@ -93,5 +94,5 @@ class Teacher:
 
     @torch.no_grad()
     def blend(self, target: Tensor, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
-        """The target (B, 3, H, W) with the teacher's prediction from the student's own inputs as a part of it."""
+        """The weighted mean of the target (B, 3, H, W) and the teacher's prediction for the same inputs."""
         return target.lerp(self.weights.network(x_t, condition, time).to(target), self.weight)

@@ -1,4 +1,4 @@
-"""How often each timestep is drawn in training."""
+"""Random timesteps for training, with weights."""
 
 import torch
 from torch import Tensor
@@ -9,17 +9,17 @@ from bidiffsr_arch.diffusion.schedule import Diffusion
 
 class TimestepWeighting:
     """Draws timesteps of two kinds, each uniformly: ``uniform``, any of 0..T-1; ``sampler``, those at which the sampler
-    of ``beta_schedule: num_inference_steps`` steps calls the network. A network that will sample in few steps need not
-    be good at others.
+    of ``beta_schedule: num_inference_steps`` steps calls the network. A network for few sampling steps
+    needs no other timesteps.
 
     Args:
-        weights: how often each kind is drawn; None for ``uniform`` alone.
+        weights: relative frequency of each kind; None for ``uniform`` alone.
     """
 
     def __init__(self, weights: TimestepWeights | None, diffusion: Diffusion) -> None:
         self.share = weights.sampler / (weights.uniform + weights.sampler) if weights else 0.0
         self.total_step = diffusion.total_step
-        # some samplers work between the timesteps of training
+        # some samplers use timesteps between those of training
         self.visited = diffusion.sampler().timesteps.round().long().clamp(0, self.total_step - 1)
 
     def draw(self, generator: torch.Generator) -> Tensor:

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, default_collate
 from bidiffsr_arch.compat.options import after_parsing
 from bidiffsr_arch.compat.patch import contains
 from bidiffsr_arch.errors import WeightsMissing
-from bidiffsr_arch.metrics.cost import measured_network
 from bidiffsr_arch.metrics.iqa import load_iqa, set_directions
 from bidiffsr_arch.metrics.lpips import load_lpips
+from bidiffsr_arch.metrics.measured import measured_network
 from bidiffsr_arch.training.leaving import leave_if_asked
 
 # What loads the network of a metric, from the metric's options.
@@ -43,7 +43,7 @@ class ValidatedSRModel(SRModel):
     """
 
     takes_pixels = True
-    """Its images are in [0, 1] whatever a data set's ``mean`` and ``std`` are, see `compat.validation`."""
+    """Results are in [0, 1] for any ``mean`` and ``std`` of a data set, see `compat.validation`."""
     gathered: Tensor | None = None
     """The result of the current image if another process computed it."""
 

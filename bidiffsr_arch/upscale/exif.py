@@ -3,10 +3,12 @@
 import mmap
 import struct
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from bidiffsr_arch.upscale.metadata import EXIF_IFD, EXIF_PREFIX, LONG, warn
 
-ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # how TIFF files and EXIF blocks begin -> byte order for struct
+Order = Literal["<", ">"]
+ORDERS: dict[bytes, Order] = {b"II*\0": "<", b"MM\0*": ">"}  # first bytes of TIFF files and EXIF blocks -> for struct
 HEADER = 8  # bytes before the first directory of an EXIF block
 GPS_IFD, INTEROPERABILITY, MAKER_NOTE = 0x8825, 0xA005, 0x927C
 # Directories by the tag that points to them, each with the directories that it may contain.
@@ -21,13 +23,13 @@ class BrokenDirectory(ValueError):
     """A directory that cannot be read."""
 
 
-def order_of(exif: bytes) -> str:
+def order_of(exif: bytes) -> Order:
     """The byte order of an EXIF block, for struct; little-endian if it is broken."""
     return ORDERS.get(exif.removeprefix(EXIF_PREFIX)[:4], "<")
 
 
 def block_of(tiff: bytes | mmap.mmap, tags: Collection[int]) -> bytes:
-    """An EXIF block with some tags of a TIFF, EXIF's and GPS's directories among them; empty if it has none.
+    """An EXIF block with some tags of a TIFF, including EXIF and GPS directories; empty if it has none.
 
     Raises:
         BrokenDirectory: a directory is broken, or the file is a BigTIFF.
@@ -89,10 +91,10 @@ def _copied(
 ) -> bytes:
     """A directory to be written at `place`, followed by its values and the directories in it.
 
-    Makers' notes are dropped with a warning, since they may contain offsets that only their maker knows.
+    Makers' notes are dropped with a warning, since they may contain offsets in an unknown format.
 
     Args:
-        own: entries that are there already, whose offsets hold.
+        own: existing entries, whose offsets stay valid.
     """
     if any(entry[0] == MAKER_NOTE for entry in entries):
         warn("its MakerNote, which is valid only at its place in the file, was dropped")

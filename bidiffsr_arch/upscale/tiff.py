@@ -3,6 +3,7 @@
 import io
 import logging
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,9 +94,19 @@ def _page(path: Path, file: Any) -> Any:
     if len(file.pages) > 1:
         raise InputError(f"expected a still image, got {path}, which holds {len(file.pages)}; split it")
     check(path, page.bitspersample, page.sampleformat)
+    _check_memory(path, page.imagewidth, page.imagelength)
     if page.photometric.name not in KINDS:
         raise InputError(f"expected gray or RGB, got {path}, a {page.photometric.name}; convert it")
     return page
+
+
+def _check_memory(path: Path, width: int, height: int) -> None:
+    """Raise InputError if an image as the network gets it, in float32, is larger than this machine's memory.
+
+    tifffile fills what a file lacks with zeros, however large the image that it claims to be.
+    """
+    if hasattr(os, "sysconf") and 12 * width * height > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise InputError(f"expected an image that memory can hold, got {path} of {width}x{height} pixels; cut it")
 
 
 def _decode_by_opencv(path: Path, page: Any) -> np.ndarray:

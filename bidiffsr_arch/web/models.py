@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.networks import Weights, load_weights, qualities
 from bidiffsr_arch.upscale import Upscaler
-from bidiffsr_arch.weights import SHIPPED, shipped_weights
+from bidiffsr_arch.weights import all_shipped_weights
 
 
 class Models:
-    """Loaded networks by name. A visitor selects one of the names, and cannot name files.
+    """Loaded networks by name; of a file with several sets of parameters, one for each. A visitor selects one of the
+    names, and cannot name files.
 
     Args:
         files: what `load_weights` takes; they come before the package's own networks.
@@ -22,11 +23,14 @@ class Models:
     def __init__(self, files: Iterable[str] = (), device: str = "auto") -> None:
         self.device = device
         self.weights: dict[str, Weights] = {}
-        for file in [*files, *map(shipped_weights, SHIPPED)]:
-            name = Path(file).stem
-            if name in self.weights:
-                raise InputError(f"expected weights of different names, got {name} twice; rename one")
-            self.weights[name] = load_weights(file)
+        sources: list[str | Path] = [*files, *all_shipped_weights()]
+        for file in sources:
+            sets = qualities(file)
+            for quality in sets:
+                name = Path(file).stem if len(sets) == 1 else f"{Path(file).stem} ({quality})"
+                if name in self.weights:
+                    raise InputError(f"expected weights of different names, got {name} twice; rename one")
+                self.weights[name] = load_weights(file, quality=quality)
         self.steps = {name: self.upscaler(name).timesteps for name in self.weights}
 
     def scales(self) -> list[int]:

@@ -1,6 +1,7 @@
 """The page: what stands on it, and what its buttons do."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -80,8 +81,9 @@ class Page:
                 concurrency_limit=1, show_progress_on=[slider], api_visibility="private",
             )  # fmt: skip
             cancel.click(self.cancel, None, messages, cancels=[upscaling], **quick)
-            scale.change(self.select_scale, scale, weights, **quick)
-            weights.change(self.select_weights, weights, steps, **quick)
+            # In the browser, at once: an answer of the server could come after the next click.
+            scale.input(None, scale, [weights, steps], js=_look_up(self._of_scale()))
+            weights.input(None, weights, [scale, steps], js=_look_up(self._of_weights()))
             shown.input(self.show, [results, shown], slider, **quick)
             blocks.unload(self.leave)
         return blocks.queue(max_size=self.limits.queue, api_open=False)
@@ -140,14 +142,14 @@ class Page:
         """Before and after of one result."""
         return str(results[index].before), str(results[index].after)
 
-    def select_scale(self, scale: int) -> gr.Dropdown:
-        """The networks of a scale."""
-        names = self.models.names(scale)
-        return gr.Dropdown(names, value=names[0])
+    def _of_scale(self) -> dict[int, tuple[str, int]]:
+        """The first network of each scale, and its steps."""
+        first = {scale: self.models.names(scale)[0] for scale in self.models.scales()}
+        return {scale: (name, self.models.steps[name]) for scale, name in first.items()}
 
-    def select_weights(self, weights: str) -> int:
-        """The steps of a network."""
-        return self.models.steps[weights]
+    def _of_weights(self) -> dict[str, tuple[int, int]]:
+        """The scale and the steps of each network."""
+        return {name: (weights.scale, self.models.steps[name]) for name, weights in self.models.weights.items()}
 
     def cancel(self, request: gr.Request) -> gr.Textbox:
         """End the tab's computation after the current tile."""
@@ -163,6 +165,11 @@ class Page:
         """End all computations."""
         for event in list(self.running.values()):
             event.set()
+
+
+def _look_up(table: Mapping[Any, Sequence[Any]]) -> str:
+    """A function in JavaScript that looks its argument up."""
+    return f"(key) => ({json.dumps(table)})[key]"
 
 
 def _tab(request: gr.Request) -> str:

@@ -10,11 +10,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.web import Limits
 from bidiffsr_arch.web.models import Models
 from bidiffsr_arch.web.visitors import Visitors
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 SWEEP = 60.0  # seconds between two looks for old files
 GOODBYE = 3  # seconds for open connections when the server ends
@@ -47,7 +51,7 @@ def serve(models: Models, limits: Limits, host: str, port: int) -> None:
         server.run([listener])
 
 
-def application(models: Models, limits: Limits, visitors: Visitors, host: str):  # noqa: ANN201 (an optional package's)
+def application(models: Models, limits: Limits, visitors: Visitors, host: str) -> "ASGIApp":
     """The page behind its guard, as an ASGI application."""
     import gradio
     from fastapi import FastAPI

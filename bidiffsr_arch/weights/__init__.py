@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bidiffsr_arch.errors import InputError, choose
 
-__all__ = ["INPUTS", "SHIPPED", "shipped_weights"]
+__all__ = ["INPUTS", "SHIPPED", "all_shipped_weights", "shipped_weights"]
 
 FOLDER = Path(str(files("bidiffsr_arch") / "weights"))
 
@@ -18,6 +18,11 @@ INPUTS = {
     "clean": "without visible artifacts of compression",
 }
 """The kinds of `SHIPPED` in words."""
+
+
+def all_shipped_weights() -> list[Path]:
+    """Paths of all files of `SHIPPED`, in its order."""
+    return [FOLDER / file for by_scale in SHIPPED.values() for file in by_scale.values()]
 
 
 def shipped_weights(scale: int = 2, kind: str = "clean") -> Path:

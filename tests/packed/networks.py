@@ -1,10 +1,10 @@
-"""Networks as tests of packed inference need them."""
+"""Networks for tests of packed inference."""
 
 import torch
 from torch import nn
 
 
-def lively(network: nn.Module) -> nn.Module:
+def randomized(network: nn.Module) -> nn.Module:
     """Parameters and statistics as if trained: nothing is 0 or equal to its neighbour."""
     generator = torch.Generator().manual_seed(1)
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:

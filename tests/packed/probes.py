@@ -1,4 +1,4 @@
-"""What a backend's 1-bit convolution sees and counts, read from outside."""
+"""Signs and integers of a backend's 1-bit convolution, recovered from its results."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from bidiffsr_arch.packed.layout import aligned, pack_bits, pad_last, padded
 
 
 def signs_of(backend, x, shift, channels, norm=None, first=0) -> np.ndarray:
-    """The signs that a backend makes, seen through 1x1 convolutions: with all weights +1 but one, s - 2 s_i is left."""
+    """The signs of a backend, recovered by 1x1 convolutions: with all weights +1 but one, the result is s - 2 s_i."""
     probe = np.ones((channels + 1, channels, 1, 1), bool)
     probe[np.arange(channels), np.arange(channels)] = False
     counts = accumulators(backend, x, probe, shift, norm, first)

@@ -1,4 +1,4 @@
-"""A process that is forked after kernels ran gets one line, instead of waiting for ever for threads that are gone."""
+"""A process forked after kernels ran gets an error instead of hanging on threads that do not exist."""
 
 import os
 

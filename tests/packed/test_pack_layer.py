@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import lively
+from networks import randomized
 from torch import nn
 
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d
@@ -27,7 +27,7 @@ def images(channels: int, height: int = 6, width: int = 9, batch: int = 2) -> to
 @torch.no_grad()
 def assert_packed_is(layer: nn.Module, x: torch.Tensor, backend, group: torch.Tensor | None = None) -> None:
     """The same numbers to rounding: where a sign flipped, 2 * scale would be missing, a hundred times as much."""
-    packed = pack_layer(lively(layer), backend.name)
+    packed = pack_layer(randomized(layer), backend.name)
     arguments = (x,) if group is None else (x, group)
     expected = layer(*arguments)
     torch.testing.assert_close(packed(*arguments), expected, rtol=1e-4, atol=1e-5)
@@ -101,7 +101,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_cannot_be_packed_is_named_in_one_line(message):
+def test_layers_that_cannot_be_packed_are_named_in_one_line(message):
     odd = REFUSED[message]()
     layer = odd if type(odd) is BinaryConv2d else nn.Sequential(conv(4, 4), odd)
     with pytest.raises(InputError, match=message) as caught:
@@ -109,7 +109,7 @@ def test_what_cannot_be_packed_is_named_in_one_line(message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_has_no_bits_is_refused():
+def test_modules_without_1_bit_layers_are_refused():
     with pytest.raises(InputError, match="expected a BinaryConv2d, or a Sequential with one, to pack, got Conv2d"):
         pack_layer(nn.Conv2d(3, 3, 3, padding=1))
     with pytest.raises(InputError, match=r"\(B, 4, H, W\), got \(2, 3, 6, 9\)"):
@@ -117,7 +117,7 @@ def test_what_has_no_bits_is_refused():
 
 
 def test_training_mode_changes_nothing(backend):
-    layer = lively(nn.Sequential(conv(8, 8, method="bnn"), nn.Dropout(0.5)))
+    layer = randomized(nn.Sequential(conv(8, 8, method="bnn"), nn.Dropout(0.5)))
     packed = pack_layer(layer.train(), backend.name)
     assert layer.training
     with torch.no_grad():
@@ -125,9 +125,9 @@ def test_training_mode_changes_nothing(backend):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_bad_sample_changes_no_later_one(backend, bad):
+def test_a_sample_of_nan_does_not_affect_later_ones(backend, bad):
     """Padding channels lie in reused memory, where an earlier sample may have left NaN: 0 times NaN is NaN."""
-    layer = lively(
+    layer = randomized(
         nn.Sequential(nn.Conv2d(3, 20, 1), conv(20, 20), nn.PixelShuffle(2), conv(5, 5), nn.Conv2d(5, 3, 1))
     )
     x = images(3)

@@ -1,4 +1,4 @@
-"""Maps are used again, whole or in parts, never two at the same place."""
+"""Memory of maps is reused, whole or in parts, and never shared by two maps."""
 
 import numpy as np
 from hypothesis import given
@@ -30,7 +30,7 @@ def test_a_large_maps_memory_serves_small_ones_and_then_a_large_one_again():
     assert memory(arena) == 4 * 4 * 16
 
 
-def test_small_memory_that_nobody_uses_makes_arena_for_a_large_map():
+def test_unused_small_memory_is_replaced_for_a_large_map():
     arena = Arena()
     with arena.maps((2, 2, 16), (2, 2, 16)):
         assert memory(arena) == 2 * 2 * 2 * 16
@@ -61,7 +61,7 @@ def test_maps_never_share_a_float(actions):
     assert np.isfinite([block.memory.sum() for block in arena._blocks]).all()
 
 
-def test_what_a_stopped_image_had_allocated_is_free_for_the_next():
+def test_memory_of_an_interrupted_image_is_free_for_the_next():
     arena = Arena()
     arena.begin((8, 8))
     arena.allocate((8, 8, 16))

@@ -1,4 +1,4 @@
-"""Both backends are what `Backend` says, operation by operation."""
+"""Both backends have the operations of `Backend`."""
 
 import inspect
 
@@ -11,7 +11,7 @@ OPERATIONS = [name for name, function in vars(Backend).items() if inspect.isfunc
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_signatures_are_those_of_the_protocol(backend, operation):
-    """mypy compares types as well; here it is seen that no default or keyword differs."""
+    """mypy compares types; this compares defaults and keywords, too."""
     given, ours = (inspect.signature(getattr(kind, operation)) for kind in (Backend, type(backend)))
     assert [(p.name, p.kind, p.default) for p in ours.parameters.values()] == [
         (p.name, p.kind, p.default) for p in given.parameters.values()

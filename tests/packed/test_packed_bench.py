@@ -1,4 +1,4 @@
-"""What the benchmark runs, and how it reports."""
+"""Networks and reports of the benchmark."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from bidiffsr_arch.errors import InputError
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """The command's output, with numbers that are given in place of measured ones."""
+    """The command's output for fixed numbers instead of measured ones."""
     rows = [Row(SR3, 3.0, 4, 8), Row(FLOAT, 4.0, 5, 8), Row(PACKED, 0.5, None, 1), Row(OWN, 2.0, 4, 8)]
     layers = [Layer("1-bit 3x3", 64, 64, 8, 8, 4, 1e-3, 800.0, 80.0)]
     monkeypatch.setattr(timing, "measure", lambda s: Result(rows, PACKED, machine(s.backend or "torch"), layers))

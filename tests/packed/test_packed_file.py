@@ -1,4 +1,4 @@
-"""Packed files: what is in them, what they refuse, and the command that writes them."""
+"""Packed files: contents, errors, and the command that writes them."""
 
 import argparse
 import json
@@ -85,7 +85,7 @@ def test_patches_are_in_the_file(tmp_path):
     assert (loaded.multiple, description.network_g) == (4, options)
 
 
-def test_one_bit_a_binary_weight(written):
+def test_one_bit_per_binary_weight(written):
     network = tiny()
     binary = {name: m for name, m in network.named_modules() if type(m).__name__ == "BinaryWeightConv2d"}
     positions = sum(m.weight.numel() for m in binary.values())
@@ -128,7 +128,7 @@ def test_never_overwrites_or_leaves_half_a_file(written, monkeypatch):
     assert written.read_bytes() != before
 
 
-def test_others_may_read_the_file_as_far_as_the_umask_lets_them(tmp_path):
+def test_the_file_has_the_permissions_of_the_umask(tmp_path):
     (tmp_path / "any").touch()
     save_packed(pack(tiny(0), "torch"), tmp_path / "a.safetensors", Description(TINY))
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
@@ -164,7 +164,7 @@ def test_refuses(message, written):
 
 
 def test_refuses_every_flipped_bit(written):
-    """Wherever it is: in the length of the header, names, offsets, options, checksum or numbers."""
+    """In the length of the header, names, offsets, options, checksum or numbers."""
     content = written.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     draw = random.Random(0)
@@ -342,7 +342,7 @@ def test_command_refuses_sets(command, arguments, message):
 def test_packed_files_bring_their_options(written, capsys):
     for arguments in (["-opt", "x.yml"], ["--params", "params"]):
         assert main(["pack", str(written), "-o", str(written.with_name("new.safetensors")), *arguments]) == 2
-        assert "a packed network brings its own options" in capsys.readouterr().err
+        assert "a packed network contains its options" in capsys.readouterr().err
 
 
 def test_command_refuses(command, tmp_path):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from definitions import binary_accumulators
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twins import binary_accumulators
 
 from bidiffsr_arch.packed import layout
 
@@ -77,7 +77,7 @@ def test_border_totals_make_outside_taps_add_nothing():
     np.testing.assert_array_equal(totals[15, :5] - 2 * counts, single[0, 0])
 
 
-def test_both_pixels_of_a_byte_are_taken_apart_exactly():
+def test_both_pixels_of_a_byte_are_separated_exactly():
     """The formulas at the top of `kernels.lookup`, in NumPy: two counts a byte, summed without a carry."""
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 13, (16, 2, 32)).astype(np.uint8)  # 16 steps of 3 groups with at most 4 each
@@ -105,8 +105,8 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("file", FORMULAS)
-def test_formulas_stay_on_lines_of_their_own(file):
-    """A tool that refills paragraphs would join them, and they could not be read."""
+def test_formulas_are_on_separate_lines(file):
+    """Reflowing would join them and make them unreadable."""
     lines = (Path(layout.__file__).parent / file).read_text(encoding="utf-8").splitlines()
     assert all(any(line.startswith(formula) for line in lines) for formula in FORMULAS[file])
 

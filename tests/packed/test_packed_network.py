@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from networks import lively, rms
+from networks import randomized, rms
 from probes import signs_of
 from torch import nn
 
@@ -58,7 +58,7 @@ VARIANTS = {
 
 def network_of(variant: str) -> BIDiffSRUNet:
     torch.manual_seed(0)
-    return lively(BIDiffSRUNet(**BASE | VARIANTS[variant]))
+    return randomized(BIDiffSRUNet(**BASE | VARIANTS[variant]))
 
 
 def inputs(batch: int = 2, height: int = 12, width: int = 20) -> tuple[torch.Tensor, ...]:
@@ -134,7 +134,7 @@ def test_every_layer_on_the_same_input(variant, backend):
 
 
 class Float(NamedTuple):
-    """What a 1-bit layer of the float network was fed: the map before its GroupNorm and Swish, if it has them, the map
+    """Inputs of a 1-bit layer of the float network: the map before its GroupNorm and Swish, if it has them, the map
     that it took the signs of, and the biases of TaR.
     """
 
@@ -210,8 +210,8 @@ def test_signs_of_every_layer_on_the_same_input(variant, backend):
 
 @pytest.mark.parametrize("variant", SIGN_VARIANTS)
 def test_signs_of_the_whole_network(variant, backend, monkeypatch):
-    """Each network goes its own way. Where signs differ for the first time, they do so at numbers that are nearly 0;
-    what follows has another input."""
+    """Both networks run separately. The first differing signs must be of numbers close to 0; later layers have
+    different inputs."""
     network = network_of(variant)
     args = inputs(1, 32, 48)
     layers = float_layers(network, args)
@@ -246,7 +246,7 @@ def test_sizes(size, backend):
     torch.testing.assert_close(pack(network, backend.name)(*args), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_samples_of_a_batch_keep_to_their_own_timestep(backend):
+def test_samples_of_a_batch_have_their_own_timestep(backend):
     packed = pack(network_of("paper"), backend.name)
     x_t, condition, time = inputs(3)
     together = packed(x_t, condition, time[:, None])
@@ -261,7 +261,7 @@ def test_backends_agree(backend):
     torch.testing.assert_close(pack(network, backend.name)(*args), pack(network, "torch")(*args), rtol=1e-4, atol=1e-5)
 
 
-def test_network_stays_as_it_is():
+def test_packing_does_not_change_the_network():
     network = network_of("paper").train()
     before = copy.deepcopy(network.state_dict())
     packed = pack(nn.DataParallel(network), "torch")
@@ -294,7 +294,7 @@ def test_copies_and_threads(needs_numba):
 
 
 class Doubled(BIDiffSRUNet):
-    """A network whose packed form would compute something else."""
+    """A network that overrides forward, which the packed class does not know."""
 
     def forward(self, *args):
         return 2 * super().forward(*args)

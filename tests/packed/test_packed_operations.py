@@ -1,8 +1,8 @@
-"""Every operation of every backend against its slow twin."""
+"""Every operation of every backend against a slow reference."""
 
+import definitions
 import numpy as np
 import pytest
-import twins
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from probes import accumulators, signs_of
@@ -21,7 +21,7 @@ def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def a_map(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """A map whose padding channels hold numbers that must not matter."""
+    """A map whose padding channels contain numbers that must not affect results."""
     return pad_last(normal(rng, *shape), 7.0)
 
 
@@ -32,7 +32,7 @@ def test_integers(backend, height, width, channels, filters, k, seed):
     x, shift = a_map(rng, height, width, channels), normal(rng, channels)
     positive = rng.random((filters, channels, k, k)) < 0.5
     signs = np.where(x[..., :channels] + shift >= 0, 1, -1)
-    expected = twins.binary_accumulators(signs, np.where(positive, 1, -1))
+    expected = definitions.binary_accumulators(signs, np.where(positive, 1, -1))
     np.testing.assert_array_equal(accumulators(backend, x, positive, shift), expected)
 
 
@@ -42,7 +42,7 @@ def test_integers_in_long_rows(backend, width):
     rng = np.random.default_rng(width)
     x, shift = a_map(rng, 3, width, 24), normal(rng, 24)
     positive = rng.random((40, 24, 3, 3)) < 0.5
-    expected = twins.binary_accumulators(np.where(x[..., :24] + shift >= 0, 1, -1), np.where(positive, 1, -1))
+    expected = definitions.binary_accumulators(np.where(x[..., :24] + shift >= 0, 1, -1), np.where(positive, 1, -1))
     np.testing.assert_array_equal(accumulators(backend, x, positive, shift), expected)
 
 
@@ -54,13 +54,13 @@ def test_integers_after_norm_and_swish(backend, height, width, channels, k, seed
     x, shift = a_map(rng, height, width, channels), 0.2 * normal(rng, channels)
     gain, bias = normal(rng, channels), normal(rng, channels)
     norm = pad_last(gain), pad_last(bias)
-    r = twins.norm_swish(x[..., :channels], gain, bias) + shift
+    r = definitions.norm_swish(x[..., :channels], gain, bias) + shift
     signs = signs_of(backend, x, shift, channels, norm)
     assert set(np.unique(signs)) <= {-1.0, 1.0}
     different = signs != np.where(r >= 0, 1, -1)
     assert (np.abs(r[different]) < 1e-5).all()
     positive = rng.random((17, channels, k, k)) < 0.5
-    expected = twins.binary_accumulators(signs, np.where(positive, 1, -1))
+    expected = definitions.binary_accumulators(signs, np.where(positive, 1, -1))
     np.testing.assert_array_equal(accumulators(backend, x, positive, shift, norm), expected)
 
 
@@ -83,12 +83,12 @@ def test_epilogue(backend, height, width, channels, keep, with_gain, seed):
     weight = backend.binary_weight(pack_bits(positive), channels, 3)
     signs = signs_of(backend, x, shift, channels, norm)
 
-    expected = twins.epilogue(
-        twins.binary_accumulators(signs, np.where(positive, 1, -1)),
+    expected = definitions.epilogue(
+        definitions.binary_accumulators(signs, np.where(positive, 1, -1)),
         *parameters[:, :channels],
         gain=1.0 if gain is None else gain[..., None],
     )
-    expected += twins.norm_swish(x[..., :channels], 1, 1) if keep else shortcut[..., :channels]
+    expected += definitions.norm_swish(x[..., :channels], 1, 1) if keep else shortcut[..., :channels]
     expected += residual[..., :channels]
     sums = backend.binary_conv(
         x,
@@ -104,7 +104,8 @@ def test_epilogue(backend, height, width, channels, keep, with_gain, seed):
     )
     # float32 with a few roundings of numbers up to 9 * 64 * |scale|
     np.testing.assert_allclose(residual[..., :channels], expected, rtol=1e-5, atol=2e-4)
-    np.testing.assert_allclose(sums.sum(0)[:, :channels], twins.sums(residual[..., :channels]), rtol=1e-4, atol=1e-2)
+    expected = definitions.sums(residual[..., :channels])
+    np.testing.assert_allclose(sums.sum(0)[:, :channels], expected, rtol=1e-4, atol=1e-2)
 
 
 def test_halves_of_the_channels(backend):
@@ -115,7 +116,7 @@ def test_halves_of_the_channels(backend):
     weight, out = backend.binary_weight(pack_bits(positive), 32, 3), aligned((5, 6, 32))
     backend.binary_conv(x, weight, shift, parameters, out, first=32, shortcut=x, shortcut_first=32)
     signs = np.where(x[..., 32:] + shift >= 0, 1, -1)
-    expected = twins.binary_accumulators(signs, np.where(positive, 1, -1)) + x[..., 32:]
+    expected = definitions.binary_accumulators(signs, np.where(positive, 1, -1)) + x[..., 32:]
     np.testing.assert_allclose(out, expected, atol=1e-4)
 
 
@@ -129,11 +130,11 @@ def test_conv3x3(backend, height, width, channels, filters, normed, seed):
     out = aligned((height, width, padded(filters)))
     norm = (pad_last(gain), pad_last(bias)) if normed else None
     sums = backend.conv3x3(x, backend.conv3x3_weight(weight), pad_last(add), out, norm=norm, residual=residual)
-    source = twins.norm_swish(x[..., :channels], gain, bias) if normed else x[..., :channels]
-    expected = twins.conv3x3(source, weight) + add + residual[..., :filters]
+    source = definitions.norm_swish(x[..., :channels], gain, bias) if normed else x[..., :channels]
+    expected = definitions.conv3x3(source, weight) + add + residual[..., :filters]
     # Winograd's F(4x4, 3x3) loses about four bits against the definition
     np.testing.assert_allclose(out[..., :filters], expected, atol=5e-5)
-    np.testing.assert_allclose(sums.sum(0)[:, :filters], twins.sums(expected), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(sums.sum(0)[:, :filters], definitions.sums(expected), rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("width", [65, 131, 259])
@@ -143,9 +144,9 @@ def test_conv3x3_in_long_rows(backend, width):
     x, weight = a_map(rng, 9, width, 40), normal(rng, 16, 40, 3, 3) / np.sqrt(9 * 40).astype(np.float32)
     out = aligned((9, width, 16))
     sums = backend.conv3x3(x, backend.conv3x3_weight(weight), aligned((16,)), out)
-    expected = twins.conv3x3(x[..., :40], weight)
+    expected = definitions.conv3x3(x[..., :40], weight)
     np.testing.assert_allclose(out, expected, atol=5e-5)
-    np.testing.assert_allclose(sums.sum(0), twins.sums(expected), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(sums.sum(0), definitions.sums(expected), rtol=1e-4, atol=1e-2)
 
 
 def test_swish_of_all_sizes(backend):
@@ -155,7 +156,7 @@ def test_swish_of_all_sizes(backend):
     out = aligned(x.shape)
     backend.normalise(aligned_copy(x), (np.ones(16, np.float32), aligned((16,))), out, swish=True)
     large = np.abs(x) > 80
-    np.testing.assert_allclose(out[~large], twins.swish(x[~large].astype(np.float64)), rtol=4e-6)
+    np.testing.assert_allclose(out[~large], definitions.swish(x[~large].astype(np.float64)), rtol=4e-6)
     np.testing.assert_allclose(out[large], np.where(x[large] > 0, x[large], 0), atol=1e-30)
 
 
@@ -170,7 +171,7 @@ def test_pointwise(backend, height, width, channels, filters, two, seed):
     second = dict(other=y, other_weight=backend.pointwise_weight(b)) if two else {}
     sums = backend.pointwise(x, backend.pointwise_weight(a), pad_last(add), out, **second)
     np.testing.assert_allclose(out[..., :filters], expected, atol=5e-5)
-    np.testing.assert_allclose(sums.sum(0)[:, :filters], twins.sums(expected), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(sums.sum(0)[:, :filters], definitions.sums(expected), rtol=1e-4, atol=1e-2)
 
 
 @FEW
@@ -179,8 +180,8 @@ def test_group_norm(backend, height, width, channels, groups, seed):
     rng = np.random.default_rng(seed)
     x, weight, bias = a_map(rng, height, width, channels), normal(rng, channels), normal(rng, channels)
     norm = backend.group_norm(GroupNorm(groups, 1e-5, weight, bias), backend.sums(x), height * width)
-    expected = twins.group_norm(x[..., :channels], groups, weight, bias, 1e-5)
-    for with_swish, result in ((False, expected), (True, twins.swish(expected))):
+    expected = definitions.group_norm(x[..., :channels], groups, weight, bias, 1e-5)
+    for with_swish, result in ((False, expected), (True, definitions.swish(expected))):
         out = aligned(x.shape)
         backend.normalise(x, norm, out, swish=with_swish)
         # one pixel and one channel a group: the variance is 0, and rounding is divided by sqrt(eps)
@@ -200,7 +201,7 @@ def test_space_and_depth(backend, channels):
             for dx in range(2):
                 np.testing.assert_array_equal(deep[..., 4 * c + 2 * dy + dx], x[dy::2, dx::2, c])
     np.testing.assert_allclose(
-        sums.sum(0)[:, : 4 * channels], twins.sums(deep[..., : 4 * channels]), rtol=1e-4, atol=1e-3
+        sums.sum(0)[:, : 4 * channels], definitions.sums(deep[..., : 4 * channels]), rtol=1e-4, atol=1e-3
     )
     back = aligned((6, 10, padded(channels + 3)))
     backend.depth_to_space(deep, 4 * channels, back, 3)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from networks import lively
+from networks import randomized
 from torch import nn
 
 from bidiffsr_arch.archs import BBCUNet
@@ -13,11 +13,11 @@ from bidiffsr_arch.packed import PackedNetwork, pack, pack_layer
 
 
 def packed_layers(**options) -> PackedNetwork:
-    return pack_layer(lively(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.PixelShuffle(2),
+    return pack_layer(randomized(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.PixelShuffle(2),
                                            BinaryConv2d(2, 5, 3, BINARIZERS["bbcu"]))), **options)  # fmt: skip
 
 
-def test_the_operator_keeps_what_it_promises():
+def test_the_operator_passes_torchs_checks():
     packed = packed_layers(backend="torch")
     arguments = (torch.rand(2, 3, 5, 7), torch.zeros(2, dtype=torch.long), packed.handle)
     torch.library.opcheck(torch.ops.bidiffsr_arch.run_packed.default, arguments)
@@ -31,8 +31,8 @@ def test_it_compiles_as_one_graph(kind, tiny_network):
     x_t, condition = torch.rand(2, 2, 3, 8, 12, generator=generator)
     networks = {
         "layers": packed_layers,
-        "direct": lambda backend: pack(lively(BBCUNet(num_feat=8, num_block=1)), backend),
-        "diffusion": lambda backend: pack(lively(tiny_network), backend),
+        "direct": lambda backend: pack(randomized(BBCUNet(num_feat=8, num_block=1)), backend),
+        "diffusion": lambda backend: pack(randomized(tiny_network), backend),
     }
     packed = networks[kind](backend="torch")
     arguments = (x_t, condition, torch.tensor([3, 97])) if kind == "diffusion" else (x_t,)

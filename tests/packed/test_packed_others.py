@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from networks import lively, rms
+from networks import randomized, rms
 
 from bidiffsr_arch.archs import BBCUNet, SR3UNet
 from bidiffsr_arch.errors import InputError
@@ -33,7 +33,7 @@ def test_sr3_with_own_kernels_is_sr3(backend, options):
 
 def bbcu(**options) -> BBCUNet:
     torch.manual_seed(0)
-    return lively(BBCUNet(**BBCU | options))
+    return randomized(BBCUNet(**BBCU | options))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The forward pass of training by popcount: the same numbers as by `conv2d`, to the last bit."""
+"""The forward pass of training by popcount is bit-identical to that by `conv2d`."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
 from bidiffsr_arch.config.training import Step
-from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, train_on_bits
+from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, use_popcount_kernels
 from bidiffsr_arch.training.objective import Objective
 from bidiffsr_arch.training.stepping import Stepping
 
@@ -80,7 +80,7 @@ def test_results_are_those_of_conv2d(shape, shifts, seed):
     ],
     ids=["transposed", "channels_last", "expanded", "bf16"],
 )
-def test_maps_may_lie_in_memory_as_they_like(change):
+def test_maps_may_have_any_memory_layout(change):
     numbers = problem((1, 20, 5, 9, 9, 3), "one", 0)
     expected = convolved(**numbers | {"x": change(numbers["x"]).float().contiguous()})
     assert torch.equal(expected, counted(**numbers | {"x": change(numbers["x"])}))
@@ -103,7 +103,7 @@ def test_nan_is_minus_one_as_in_torch():
     ],
     ids=["float64", "float64 shift", "a network in bfloat16", "meta"],
 )
-def test_what_the_kernels_cannot_do_is_left_to_conv2d(change):
+def test_unsupported_convolutions_use_conv2d(change):
     numbers = problem((1, 4, 2, 3, 3, 3), "one", 0)
     layer = BinaryWeightConv2d(4, 2, 3, "clip", "channel_mean")
     layer.backend = ALWAYS
@@ -114,14 +114,14 @@ def test_what_the_kernels_cannot_do_is_left_to_conv2d(change):
         assert z.shape == (1, 2, 3, 3) and recompute.function is (POPCOUNT.convolve if counts else torch.mul)
 
 
-def test_small_layers_are_left_to_conv2d():
+def test_small_layers_use_conv2d():
     numbers = problem((1, 4, 2, 3, 3, 3), "one", 0)  # 3 * 3 pixels, 2 filters of 4 * 9 taps
     numbers.pop("scale")
     assert POPCOUNT._replace(min_macs=648).supports(**numbers)
     assert not POPCOUNT._replace(min_macs=649).supports(**numbers)
 
 
-def test_filters_whose_counts_do_not_fit_are_left_to_conv2d():
+def test_filters_whose_counts_do_not_fit_use_conv2d():
     for taps, fits in ((2**15 - 1, True), (2**15, False)):
         x, v = torch.ones(1, taps, 1, 1), -torch.ones(1, taps, 1, 1)
         assert ALWAYS.supports(x, None, v) is fits
@@ -144,7 +144,7 @@ def test_shapes_that_do_not_fit_are_refused(shape, shift, weights):
         pack_signs(torch.ones(shape), None if shift is None else torch.ones(shift), torch.ones(weights))
 
 
-def test_operators_say_the_truth_about_themselves():
+def test_operators_pass_torchs_checks():
     numbers = problem((2, 8, 4, 5, 6, 3), "each", 0)
     packed, weight = pack_signs(numbers["x"], numbers["shift"], numbers["v"]), pack_weight(numbers["v"])
     torch.library.opcheck(torch.ops.bidiffsr_arch.count_signs.default, (packed, *weight, numbers["scale"]))
@@ -176,9 +176,9 @@ def test_a_network_learns_the_same(tiny_options, train):
     assert all(torch.equal(one, other) for one, other in zip(*learnt, strict=True))
 
 
-def test_a_network_that_counts_compiles_as_one_graph(tiny_options):
+def test_a_network_with_popcount_compiles_as_one_graph(tiny_options):
     torch.compiler.reset()
-    network = train_on_bits_always(BIDiffSRUNet(**tiny_options | dict(channel_mults=[1], image_size=32)))
+    network = always_by_popcount(BIDiffSRUNet(**tiny_options | dict(channel_mults=[1], image_size=32)))
     x, time = torch.rand(2, 3, 8, 8), torch.tensor([3, 97])
     gradients = []
     for compute in (network, torch.compile(network, backend="aot_eager", fullgraph=True)):
@@ -189,13 +189,13 @@ def test_a_network_that_counts_compiles_as_one_graph(tiny_options):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
-def train_on_bits_always(network):
+def always_by_popcount(network):
     for layer in layers(network):
         layer.backend = ALWAYS
     return network
 
 
-def test_weights_are_packed_once_a_step_however_often_the_network_is_called(tiny_network):
+def test_weights_are_packed_once_per_step(tiny_network):
     packed = []
 
     def noted(v):
@@ -221,7 +221,7 @@ def backends(network) -> set:
     return {layer.backend for layer in layers(network)}
 
 
-def test_training_on_a_cpu_counts_bits(tiny_network):
+def test_training_on_a_cpu_uses_popcount(tiny_network):
     Stepping(Step()).prepare(tiny_network, torch.device("cpu"))
     assert backends(tiny_network) == {POPCOUNT}
     assert backends(deepcopy(tiny_network)) == {POPCOUNT}
@@ -229,18 +229,18 @@ def test_training_on_a_cpu_counts_bits(tiny_network):
 
 
 @pytest.mark.parametrize(("train", "device"), [({"channels_last": True}, "cpu"), ({}, "cuda")])
-def test_training_elsewhere_convolves(tiny_network, train, device):
+def test_training_on_other_devices_uses_conv2d(tiny_network, train, device):
     Stepping(Step(**train)).prepare(tiny_network, torch.device(device))
     assert backends(tiny_network) == {None}
 
 
-def test_training_convolves_where_numba_cannot_be_imported(tiny_network, monkeypatch):
+def test_training_without_numba_uses_conv2d(tiny_network, monkeypatch):
     monkeypatch.setitem(sys.modules, "bidiffsr_arch.packed.kernels.planes", None)
-    train_on_bits(tiny_network)
+    use_popcount_kernels(tiny_network)
     assert backends(tiny_network) == {None}
 
 
-def test_kernels_leave_torchs_threads_as_they_are():
+def test_kernels_do_not_change_torchs_threads():
     """Numba's pool starts with a number of its own for all of OpenMP; seen in a new process, where none has started."""
     code = (
         "import torch; torch.set_num_threads(1); from bidiffsr_arch.packed.training import pack_signs; "

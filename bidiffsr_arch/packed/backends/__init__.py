@@ -1,4 +1,4 @@
-"""Three backends of packed inference, which give the same integers: `protocol` says what each of them does."""
+"""Three backends of packed inference with identical integer results; `protocol` defines their operations."""
 
 import importlib.util
 from typing import Any
@@ -29,11 +29,11 @@ def choose_backend(name: str | None = None) -> AnyBackend:
     if not present:
         raise InputError(
             f"expected Numba to be installed for backend {name}, found none; "
-            "pip install 'bidiffsr_arch[fast]' or take backend torch"
+            "pip install 'bidiffsr_arch[fast]' or use backend torch"
         )
     from bidiffsr_arch.packed.backends import numba_backend
 
     name = name or numba_backend.fastest()
     if name == "numba-avx2" and "avx2" not in numba_backend.FEATURES:
-        raise InputError("expected a CPU with AVX2 for backend numba-avx2, found none; take backend numba-portable")
+        raise InputError("expected a CPU with AVX2 for backend numba-avx2, found none; use backend numba-portable")
     return numba_backend.NumbaBackend(name)

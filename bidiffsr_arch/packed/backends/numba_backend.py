@@ -2,7 +2,6 @@
 
 from functools import cached_property
 
-import numba
 import numpy as np
 import torch
 
@@ -17,11 +16,13 @@ from bidiffsr_arch.packed.kernels.binary_conv import (
     Source,
     Target,
     Weights,
-    binary_conv,
+    lookup_conv,
+    popcount_conv,
     scratch_from,
 )
-from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
+from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch, threads_of_kernels
 from bidiffsr_arch.packed.kernels.vector_ir import FEATURES, LANES
+from bidiffsr_arch.packed.kernels.winograd_transforms import winograd_weights
 from bidiffsr_arch.packed.layout import (
     BLOCK,
     COUNT_BYTES,
@@ -50,24 +51,25 @@ class PlainWeight:
         self.direct = torch.from_numpy(weight)
 
     def suits_winograd(self, pixels: int) -> bool:
-        """A large map pays for the transforms, and many pixels for reading four times as many weights."""
+        """Whether the map is large enough to outweigh the transforms and reading four times as many weights."""
         filters, channels = self.direct.shape[:2]
         return channels * pixels >= 2**13 and pixels >= 8 * filters
 
     @cached_property
     def points(self) -> np.ndarray:
-        return winograd.winograd_weights(self.direct.numpy())
+        return winograd_weights(self.direct.numpy())
 
 
 class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
-    """Operations by Numba kernels, compiled at their first call and kept on disk.
+    """Operations by Numba kernels, compiled at their first call and cached on disk.
 
     Args:
-        name: ``numba-avx2`` counts bits by look-up in tables, ``numba-portable`` by XOR and popcount of words.
+        name: ``numba-avx2`` counts bits by table look-up, ``numba-portable`` by XOR and popcount of words.
     """
 
     def __init__(self, name: str) -> None:
         self.name, self.in_words = name, name == "numba-portable"
+        self._binary_conv = popcount_conv if self.in_words else lookup_conv
         self._table = np.zeros(0, np.uint8) if self.in_words else pair_table().reshape(-1)
         self._direct = TorchBackend()
         self._scratch = np.empty((1, 0), np.uint8)
@@ -87,7 +89,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         bits = (
             lay_out(positive).view(np.uint8).reshape(-(-len(stored) // (BLOCK if self.in_words else TABLE_FILTERS)), -1)
         )
-        return Weights(kernel_size // 2, self.in_words, self._table, bits, border_totals(positive, self.in_words))
+        return Weights(kernel_size // 2, self._table, bits, border_totals(positive, self.in_words))
 
     def conv3x3_weight(self, weight: np.ndarray) -> PlainWeight:
         return PlainWeight(weight)
@@ -115,7 +117,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         vectors = len(shift) // LANES
         source = Source(x, 4 * first, vectors, norm is not None, *(norm or NO_NORM), shift)
         end = scratch_from(0, width, len(shift), norm is not None).end
-        binary_conv(
+        self._binary_conv(
             source,
             keep,
             weight,
@@ -182,8 +184,9 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         rearrange.exchange(x1, x2, channels, s1, s2)
 
     def group_norm(self, norm: GroupNorm, sums: np.ndarray, pixels: int) -> Affine:
-        gain, bias = aligned((sums.shape[2],)), aligned((sums.shape[2],))
-        norms.group_norm(sums, pixels, norm.groups, norm.eps, norm.weight, norm.bias, gain, bias)
+        gain, bias = aligned((2, sums.shape[2]))
+        totals = np.zeros(sums.shape[1:])
+        norms.group_norm(sums, totals, pixels, norm.groups, norm.eps, norm.weight, norm.bias, gain, bias)
         return Affine(gain, bias)
 
     def _map(self, x: Map, first: int = 0) -> Shortcut:
@@ -204,17 +207,17 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         return self._sums[:size].reshape(parts, 2, channels)
 
     def _scratch_of(self, size: int) -> np.ndarray:
-        """Scratch of each thread, at least `size` bytes."""
-        threads = numba.get_num_threads()
+        """Scratch buffers of the threads, of at least `size` bytes each."""
+        threads = threads_of_kernels()
         if self._scratch.shape[0] != threads or self._scratch.shape[1] < size:
             self._scratch = aligned((threads, -(-size // 64) * 64), np.uint8, None)
         return self._scratch
 
 
 def fastest() -> str:
-    """Name of the backend that suits this CPU best.
+    """Name of the fastest backend for this CPU.
 
-    ``numba-portable`` counts bits of words: on any CPU, and fastest where whole vectors are counted by one instruction
-    (AVX-512 VPOPCNTDQ). ``numba-avx2`` looks counts up by byte shuffle.
+    ``numba-portable`` runs on any CPU and is fastest if there is a popcount instruction for vectors (AVX-512
+    VPOPCNTDQ). ``numba-avx2`` looks up counts by byte shuffles.
     """
     return "numba-avx2" if "avx2" in FEATURES and not popcount.FAST else "numba-portable"

@@ -1,7 +1,7 @@
-"""What a backend of packed inference does: operations on feature maps.
+"""The operations of a backend of packed inference on feature maps.
 
-A map is float32 (H, W, padded C), a contiguous NumPy array, channels innermost; `layout.padded` says to what multiple.
-Its padding channels hold finite numbers, which change no result.
+A map is a contiguous NumPy array, float32 (H, W, padded C), channels innermost; C is padded by `layout.padded`. The
+padding channels contain finite numbers, which do not affect results.
 """
 
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
@@ -32,7 +32,7 @@ class Affine(NamedTuple):
 
 
 class Backend(Protocol[BinaryWeight, ConvWeight, PointwiseWeight]):
-    """Operations on maps. The three type parameters are the forms in which a backend keeps weights.
+    """Operations on maps. The three type parameters are the types of a backend's prepared weights.
 
     An operation whose result a GroupNorm may follow returns the result's sums: float32 (parts, 2, padded C), the sums
     of values and of squares over parts of the map, valid until the next operation.
@@ -41,7 +41,7 @@ class Backend(Protocol[BinaryWeight, ConvWeight, PointwiseWeight]):
     name: str
 
     def begin(self) -> None:
-        """Prepare for a step: the same number of threads as torch.
+        """Prepare for a step: set the number of threads to that of torch.
 
         Raises:
             InputError: this process was forked from one that has run kernels.
@@ -51,7 +51,7 @@ class Backend(Protocol[BinaryWeight, ConvWeight, PointwiseWeight]):
         """1-bit weights (C_out, channels, kernel_size, kernel_size) from their stored bits (`layout.pack_bits`).
 
         Raises:
-            InputError: so many channels that a count of bits does not fit its 16 bits.
+            InputError: there are so many channels that counts do not fit into 16 bits.
         """
 
     def conv3x3_weight(self, weight: np.ndarray) -> ConvWeight:
@@ -84,7 +84,7 @@ class Backend(Protocol[BinaryWeight, ConvWeight, PointwiseWeight]):
             shift: float32 (padded C_in,), -inf for padding channels.
             parameters: float32 (4, padded C_out): scale, offset, slope, add; 0 for padding channels.
             out: (H, W, padded C_out); may be `residual`.
-            keep: the shortcut is v.
+            keep: add v as the shortcut.
             shortcut, residual: maps to add, the first from channel `shortcut_first` on.
             gain: float32 (H, W), for XNOR-Net.
         """
@@ -117,10 +117,10 @@ class Backend(Protocol[BinaryWeight, ConvWeight, PointwiseWeight]):
         """Full-precision 1x1 convolution of x, plus that of another map; `out` may be x. Returns the sums."""
 
     def normalise(self, x: Map, norm: Affine, out: Map, *, swish: bool) -> None:
-        """``out = gain * x + bias``, through Swish if asked; `out` may be x."""
+        """``out = gain * x + bias``, then Swish if `swish`; `out` may be x."""
 
     def sums(self, x: Map) -> np.ndarray:
-        """Sums of a map that no operation has gathered."""
+        """The sums of a map, if no operation has returned them."""
 
     def space_to_depth(self, x: Map, channels: int, out: Map) -> np.ndarray:
         """PixelUnshuffle(2) of the first `channels` channels; returns the sums."""
@@ -132,4 +132,4 @@ class Backend(Protocol[BinaryWeight, ConvWeight, PointwiseWeight]):
         """``s1 = [x1 odd channels | x2 even ones]``, ``s2 = [x1 even ones | x2 odd ones]``, of `channels` each."""
 
     def group_norm(self, norm: GroupNorm, sums: np.ndarray, pixels: int) -> Affine:
-        """A GroupNorm as an affine per channel, for an input that has these sums over so many pixels."""
+        """A GroupNorm as an affine per channel, for an input with these sums over `pixels` pixels."""

@@ -1,4 +1,4 @@
-"""The backend in plain torch, where Numba is missing: each operation is its definition."""
+"""The backend in plain torch, for machines without Numba: each operation is its definition."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ class BinaryWeight:
         self.stored, self.channels, self.kernel_size, self.filters = stored, channels, kernel_size, len(stored)
 
     def signs(self) -> Tensor:
-        """±1, float32 (C_out, C_in, k, k); unpacked at each use, so that only bits stay in memory."""
+        """±1, float32 (C_out, C_in, k, k); unpacked at each use to save memory."""
         positive = unpack_bits(self.stored, self.channels, self.kernel_size).transpose(0, 2, 1)
         return torch.from_numpy(
             np.where(positive, np.float32(1), np.float32(-1)).reshape(self.filters, self.channels, self.kernel_size, -1)
@@ -29,12 +29,12 @@ class BinaryWeight:
 
 
 class TorchBackend(Backend[BinaryWeight, Tensor, Tensor]):
-    """Every operation by its definition, as `Backend` states it."""
+    """Operations in plain torch, see `Backend`."""
 
     name = "torch"
 
     def begin(self) -> None:
-        """Torch needs no preparation."""
+        """Do nothing."""
 
     def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> BinaryWeight:
         return BinaryWeight(stored, channels, kernel_size)

@@ -1,14 +1,19 @@
 """Numba kernels of packed inference and of training, written in LLVM's vector types.
 
-- `vector_ir`, `places`: vectors, and addresses as kernels pass them; `compile`: how kernels are compiled and cached.
+- `vector_ir`, `places`: vectors, and addresses as kernels pass them; `numba_without_scipy`: how Numba is loaded;
+  `compile`: how kernels are compiled and cached; `split`: how their loops run on threads.
 - `binary_conv`: the 1-bit convolution; `signs` packs signs into bits, `bit_rows` says how they are laid out, `popcount`
   and `lookup` count them, `epilogue` turns counts into results.
-- `winograd`, `pointwise`: full-precision 3x3 and 1x1 convolutions, by `gemm`. `prefetch` is shared by all of these.
+- `winograd` (with `winograd_transforms`), `pointwise`: full-precision 3x3 and 1x1 convolutions, by `gemm`, which
+  prefetches by itself; `prefetch` does it for the 1-bit convolution.
 - `norm`, `rearrange`: GroupNorm; moves of channels.
 - `planes`: the 1-bit convolution of training.
 """
 
+from bidiffsr_arch.packed.kernels import numba_without_scipy as numba_without_scipy
+
 __all__ = [
     "binary_conv", "bit_rows", "compile", "epilogue", "gemm", "lookup", "norm", "places", "planes", "pointwise",
-    "popcount", "prefetch", "rearrange", "signs", "vector_ir", "winograd",
+    "popcount", "prefetch", "rearrange", "signs", "split", "vector_ir", "winograd",
+    "winograd_transforms",
 ]  # fmt: skip

@@ -4,10 +4,10 @@ Each thread works down its share of the image two rows at a time and keeps the b
 shortcut) of four rows: neither ever becomes a map in memory.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from bidiffsr_arch.packed.kernels.bit_rows import BitRows, Segment, Taps
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
@@ -17,6 +17,7 @@ from bidiffsr_arch.packed.kernels.places import Strided, Sums
 from bidiffsr_arch.packed.kernels.popcount import popcount_pair
 from bidiffsr_arch.packed.kernels.prefetch import LINE, Prefetch
 from bidiffsr_arch.packed.kernels.signs import Channels, sign_row
+from bidiffsr_arch.packed.kernels.split import split
 from bidiffsr_arch.packed.kernels.vector_ir import BYTES, address, clear
 from bidiffsr_arch.packed.layout import BLOCK, COUNT_BYTES, ROWS, SEGMENT, TABLE_FILTERS
 
@@ -42,12 +43,10 @@ class Source(NamedTuple):
 class Weights(NamedTuple):
     """1-bit weights, and the integers that go with them (`layout.border_totals`).
 
-    radius: of the taps, 0 or 1. in_words: `bits` are words, to be counted by `popcount`; else nibbles, by `lookup` with
-    `table`.
+    radius: of the taps, 0 or 1. bits: words for `popcount_conv`; nibbles for `lookup_conv`, which alone uses `table`.
     """
 
     radius: int
-    in_words: bool
     table: np.ndarray
     bits: np.ndarray
     totals: np.ndarray
@@ -194,28 +193,23 @@ def _prefetch(source, s, target, y, segment, block, radius, size) -> Prefetch:
     )
 
 
-@kernel
-def binary_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
-    """One convolution of a map (H, W, C).
+def convolution(in_words: bool) -> Callable:
+    """Function for a thread's pairs of rows; arguments as of `popcount_conv`."""
+    group = 1 if in_words else TABLE_FILTERS // BLOCK
 
-    source: `Source`. keep: the shortcut is the normalised source itself, in place of s1. weights: `Weights`. scale:
-    `Scale`. s1, s2: `Shortcut`. target: `Target`. scratch: uint8 (threads, bytes), see `scratch_from`.
-    """
-    size = source.map.shape[0], source.map.shape[1]
-    height, width = size
-    channels = source.vectors * BYTES // 4
-    blocks, radius = target.blocks.size, weights.radius
-    pixel = (channels // 8 + 7) // 8 * 8
-    row_bits, row_values, sums_row = (width + 2) * pixel, width * channels * 4, 2 * target.sums.shape[2] * 4
-    group = 1 if weights.in_words else TABLE_FILTERS // BLOCK
-    group_bytes = weights.bits.size * weights.bits.itemsize // weights.bits.shape[0]
-    counts_pixel = group * BLOCK * COUNT_BYTES
-    pairs = (height + 1) // 2
-    chunks = min(scratch.shape[0], pairs)
-    for chunk in prange(chunks):
-        own = _scratch_from(address(scratch) + chunk * scratch.shape[1], width, channels, source.normalise)
+    @helper
+    def convolve(part, first_pair, last_pair, source, keep, weights, scale, s1, s2, target, scratch) -> None:
+        size = source.map.shape[0], source.map.shape[1]
+        height, width = size
+        channels = source.vectors * BYTES // 4
+        blocks, radius = target.blocks.size, weights.radius
+        pixel = (channels // 8 + 7) // 8 * 8
+        row_bits, row_values, sums_row = (width + 2) * pixel, width * channels * 4, 2 * target.sums.shape[2] * 4
+        group_bytes = weights.bits.size * weights.bits.itemsize // weights.bits.shape[0]
+        counts_pixel = group * BLOCK * COUNT_BYTES
+        own = _scratch_from(address(scratch) + part * scratch.shape[1], width, channels, source.normalise)
         clear(own.bits, own.values - own.bits)
-        first, last = 2 * (chunk * pairs // chunks), min(2 * ((chunk + 1) * pairs // chunks), height)
+        first, last = 2 * first_pair, min(2 * last_pair, height)
         done = first - radius
         for y in range(first, last, 2):
             _pack_rows(
@@ -225,7 +219,7 @@ def binary_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
             bits = BitRows(own.bits, row_bits, (y - radius + ROWS) % ROWS)
             here = min(2, height - y)
             clear(address(target.sums) + y * sums_row, here * sums_row)
-            if not weights.in_words:
+            if not in_words:
                 pair_rows(bits, own.prepared, y, size, Taps(radius, pixel, address(weights.bits)), channels // 4)
             for x in range(0, width, SEGMENT):
                 segment = Segment(x, min(SEGMENT, width - x), width)
@@ -233,7 +227,7 @@ def binary_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
                     taps = Taps(radius, pixel, address(weights.bits) + block // group * group_bytes)
                     upper = _prefetch(source, s2, target, y, segment, block, radius, size)
                     lower = _prefetch(source, s2, target, min(y + 1, height - 1), segment, block, radius, size)
-                    if weights.in_words:
+                    if in_words:
                         popcount_pair(bits, taps, segment, own.counts, upper, lower)
                     elif block % group == 0:
                         table, lines = address(weights.table), min(group, blocks - block)
@@ -260,3 +254,28 @@ def binary_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
                             target,
                             size,
                         )
+
+    return convolve
+
+
+_by_popcount, _by_lookup = convolution(in_words=True), convolution(in_words=False)
+
+
+@kernel
+def popcount_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
+    """One convolution of a map (H, W, C).
+
+    source: `Source`. keep: the shortcut is the normalised source itself, in place of s1. weights: `Weights`. scale:
+    `Scale`. s1, s2: `Shortcut`. target: `Target`. scratch: uint8 (threads, bytes), see `scratch_from`.
+    """
+    pairs = (source.map.shape[0] + 1) // 2
+    arguments = source, keep, weights, scale, s1, s2, target, scratch
+    split(pairs, _by_popcount, arguments)
+
+
+@kernel
+def lookup_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
+    """The same by `lookup`."""
+    pairs = (source.map.shape[0] + 1) // 2
+    arguments = source, keep, weights, scale, s1, s2, target, scratch
+    split(pairs, _by_lookup, arguments)

@@ -12,6 +12,8 @@ import numba
 import torch
 from numba import njit
 from numba.core import event
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 
 from bidiffsr_arch.errors import InputError
 
@@ -52,20 +54,50 @@ _notice = _Notice()
 event.register("numba:compile", _notice)
 
 
+class _LinkedCode(JITCodeLibrary):
+    """Code of a helper. It is optimised and becomes machine code only as a part of the kernels that call it: Numba
+    would do both for the helper, again for each helper that calls it, and again for the kernel.
+    """
+
+    def _optimize_final_module(self) -> None:
+        """Left to the kernel."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Numba's null pointer: the code is in no memory from which it could be called."""
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        """Numba tells it the function's environment, which is that of Python objects: kernels use none."""
+        return _NoEnvironment
+
+
+class _NoEnvironment:
+    @staticmethod
+    def set_env(name: str, environment: Any) -> None:
+        """Not needed."""
+
+
+class _HelperCompiler(Compiler):
+    def __init__(self, typing_context: Any, target_context: Any, library: None, *rest: Any) -> None:
+        super().__init__(typing_context, target_context, _LinkedCode(target_context.codegen(), "helper"), *rest)
+
+
 def helper(function: Callable) -> Callable:
     """A function that kernels call."""
-    return njit(inline="never", **OPTIONS, **FROM_KERNELS)(function)
+    return njit(inline="never", pipeline_class=_HelperCompiler, **OPTIONS, **FROM_KERNELS)(function)
 
 
-def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callable:
-    """A function that Python calls: its `prange` loops run on Numba's threads and its machine code is kept on disk.
+def kernel(function: Callable) -> Callable:
+    """A function that Python calls: its machine code is kept on disk.
 
     It must not be a closure, whose machine code Numba does not reliably find on disk. Numba discards cached code when
     the kernel's own file changes, but not when a helper's does: the digest of all of them is added to what it compares.
     """
-    if function is None:
-        return partial(kernel, parallel=parallel)
-    dispatcher = njit(parallel=parallel, cache=True, **OPTIONS, **FROM_PYTHON)(function)
+    dispatcher = njit(cache=True, **OPTIONS, **FROM_PYTHON)(function)
     index = getattr(dispatcher._cache, "_cache_file", None)
     if index is not None:
         index._source_stamp = (index._source_stamp, _SOURCES)
@@ -73,8 +105,8 @@ def kernel(function: Callable | None = None, *, parallel: bool = True) -> Callab
     return dispatcher
 
 
-def as_many_threads_as_torch() -> None:
-    """Let kernels run on as many threads as torch's operations.
+def as_many_threads_as_torch() -> int:
+    """Let kernels run on as many threads as torch's operations; returns how many.
 
     Numba's first use of its threads sets OpenMP's number of threads, which torch shares, to that of all cores: torch's
     number is restored.
@@ -85,9 +117,16 @@ def as_many_threads_as_torch() -> None:
     _refuse_fork()
     threads = torch.get_num_threads()
     config: Any = numba.config
-    numba.set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
+    own = min(threads, config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(own)
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+    return own
+
+
+def threads_of_kernels() -> int:
+    """How many threads kernels run on, in this thread of Python."""
+    return numba.get_num_threads()
 
 
 _first_process: int | None = None

@@ -12,12 +12,14 @@ from llvmlite.ir import Value
 
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.places import Strided
+from bidiffsr_arch.packed.kernels.prefetch import LINE
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
     FLOATS,
     LANES,
     WIDE,
     constant,
+    fetch,
     int64,
     load,
     multiply_add,
@@ -41,6 +43,12 @@ VECTORS = BLOCK // LANES
 STEP = 2
 """Rows of B in one turn of the loop."""
 
+CHUNK = BLOCK
+"""Rows of B between two prefetches. Inside of the loop LLVM moves loads across them, and spills."""
+
+LINES = 3
+"""Cache lines of each map that are prefetched at once: a CPU waits for about 12 in all."""
+
 
 class Terms(NamedTuple):
     """Products that are summed: how many, and the distances in bytes from an A and from a B to the next one."""
@@ -50,35 +58,86 @@ class Terms(NamedTuple):
     weights: int
 
 
+ONE_TERM = Terms(1, 0, 0)
+
+
+class Ahead(NamedTuple):
+    """What is prefetched from memory while products are formed, which needs no memory: three maps, each from an address
+    on, and so many bytes further with every chunk of B.
+
+    A CPU waits for few lines at once: spread over the products they keep no multiply-add from running.
+    """
+
+    source: int
+    source_step: int
+    shortcut: int
+    shortcut_step: int
+    out: int
+    out_step: int
+
+
+@helper
+def later(ahead, chunks) -> Ahead:
+    """`ahead` after so many chunks."""
+    return Ahead(
+        ahead.source + chunks * ahead.source_step,
+        ahead.source_step,
+        ahead.shortcut + chunks * ahead.shortcut_step,
+        ahead.shortcut_step,
+        ahead.out + chunks * ahead.out_step,
+        ahead.out_step,
+    )
+
+
+def _fetch_lines(b, start, *, write: bool = False) -> None:
+    for line in range(LINES):
+        fetch(b, offset(b, start, line * LINE), write=write)
+
+
 def gemm_tile(rows: int, blocks: int) -> Callable:
     """Function for `rows` rows of A and `blocks` blocks of columns; arguments as of `gemm`."""
 
     @procedure
-    def gemm(b, a, weights, k, c, terms) -> None:
+    def gemm(b, a, weights, k, c, terms, ahead) -> None:
         columns = range(0, BLOCK * 4, BYTES)
-        matrix = b.mul(k, int64(4 * BLOCK))
+        chunks = b.sdiv(k, int64(CHUNK))
+        turns = b.sdiv(k, b.mul(chunks, int64(STEP)))  # not a constant, or LLVM would unroll the loop
 
         def term(t, sums) -> list[Value]:
-            first = offset(b, weights, b.mul(t, terms.weights))
+            first = offset(b, weights.start, b.mul(t, terms.weights))
             vectors = [
-                offset(b, offset(b, first, b.mul(matrix, int64(block))), d) for block in range(blocks) for d in columns
+                offset(b, offset(b, first, b.mul(weights.step, int64(block))), d)
+                for block in range(blocks)
+                for d in columns
             ]
             start = offset(b, a.start, b.mul(t, terms.a))
             numbers = [offset(b, start, b.mul(a.step, int64(r))) for r in range(rows)]
+            before = b.mul(t, chunks)
 
-            def steps(i, sums) -> list[Value]:
-                row, column = b.mul(i, int64(4 * BLOCK * STEP)), b.mul(i, int64(4 * STEP))
-                for step in range(STEP):
-                    factors = [load(b, offset(b, offset(b, at, row), step * 4 * BLOCK)) for at in vectors]
-                    following = []
-                    for r in range(rows):
-                        number = load(b, offset(b, offset(b, numbers[r], column), 4 * step), FLOATS.element)
-                        value, here = spread(b, number), sums[r * len(factors) : (r + 1) * len(factors)]
-                        following += [multiply_add(b, value, f, total) for f, total in zip(factors, here, strict=True)]
-                    sums = following
-                return sums
+            def chunk(n, sums) -> list[Value]:
+                here = b.add(before, n)
+                for start, step in ((ahead.source, ahead.source_step), (ahead.shortcut, ahead.shortcut_step)):
+                    _fetch_lines(b, offset(b, start, b.mul(here, step)))
+                _fetch_lines(b, offset(b, ahead.out, b.mul(here, ahead.out_step)), write=True)
+                first = b.mul(n, turns)
 
-            return repeat(b, b.sdiv(k, int64(STEP)), sums, steps)
+                def turn(i, sums) -> list[Value]:
+                    i = b.add(first, i)
+                    row, column = b.mul(i, int64(4 * BLOCK * STEP)), b.mul(i, int64(4 * STEP))
+                    for step in range(STEP):
+                        factors = [load(b, offset(b, offset(b, at, row), step * 4 * BLOCK)) for at in vectors]
+                        following = []
+                        for r in range(rows):
+                            number = load(b, offset(b, offset(b, numbers[r], column), 4 * step), FLOATS.element)
+                            value, these = spread(b, number), sums[r * len(factors) : (r + 1) * len(factors)]
+                            pairs = zip(factors, these, strict=True)
+                            following += [multiply_add(b, value, factor, total) for factor, total in pairs]
+                        sums = following
+                    return sums
+
+                return repeat(b, turns, sums, turn)
+
+            return repeat(b, chunks, sums, chunk)
 
         sums = repeat(b, terms.number, [constant(0.0)] * (rows * blocks * VECTORS), term)
         for number, value in enumerate(sums):
@@ -93,16 +152,19 @@ def gemm_columns(blocks: int) -> Callable:
     many, few, one = (gemm_tile(rows, blocks) for rows in (MANY, FEW, 1))
 
     @helper
-    def gemm(a, m, weights, k, c, terms) -> None:
-        r = 0
+    def gemm(a, m, weights, k, c, terms, ahead) -> None:
+        r, chunks = 0, terms.number * k // CHUNK
         while m - r >= MANY and m - r != 2 * FEW:
-            many(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms)
+            many(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms, ahead)
+            ahead = later(ahead, chunks)
             r += MANY
         while m - r >= FEW:
-            few(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms)
+            few(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms, ahead)
+            ahead = later(ahead, chunks)
             r += FEW
         while r < m:
-            one(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms)
+            one(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms, ahead)
+            ahead = later(ahead, chunks)
             r += 1
 
     return gemm
@@ -113,33 +175,56 @@ _group = _block if GROUP == 1 else gemm_columns(GROUP)
 
 
 @helper
-def gemm(a, m, weights, k, blocks, c, terms) -> None:
-    """``C = sum over terms of A B``, C (m, blocks * BLOCK), A (m, k), B as (blocks, k, BLOCK).
+def gemm(a, m, weights, k, blocks, c, terms, ahead) -> None:
+    """``C = sum over terms of A B``, C (m, blocks * BLOCK), A (m, k), B (k, BLOCK) for each block.
 
-    a, c: `Strided`, row by row. weights: address. k: a multiple of `STEP`. blocks: up to `GROUP`. terms: `Terms`.
+    a, c: `Strided`, row by row. weights: `Strided`, block by block. k: a multiple of `CHUNK`. blocks: up to `GROUP`.
+    terms: `Terms`. ahead: `Ahead`; each tile of rows has ``terms.number * k / CHUNK`` chunks.
     """
     if blocks == GROUP:
-        _group(a, m, weights, k, c, terms)
+        _group(a, m, weights, k, c, terms, ahead)
     else:
-        _block(a, m, weights, k, c, terms)
+        _block(a, m, weights, k, c, terms, ahead)
 
 
-@procedure
-def finish_run(b, pixels, acc, add, shortcut, out, sums) -> None:
-    """``out = acc + add + shortcut``, and the sums of out, for BLOCK channels of a run of pixels.
+def finish_columns(blocks: int) -> Callable:
+    """`finish_run` for `blocks` blocks of columns."""
 
-    acc, shortcut, out: `Strided`. add: address. sums: `Sums`, to which is added.
-    """
-    for v in range(VECTORS):
-        d = BYTES * v
-        extra = load(b, offset(b, add, d))
+    @procedure
+    def finish(b, pixels, acc, add, shortcut, shortcut_block, out, sums) -> None:
+        places = [(i, d) for i in range(blocks) for d in range(0, 4 * BLOCK, BYTES)]
+        extras = [load(b, offset(b, add, i * 4 * BLOCK + d)) for i, d in places]
 
-        def pixel(i, carried, d=d, extra=extra) -> list[Value]:
-            value = b.fadd(load(b, offset(b, offset(b, acc.start, d), b.mul(i, acc.step))), extra)
-            value = b.fadd(value, load(b, offset(b, offset(b, shortcut.start, d), b.mul(i, shortcut.step))))
-            store(b, value, offset(b, offset(b, out.start, d), b.mul(i, out.step)))
-            return [b.fadd(carried[0], value), multiply_add(b, value, value, carried[1])]
+        def pixel(i, carried) -> list[Value]:
+            following = []
+            for v, (block, d) in enumerate(places):
+                inside = block * 4 * BLOCK + d
+                value = b.fadd(load(b, offset(b, offset(b, acc.start, inside), b.mul(i, acc.step))), extras[v])
+                start = offset(b, offset(b, shortcut.start, b.mul(shortcut_block, int64(block))), d)
+                value = b.fadd(value, load(b, offset(b, start, b.mul(i, shortcut.step))))
+                store(b, value, offset(b, offset(b, out.start, inside), b.mul(i, out.step)))
+                following += [b.fadd(carried[2 * v], value), multiply_add(b, value, value, carried[2 * v + 1])]
+            return following
 
-        where = offset(b, sums.values, d), offset(b, sums.squares, d)
+        where = [offset(b, start, i * 4 * BLOCK + d) for i, d in places for start in sums]
         for address, value in zip(where, repeat(b, pixels, [load(b, a) for a in where], pixel), strict=True):
             store(b, value, address)
+
+    return finish
+
+
+_finish_block = finish_columns(1)
+_finish_group = _finish_block if GROUP == 1 else finish_columns(GROUP)
+
+
+@helper
+def finish_run(pixels, blocks, acc, add, shortcut, shortcut_block, out, sums) -> None:
+    """``out = acc + add + shortcut``, and the sums of out, for up to `GROUP` blocks of channels of a run of pixels.
+
+    acc, shortcut, out: `Strided`. add: address. shortcut_block: bytes from a block of the shortcut to the next. sums:
+    `Sums`, to which is added.
+    """
+    if blocks == GROUP:
+        _finish_group(pixels, acc, add, shortcut, shortcut_block, out, sums)
+    else:
+        _finish_block(pixels, acc, add, shortcut, shortcut_block, out, sums)

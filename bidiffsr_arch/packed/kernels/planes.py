@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
-from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.places import Strided
 from bidiffsr_arch.packed.kernels.popcount import FAST
+from bidiffsr_arch.packed.kernels.split import split
 from bidiffsr_arch.packed.kernels.vector_ir import (
     I64,
     address,
@@ -29,7 +29,7 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     store,
 )
 from bidiffsr_arch.packed.layout import PLANE_FILTERS as FILTERS
-from bidiffsr_arch.packed.layout import PLANE_SLACK, WORD
+from bidiffsr_arch.packed.layout import WORD
 
 WORDS = ir.VectorType(I64, 8)
 COUNTS = ir.VectorType(ir.IntType(16), 8)
@@ -111,16 +111,12 @@ def _count_row(bits, taps, counts, width) -> None:
             x += 8
 
 
-@kernel
-def pack_planes(x, shift, radius, bits) -> None:
-    """Bit of channel c is set where ``x + shift >= 0``.
-
-    x: float32 (B, C, H, W). shift: float32 (B or 1, C). bits: uint64 (B, ceil(C / 64), H + 2 * radius,
-    W + 2 * radius + PLANE_SLACK), written whole; 0 outside of the image.
-    """
-    batch, channels, height, width = x.shape
+@helper
+def _pack_plane_rows(part, first, last, x, shift, radius, bits) -> None:
+    """Rows first to last - 1, all samples' rows counted through."""
+    channels, height, width = x.shape[1:]
     words, rows = bits.shape[1], bits.shape[2]
-    for job in prange(batch * rows):
+    for job in range(first, last):
         n, row = job // rows, job % rows
         y = row - radius
         for w in range(words):
@@ -136,6 +132,36 @@ def pack_planes(x, shift, radius, bits) -> None:
 
 
 @kernel
+def pack_planes(x, shift, radius, bits) -> None:
+    """Bit of channel c is set where ``x + shift >= 0``.
+
+    x: float32 (B, C, H, W). shift: float32 (B or 1, C). bits: uint64 (B, ceil(C / 64), H + 2 * radius,
+    W + 2 * radius + PLANE_SLACK), written whole; 0 outside of the image.
+    """
+    split(bits.shape[0] * bits.shape[2], _pack_plane_rows, (x, shift, radius, bits))
+
+
+@helper
+def _pack_blocks(part, first, last, v, weights, sums) -> None:
+    """Blocks first to last - 1 of filters."""
+    filters, channels, taps = v.shape
+    for block in range(first, last):
+        weights[block] = 0
+        for f in range(min(FILTERS, filters - block * FILTERS)):
+            source, ones = v[block * FILTERS + f], sums[block * FILTERS + f]
+            ones[:] = 0
+            for w in range(weights.shape[1]):
+                for c in range(w * WORD, min((w + 1) * WORD, channels)):
+                    for tap in range(taps):
+                        one = source[c, tap] >= 0
+                        weights[block, w, tap, f] |= np.uint64(one) << np.uint64(c % WORD)
+                        ones[tap] += one
+            for tap in range(taps):
+                ones[tap] = channels - 2 * ones[tap]
+            ones[taps] = channels * taps
+
+
+@kernel
 def pack_filters(v, weights, sums) -> None:
     """Words of the weights, and what taps count outside of the image.
 
@@ -143,39 +169,21 @@ def pack_filters(v, weights, sums) -> None:
     taps, FILTERS), written whole. sums: int32 (C_out, taps + 1), written: each tap's sum of ``-1 * w`` over the
     channels, which is what activation bits of 0 make of it, and last the number of all bits.
     """
-    filters, channels, taps = v.shape
-    for block in prange(weights.shape[0]):
-        weights[block] = 0
-        for f in range(min(FILTERS, filters - block * FILTERS)):
-            source, ones = v[block * FILTERS + f], np.zeros(taps, np.int32)
-            for w in range(weights.shape[1]):
-                word = np.zeros(taps, np.uint64)
-                for c in range(w * WORD, min((w + 1) * WORD, channels)):
-                    for tap in range(taps):
-                        one = source[c, tap] >= 0
-                        word[tap] |= np.uint64(one) << np.uint64(c % WORD)
-                        ones[tap] += one
-                weights[block, w, :, f] = word
-            sums[block * FILTERS + f, :taps] = channels - 2 * ones
-            sums[block * FILTERS + f, taps] = channels * taps
+    split(weights.shape[0], _pack_blocks, (v, weights, sums))
 
 
-@kernel
-def count_planes(bits, weights, sums, scale, z) -> None:
-    """``z = scale * conv(±1, ±1)``, a tap outside of the image adding 0.
-
-    bits, weights, sums: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). z: float32 (B, C_out, H, W),
-    written.
-    """
-    batch, filters, height, width = z.shape
+@helper
+def _count_plane_rows(part, first, last, bits, weights, sums, scale, differing, z) -> None:
+    """Rows first to last - 1, all samples' rows counted through."""
+    filters, height, width = z.shape[1:]
     words, radius = weights.shape[1], (bits.shape[2] - height) // 2
     side = 2 * radius + 1
     row, plane = bits.shape[3] * 8, bits.shape[2] * bits.shape[3] * 8
-    for job in prange(batch * height):
+    counts = differing[part]
+    target = Strided(address(counts), counts.shape[1] * 2)
+    for job in range(first, last):
         n, y = job // height, job % height
-        differing = np.empty((FILTERS, width + PLANE_SLACK), np.uint16)
         source = Planes(address(bits) + n * words * plane + y * row, row, plane)
-        target = Strided(address(differing), differing.shape[1] * 2)
         for block in range(weights.shape[0]):
             taps = PlaneTaps(radius, words, address(weights) + block * words * side * side * FILTERS * 8)
             _count_row(source, taps, target, width)
@@ -186,7 +194,7 @@ def count_planes(bits, weights, sums, scale, z) -> None:
                     if not 0 <= y + dy - radius < height:
                         for dx in range(side):
                             total -= sums[c, dy * side + dx]
-                out, here, factor = z[n, c, y], differing[f], scale[c]
+                out, here, factor = z[n, c, y], counts[f], scale[c]
                 for x in range(width):
                     out[x] = factor * np.float32(np.int32(total) - 2 * np.int32(here[x]))
                 for column in range(2 * radius):  # a narrow image meets some of them twice
@@ -198,3 +206,13 @@ def count_planes(bits, weights, sums, scale, z) -> None:
                                 if 0 <= y + dy - radius < height:
                                     beside += sums[c, dy * side + dx]
                     out[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))
+
+
+@kernel
+def count_planes(bits, weights, sums, scale, differing, z) -> None:
+    """``z = scale * conv(±1, ±1)``, a tap outside of the image adding 0.
+
+    bits, weights, sums: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). differing: scratch, uint16
+    (threads, FILTERS, W + PLANE_SLACK). z: float32 (B, C_out, H, W), written.
+    """
+    split(z.shape[0] * z.shape[2], _count_plane_rows, (bits, weights, sums, scale, differing, z))

@@ -1,12 +1,11 @@
 """Full-precision 1x1 convolution of one map, or of two maps that are never joined in memory."""
 
 import numpy as np
-from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.gemm import GROUP, MANY, Terms, finish_run, gemm
+from bidiffsr_arch.packed.kernels.gemm import CHUNK, GROUP, MANY, Ahead, Terms, finish_run, gemm
 from bidiffsr_arch.packed.kernels.places import Strided, Sums
-from bidiffsr_arch.packed.kernels.prefetch import LINE, Prefetch, prefetch
+from bidiffsr_arch.packed.kernels.split import split
 from bidiffsr_arch.packed.kernels.vector_ir import address, clear
 from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
 
@@ -24,14 +23,18 @@ def pointwise_weights(weight: np.ndarray) -> np.ndarray:
 
 
 @helper
-def _prefetch(x1, x2, target, y, x, line) -> Prefetch:
-    """What to prefetch: the maps at pixel (y, x) and `line` bytes on."""
-    width, two = x1.shape[1], x2.size > 0
-    return Prefetch(
-        address(x1) + (y * width + x) * x1.shape[2] * 4 + line,
-        address(x2) + two * ((y * width + x) * x2.shape[2] * 4 + line),
-        two * LINE,
-        address(target.map) + y * target.row + x * target.pixel + line,
+def _ahead(x1, x2, target, y, x, chunks, share, shares) -> Ahead:
+    """What is prefetched in a share of the chunks of a run of pixels: the pixels from (y, x) on."""
+    width, pixel, two = x1.shape[1], x1.shape[2] * 4, x2.size > 0
+    first, each = (y * width + x) * shares + PIXELS * share, PIXELS
+    steps = chunks * shares
+    return Ahead(
+        address(x1) + first * pixel // shares,
+        -(-each * pixel // steps),
+        address(x2) + two * (first * pixel // shares),
+        two * -(-each * pixel // steps),
+        address(target.map) + first * target.pixel // shares,
+        -(-each * target.pixel // steps),
     )
 
 
@@ -51,26 +54,43 @@ def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y) ->
     out = address(target.map) + y * target.row
     s = address(shortcut.map) + shortcut.first + y * shortcut.row
     step = blocks * BLOCK_BYTES
+    shares, chunks = (blocks + GROUP - 1) // GROUP, PIXELS // MANY * terms.number * channels // CHUNK
     clear(sums, sums_row)
     for x in range(0, width, PIXELS):
         pixels = min(PIXELS, width - x)
         for block in range(0, blocks, GROUP):
             some = min(GROUP, blocks - block)
-            for part in range(0, pixels, MANY):
-                now, to = min(MANY, pixels - part), Strided(acc + part * step + block * BLOCK_BYTES, step)
-                prefetch(_prefetch(x1, x2, target, y, x + PIXELS, block * PIXELS * LINE), part * some, now * some)
-                start = (y * width + x + part) * channels * 4
-                gemm(Strided(address(x1) + start, channels * 4), now, w + block * matrix, channels, some, to, terms)
-        for block in range(blocks):
+            gemm(
+                Strided(address(x1) + (y * width + x) * channels * 4, channels * 4),
+                pixels,
+                Strided(w + block * matrix, matrix),
+                channels,
+                some,
+                Strided(acc + block * BLOCK_BYTES, step),
+                terms,
+                _ahead(x1, x2, target, y, x + PIXELS, chunks, block // GROUP, shares),
+            )
+        for block in range(0, blocks, GROUP):
             c = sums + target.channels[block] * 4
             finish_run(
                 pixels,
+                min(GROUP, blocks - block),
                 Strided(acc + block * BLOCK_BYTES, step),
                 address(add) + block * BLOCK_BYTES,
                 Strided(s + x * shortcut.pixel + block * shortcut.block, shortcut.pixel),
+                shortcut.block,
                 Strided(out + x * target.pixel + target.blocks[block], target.pixel),
                 Sums(c, c + target.sums.shape[2] * 4),
             )
+
+
+@helper
+def _pointwise_rows(part, first, last, x1, weights1, x2, weights2, add, shortcut, target, scratch) -> None:
+    """Rows first to last - 1."""
+    for y in range(first, last):
+        _pointwise_row(
+            x1, weights1, x2, weights2, add, shortcut, target, address(scratch) + part * scratch.shape[1], y
+        )
 
 
 @kernel
@@ -80,9 +100,5 @@ def pointwise(x1, weights1, x2, weights2, add, shortcut, target, scratch) -> Non
     x2: of the shape of x1, or without pixels, for one map only. shortcut: `binary_conv.Shortcut`. target:
     `binary_conv.Target`, with one row of sums for each row of the image. scratch: uint8 (threads, `chunk_bytes`).
     """
-    height = len(x1)
-    chunks = min(scratch.shape[0], height)
-    for chunk in prange(chunks):
-        acc = address(scratch) + chunk * scratch.shape[1]
-        for y in range(chunk * height // chunks, (chunk + 1) * height // chunks):
-            _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y)
+    arguments = x1, weights1, x2, weights2, add, shortcut, target, scratch
+    split(len(x1), _pointwise_rows, arguments)

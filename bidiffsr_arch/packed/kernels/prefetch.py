@@ -1,4 +1,4 @@
-"""Prefetching from memory while bits are counted or products are formed, which needs no memory.
+"""Prefetching from memory while bits are counted, which needs no memory.
 
 Without it a large map waits for memory in one pass, and for the arithmetic unit in the next. Lines are prefetched in
 the order in which they lie in memory, which starts the CPU's own prefetching, and a few at a time, as a CPU waits for

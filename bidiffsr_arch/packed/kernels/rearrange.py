@@ -2,9 +2,9 @@
 
 from llvmlite import ir
 from llvmlite.ir import Value
-from numba import prange
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
+from bidiffsr_arch.packed.kernels.split import split
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
     I32,
@@ -88,14 +88,18 @@ def _unshuffle_pixel(x, channels, out, sums, y, i) -> None:
             sums[y, 1, 4 * c + q] += value * value
 
 
+@helper
+def _space_to_depth_rows(part, first, last, x, channels, out, sums) -> None:
+    for y in range(first, last):
+        clear(address(sums) + y * 2 * out.shape[2] * 4, 2 * out.shape[2] * 4)
+        for i in range(out.shape[1]):
+            _unshuffle_pixel(x, channels, out, sums, y, i)
+
+
 @kernel
 def space_to_depth(x, channels, out, sums) -> None:
     """PixelUnshuffle(2) of the first channels: out[y, x, 4 c + 2 dy + dx] = x[2 y + dy, 2 x + dx, c], and sums."""
-    height, width, deep = out.shape
-    for y in prange(height):
-        clear(address(sums) + y * 2 * deep * 4, 2 * deep * 4)
-        for i in range(width):
-            _unshuffle_pixel(x, channels, out, sums, y, i)
+    split(len(out), _space_to_depth_rows, (x, channels, out, sums))
 
 
 @helper
@@ -117,13 +121,17 @@ def _shuffle_pixel(x, channels, out, first, y, i) -> None:
             out[2 * y + q // 2, 2 * i + q % 2, first + c] = x[y, i, 4 * c + q]
 
 
+@helper
+def _depth_to_space_rows(part, first, last, x, channels, out, start) -> None:
+    for y in range(first, last):
+        for i in range(x.shape[1]):
+            _shuffle_pixel(x, channels, out, start, y, i)
+
+
 @kernel
 def depth_to_space(x, channels, out, first) -> None:
     """PixelShuffle(2) of the first channels: out[2 y + dy, 2 x + dx, first + c] = x[y, x, 4 c + 2 dy + dx]."""
-    height, width, _ = x.shape
-    for y in prange(height):
-        for i in range(width):
-            _shuffle_pixel(x, channels, out, first, y, i)
+    split(len(x), _depth_to_space_rows, (x, channels, out, first))
 
 
 @helper
@@ -144,10 +152,14 @@ def _exchange_pixel(x1, x2, channels, s1, s2, y, i) -> None:
         s2[y, i, c], s2[y, i, half + c] = x1[y, i, 2 * c], x2[y, i, 2 * c + 1]
 
 
+@helper
+def _exchange_rows(part, first, last, x1, x2, channels, s1, s2) -> None:
+    for y in range(first, last):
+        for i in range(x1.shape[1]):
+            _exchange_pixel(x1, x2, channels, s1, s2, y, i)
+
+
 @kernel
 def exchange(x1, x2, channels, s1, s2) -> None:
     """The channel shuffle of two maps: s1 = [x1 odd channels | x2 even ones], s2 = [x1 even ones | x2 odd ones]."""
-    height, width, _ = x1.shape
-    for y in prange(height):
-        for i in range(width):
-            _exchange_pixel(x1, x2, channels, s1, s2, y, i)
+    split(len(x1), _exchange_rows, (x1, x2, channels, s1, s2))

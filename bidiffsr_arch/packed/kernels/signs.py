@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from llvmlite.ir import Value
+
 from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.vector_ir import (
     BYTES,
@@ -28,10 +30,15 @@ def plain_signs(b, x, shift, bits) -> None:
     _bits(b, load(b, x), shift, bits)
 
 
+def norm_swished(b, x, gain, bias) -> Value:
+    """swish(gain * x + bias) of LANES channels, which x holds; gain, bias: addresses."""
+    return swish(b, multiply_add(b, x, load(b, gain), load(b, bias)))
+
+
 @procedure
 def norm_swish_signs(b, x, gain, bias, shift, value, bits) -> None:
     """value = swish(gain * x + bias), and LANES bits of value + shift."""
-    result = swish(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias)))
+    result = norm_swished(b, load(b, x), gain, bias)
     store(b, result, value)
     _bits(b, result, shift, bits)
 
@@ -39,7 +46,7 @@ def norm_swish_signs(b, x, gain, bias, shift, value, bits) -> None:
 @procedure
 def norm_swish_vector(b, x, gain, bias, value) -> None:
     """value = swish(gain * x + bias) of LANES channels."""
-    store(b, swish(b, multiply_add(b, load(b, x), load(b, gain), load(b, bias))), value)
+    store(b, norm_swished(b, load(b, x), gain, bias), value)
 
 
 @procedure

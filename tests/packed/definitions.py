@@ -1,4 +1,4 @@
-"""Slow, obvious twins of the packed operations, in float64 or integers, straight from their definitions."""
+"""Slow reference implementations of the packed operations, in float64 or integers, by their definitions."""
 
 import numpy as np
 
