@@ -19,6 +19,10 @@ class UnknownName(InputError, KeyError):
     __str__ = ValueError.__str__  # KeyError would show the message in quotes
 
 
+class WeightsMissing(InputError):
+    """A metric's network has no weights, or unusable ones; the message is one line that says what to do."""
+
+
 class CheckFailed(RuntimeError):
     """A check requested by the user has failed. The message is one line. Exit status 1."""
 

@@ -14,7 +14,9 @@ ENTRIES: dict[str, dict[str, tuple[str, ...]]] = {
     "MODEL_REGISTRY": {"bidiffsr_arch.training": ("BIDiffSRModel", "BicubicModel")},
     "DATASET_REGISTRY": {"bidiffsr_arch.training": ("MultiPairedImageDataset",)},
     "LOSS_REGISTRY": {"bidiffsr_arch.metrics.lpips_loss": ("LPIPSLoss",)},
-    "METRIC_REGISTRY": {"bidiffsr_arch.metrics": ("calculate_lpips", "calculate_params", "calculate_ops")},
+    "METRIC_REGISTRY": {
+        "bidiffsr_arch.metrics": ("calculate_iqa", "calculate_lpips", "calculate_params", "calculate_ops")
+    },
 }
 # Modules of this package that import BasicSR at module level.
 NEED_BASICSR = (*compat.AFTER_BASICSR, *ENTRIES["MODEL_REGISTRY"])

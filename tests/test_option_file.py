@@ -284,7 +284,7 @@ def test_wrong_top_level_key(write, line, said):
 
 
 @pytest.mark.parametrize(
-    "line", ["network_d: {type: X}", "degradations: 3", "high_order_degradation: true", "gt_usm: true"]
+    "line", ["network_d: {type: X}", "degraders: 3", "high_order_degradation: true", "gt_usm: true"]
 )
 def test_keys_of_other_models_are_accepted(write, line):
     assert line.split(":")[0] in load_options(write(f"{SMALL}{line}\n"))

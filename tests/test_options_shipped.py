@@ -16,6 +16,7 @@ FLAT = [f"{kind}_BIDiffSR_x{scale}" for kind in ("train", "test") for scale in (
 SMALL = [f"{kind}_BIDiffSR_small_x{scale}" for kind in ("train", "test") for scale in (2, 4)]
 SMALL += ["train_BIDiffSR_small_x4_decay"]
 COMPETITORS = ("BNN", "DoReFa", "XNOR", "IRNet", "ReActNet", "BBCU")
+REAL = ["train_BIDiffSR_real_x4", "train_BIDiffSR_real_x4_pairs"]
 DIRECT = [f"{kind}_BBCUNet_x{scale}" for kind in ("train", "test") for scale in (2, 4)]
 NETWORKS = {"BBCUNet": BBCUNet, "BIDiffSRUNet": BIDiffSRUNet, "SR3UNet": SR3UNet}
 SWITCHES = {
@@ -68,7 +69,7 @@ def test_flat_files_mean_the_same_to_stock_basicsr(name):
 
 def test_every_row_of_the_paper_has_its_files():
     rows = {name: load_options(shipped_path(name)).get("paper_row") for name in shipped()}
-    for name in ("demo_BIDiffSR_x4", *SMALL, *DIRECT):
+    for name in ("demo_BIDiffSR_x4", *SMALL, *REAL, *DIRECT):
         assert rows.pop(name) is None
     assert set(rows.values()) == set(PUBLISHED) | {"table2/Bicubic"}
     for scale in (2, 4):

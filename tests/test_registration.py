@@ -14,7 +14,7 @@ NAMES = {
     "arch": ["BBCUNet", "BIDiffSRUNet", "SR3UNet"],
     "model": ["BIDiffSRModel", "BicubicModel"],
     "dataset": ["MultiPairedImageDataset"],
-    "metric": ["calculate_lpips", "calculate_params", "calculate_ops"],
+    "metric": ["calculate_iqa", "calculate_lpips", "calculate_params", "calculate_ops"],
 }
 
 

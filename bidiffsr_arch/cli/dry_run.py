@@ -1,8 +1,8 @@
 """`basicsr train --dry-run`: find before a long training what would stop it; nothing is written.
 
-The option file has been checked already. This checks every pair of images by reading it (counts, names, sizes), counts
-the cost of the network, runs one iteration to measure memory, and compares the size of the checkpoints with the free
-space on the disk.
+The option file has been checked already. This reads every image or pair of images (and checks counts, names, sizes),
+counts the cost of the network, runs one iteration to measure memory, and compares the size of the checkpoints with the
+free space on the disk.
 """
 
 import io
@@ -18,7 +18,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from bidiffsr_arch.config.data import PAIRED_DATA_SETS
+from bidiffsr_arch.config.data import DATA_SETS, Pairs
 from bidiffsr_arch.config.file import AnyFile
 from bidiffsr_arch.config.training import Paths
 from bidiffsr_arch.errors import CheckFailed, InputError
@@ -39,7 +39,7 @@ def dry_run(file: AnyFile, options: OrderedDict, train: Callable[[OrderedDict], 
         CheckFailed: the disk is too small for the checkpoints.
     """
     for phase, data in options["datasets"].items():
-        print(f"data {phase}: {_check_pairs(data, phase, file.scale)}")
+        print(f"data {phase}: {_check_data(data, phase, file.scale)}")
     print(f"network: {_cost(file, options)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="basicsr_dry_run_") as folder:
         seconds, saved = _one_iteration(options, folder, train)
@@ -48,25 +48,26 @@ def dry_run(file: AnyFile, options: OrderedDict, train: Callable[[OrderedDict], 
     print("dry run: everything is in order, nothing was written")
 
 
-def _check_pairs(data: OrderedDict, phase: str, scale: int | None) -> str:
-    """Read every pair as training or validation does."""
+def _check_data(data: OrderedDict, phase: str, scale: int | None) -> str:
+    """Read every image or pair of images as training or validation does."""
     from basicsr.data import build_dataset
     from tqdm import tqdm
 
     options = {**data, "phase": phase.split("_")[0], "scale": scale}
-    if data["type"] not in PAIRED_DATA_SETS:
+    if data["type"] not in DATA_SETS:
         return f"{len(build_dataset(options))} entries of {data['type']}, not checked further"
-    pairs, problems = build_dataset(options), []
-    for index in tqdm(range(len(pairs)), desc=f"data {phase}", unit="pair", leave=False):
+    unit = "pair" if issubclass(DATA_SETS[data["type"]], Pairs) else "image"
+    dataset, problems = build_dataset(options), []
+    for index in tqdm(range(len(dataset)), desc=f"data {phase}", unit=unit, leave=False):
         try:
-            pairs[index]
+            dataset[index]
         except InputError as error:
             problems.append(str(error))
     if problems:
         shown = "; ".join(problems[:PROBLEMS_SHOWN])
         more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
-        raise InputError(f"datasets: {phase}: {len(problems)} of {len(pairs)} pairs cannot be used: {shown}{more}")
-    return f"{len(pairs)} pairs, counts, names and sizes fit"
+        raise InputError(f"datasets: {phase}: {len(problems)} of {len(dataset)} {unit}s cannot be used: {shown}{more}")
+    return f"{len(dataset)} pairs, counts, names and sizes fit" if unit == "pair" else f"{len(dataset)} images"
 
 
 def _cost(file: AnyFile, options: OrderedDict) -> str:

@@ -53,6 +53,12 @@ AFTER_BASICSR: Patches = {
         "silent_crops",
     ),
     "bidiffsr_arch.compat.pairs": ("several_folders", "suffixed_databases"),
+    "bidiffsr_arch.compat.realesrgan": (
+        "degradation_without_cuda",
+        "blurs_without_cuda",
+        "listed_images",
+        "replaced_images",
+    ),
 }
 
 INSTALL = "python -m bidiffsr_arch.compat.install"

@@ -25,7 +25,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from bidiffsr_arch.compat.distributed import chosen_launcher
 from bidiffsr_arch.compat.patch import contains, replace
 from bidiffsr_arch.config.command_line import add_basicsr_arguments, stock_arguments
-from bidiffsr_arch.config.data import DATA_SETS_WITHOUT_GT
+from bidiffsr_arch.config.data import DATA_SETS, SingleDataset
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.errors import InputError
@@ -198,7 +198,7 @@ def missing_data() -> bool:
     def look(opt: dict, args: argparse.Namespace) -> None:
         for name, dataset in opt["datasets"].items():
             for key, place in dataset.items():
-                is_place = key.startswith("dataroot") or key == "meta_info_file"
+                is_place = key.startswith("dataroot") or key in ("meta_info", "meta_info_file")
                 for one in place if isinstance(place, list) else [place]:
                     if is_place and isinstance(one, str) and not osp.exists(one):
                         raise InputError(f"datasets: {name}: {key}: {one} does not exist (looked in {os.getcwd()})")
@@ -229,7 +229,7 @@ def make_possible(opt: dict[str, Any], is_train: bool) -> None:
         if data.get("persistent_workers") and (phase != "train" or not data.get("num_worker_per_gpu")):
             _warn(f"datasets: {phase}: persistent_workers without workers has nothing to keep; it is off")
             data["persistent_workers"] = False
-        if data["type"] in DATA_SETS_WITHOUT_GT and data.get("meta_info_file", "") is None:
+        if DATA_SETS.get(data["type"]) is SingleDataset and data.get("meta_info_file", "") is None:
             del data["meta_info_file"]  # BasicSR opens whatever is there
     val = opt.get("val")
     if not is_train and val and val.get("save_img") and "suffix" not in val:

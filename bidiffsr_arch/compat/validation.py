@@ -15,6 +15,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor
 
 from bidiffsr_arch.compat.patch import contains, replace_method
+from bidiffsr_arch.metrics import iqa
 
 
 def last_iteration() -> bool:
@@ -64,7 +65,7 @@ def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
     if not metrics or isinstance(dataset, PairedImageDataset) or "gt" in dataset[0]:
         yield
         return
-    left_out = [name for name, options in metrics.items() if needs_gt(options["type"])]
+    left_out = [name for name, options in metrics.items() if needs_gt(options)]
     if left_out:
         get_root_logger().warning(f"{dataset.opt['name']} has no GT: {', '.join(left_out)} cannot be computed")
     possible = {name: options for name, options in metrics.items() if name not in left_out}
@@ -75,9 +76,11 @@ def _possible_metrics(model: BaseModel, dataset: Any) -> Iterator[None]:
         model.opt["val"]["metrics"] = metrics
 
 
-def needs_gt(metric: str) -> bool:
-    """Whether a metric of the registry compares with GT."""
-    gt = inspect.signature(METRIC_REGISTRY.get(metric)).parameters.get("img2")
+def needs_gt(options: Mapping[str, Any]) -> bool:
+    """Whether a metric of ``val: metrics`` compares with GT."""
+    if options["type"] == iqa.NAME:
+        return iqa.needs_reference(options["metric"])
+    gt = inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters.get("img2")
     return gt is not None and gt.default is gt.empty
 
 

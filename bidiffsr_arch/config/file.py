@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bidiffsr_arch.config.data import PAIRED_DATA_SETS, TRAINING_NEEDS, AnyDataset, Dataset, PairedDataset
+from bidiffsr_arch.config.data import (
+    DATA_SETS,
+    TRAINING_NEEDS,
+    AnyDataset,
+    Dataset,
+    DegradedDataset,
+    Pairs,
+    TrainingDataset,
+)
+from bidiffsr_arch.config.degradation import LOADED, Degradation, unfit_pool
 from bidiffsr_arch.config.diffusion import Scaled, Trained
 from bidiffsr_arch.config.kinds import Gpus, Name, Open, Seed, Text
 from bidiffsr_arch.config.shipped import place_benchmarks, place_weights
@@ -72,7 +81,7 @@ class AnyFile(Scaled, extra="allow"):
             yield "expected the key network_g, found none; see `basicsr options`"
         if not self.train and not self.val:
             yield "expected a `train:` or a `val:` block, found neither"
-        if self.scale is None and any(data.type in PAIRED_DATA_SETS for data in self.datasets.values()):
+        if self.scale is None and any(_needs_scale(data) for data in self.datasets.values()):
             yield "expected the key scale (HR size / LR size), found none"
 
     def length(self) -> Length:
@@ -103,7 +112,7 @@ class AnyFile(Scaled, extra="allow"):
         yield from ()
 
 
-class OptionFile(AnyFile):
+class OptionFile(Degradation, AnyFile):
     """An option file whose model reads the keys of BasicSR's SRModel; further keys are allowed."""
 
     name: Name = Field(description="name of the experiment and its folder")
@@ -119,9 +128,10 @@ class OptionFile(AnyFile):
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
-        for phase, data in self.paired().items():
-            if phase == "train" and data.gt_size and self.scale and data.gt_size % self.scale:
-                yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {data.gt_size}"
+        train = self.training_data()
+        if train and train.gt_size and self.scale and train.gt_size % self.scale:
+            yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {train.gt_size}"
+        yield from self._degraded()
         binarize = ((self.network_g and self.network_g.model_extra) or {}).get("binarize")
         if self.val and self.val.packed and binarize == "activations":
             yield "expected val: packed: false with network_g: binarize: activations, whose weights are real, got true"
@@ -140,9 +150,29 @@ class OptionFile(AnyFile):
             for metric in numbers.keys() - metrics.keys():
                 yield f"`expected: {name}: {metric}:` is no metric of the file; those are {_listed(metrics)}"
 
-    def paired(self) -> dict[str, PairedDataset]:
-        """The paired data sets, by phase."""
-        return {phase: data for phase, data in self.datasets.items() if isinstance(data, PairedDataset)}
+    def _degraded(self) -> Iterator[str]:
+        """Violated relations between ``degradation`` and the data sets, one sentence each."""
+        for phase, data in self.datasets.items():
+            makes_lq = phase == "train" and self.degradation is not None
+            if isinstance(data, DegradedDataset) and not makes_lq:
+                yield (
+                    f"expected datasets: {phase}: of pairs, got {data.type}, whose LQ images `degradation: realesrgan` "
+                    "makes in training"
+                )
+            if isinstance(data, Pairs) and makes_lq:
+                yield f"expected datasets: train: type: RealESRGANDataset with degradation: realesrgan, got {data.type}"
+        train = self.datasets.get("train")
+        if self.degradation is None or not isinstance(train, DegradedDataset):
+            return
+        if train.batch_size_per_gpu:
+            yield from unfit_pool(self.queue_size, train.batch_size_per_gpu)
+        if self.scale and LOADED % self.scale:
+            yield f"expected scale to divide {LOADED}, the side of the images that are degraded, got {self.scale}"
+
+    def training_data(self) -> TrainingDataset | None:
+        """The data set ``train``; None if there is none, or if it is another package's."""
+        train = self.datasets.get("train")
+        return train if isinstance(train, TrainingDataset) else None
 
     def training_relations(self) -> Iterator[str]:
         """Violated requirements of a file for training, one sentence each."""
@@ -150,7 +180,7 @@ class OptionFile(AnyFile):
         yield from self._phases("train", "val")
         if self.val and self.val.val_freq is None and any(phase.startswith("val") for phase in self.datasets):
             yield "expected the key val_freq in val:, found none"
-        data = self.paired().get("train")
+        data = self.training_data()
         if missing := [key for key in TRAINING_NEEDS if data is not None and getattr(data, key) is None]:
             yield f"expected the key(s) {', '.join(missing)} in datasets: train:, found none"
         given = () if isinstance(self, DiffusionOptions) else OF_DIFFUSION
@@ -211,6 +241,11 @@ def wrong_for_diffusion(
         )
     if train and not train.pixel_opt:
         yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
+
+
+def _needs_scale(data: Dataset) -> bool:
+    """Whether a data set is one of BasicSR's that have GT images."""
+    return issubclass(DATA_SETS.get(data.type, Dataset), TrainingDataset)
 
 
 def _listed(names: Iterable[str]) -> str:

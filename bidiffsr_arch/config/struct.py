@@ -84,7 +84,7 @@ def mistakes(schema: Schema, errors: list[ErrorDetails], place: str) -> list[tup
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     for error in unknown:
         *parents, key = _path(error)
-        known = _known(_walk(schema, parents, definitions), definitions)
+        known = _known(_walk(schema, error["loc"][:-1], definitions), definitions)
         near = difflib.get_close_matches(str(key), known, n=1, cutoff=0)
         meant.add((*parents, *near))
         block = _shown(place, parents)
@@ -133,9 +133,12 @@ def _shown(place: str, path: Place | list) -> str:
 
 
 def _walk(schema: Schema, path: Place | list, definitions: Schema) -> Schema:
-    """The schema at a path; {} if it is open."""
+    """The schema at a path; {} if it is open. ``<NAME>`` chooses the alternative of that name."""
     for part in path:
-        schema = _inner(resolve(schema, definitions), part, definitions)
+        if str(part).startswith("<"):
+            schema = definitions.get(str(part)[1:-1], {})
+        else:
+            schema = _inner(resolve(schema, definitions), part, definitions)
     return schema
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bidiffsr_arch.config.data import DATA_SETS_WITHOUT_GT, PAIRED_DATA_SETS, IOBackend, PairedDataset, SingleDataset
+from bidiffsr_arch.config.data import DATA_SETS, DegradedDataset, IOBackend, PairedDataset, RealPairs, SingleDataset
 from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.config.file import OUR_MODELS, DiffusionFile
 from bidiffsr_arch.config.struct import Struct
@@ -32,6 +32,8 @@ BLOCKS: dict[str, type[Struct]] = {
     "beta_schedule": BetaSchedule,
     "datasets: …": PairedDataset,
     "datasets: … without GT": SingleDataset,
+    "datasets: … of RealESRGANDataset": DegradedDataset,
+    "datasets: … of RealESRGANPairedDataset": RealPairs,
     "datasets: …: io_backend": IOBackend,
     "train": Train,
     "train: optim_g": Optimizer,
@@ -124,9 +126,9 @@ def editor_schema() -> dict[str, Any]:
 def _any_dataset() -> dict[str, Any]:
     """Schema of a data set, chosen by its type; a block without one belongs to that of a base file."""
     schema: dict[str, Any] = {"$ref": "#/$defs/Dataset"}
-    for name, types in {"PairedDataset": PAIRED_DATA_SETS, "SingleDataset": DATA_SETS_WITHOUT_GT}.items():
-        condition = {"properties": {"type": {"enum": list(types)}}, "required": ["type"]}
-        schema = {"if": condition, "then": {"$ref": f"#/$defs/{name}"}, "else": schema}
+    for name, struct in DATA_SETS.items():
+        condition = {"properties": {"type": {"const": name}}, "required": ["type"]}
+        schema = {"if": condition, "then": {"$ref": f"#/$defs/{struct.__name__}"}, "else": schema}
     return schema
 
 

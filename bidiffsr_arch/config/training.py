@@ -183,10 +183,12 @@ class Metric(Struct, extra="allow"):
     """A metric of the validation. Further keys are its arguments."""
 
     type: Text = Field(
-        description="`calculate_psnr`, `calculate_ssim`, `calculate_niqe`, `calculate_lpips`, `calculate_params` (in "
-        "M), `calculate_ops` (in G), or another package's"
+        description="`calculate_psnr`, `calculate_ssim`, `calculate_niqe`, `calculate_lpips`, `calculate_iqa` "
+        "(`metric`: one of pyiqa's), `calculate_params` (in M), `calculate_ops` (in G), or another package's"
     )
-    better: Literal["higher", "lower"] = Field("higher", description="which values are better")
+    better: Literal["higher", "lower"] = Field(
+        "higher", description="which values are better; pyiqa's own value for `calculate_iqa`"
+    )
     crop_border: Index = Field(0, description="width in pixels of the border that is left out")
 
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, WeightsMissing
+from bidiffsr_arch.metrics.pixels import height_width_channels, rgb
 
 WEIGHTS_VARIABLE = "BIDIFFSR_LPIPS_WEIGHTS"
 
@@ -32,10 +33,6 @@ BACKBONES = {
     "vgg": Backbone("vgg16-397923af.pth", 16),
     "squeeze": Backbone("squeezenet1_1-b8a52dc0.pth", 17),
 }
-
-
-class WeightsMissing(InputError):
-    """An LPIPS network has no weights, or unusable ones; the message is one line that says what to do."""
 
 
 def calculate_lpips(
@@ -69,7 +66,8 @@ def calculate_lpips(
     network = load_lpips(net, weights, device)
     if img.shape != img2.shape:
         raise InputError(f"expected two images of one shape for LPIPS, got {img.shape} and {img2.shape}")
-    images = [_network_input(_height_width_channels(image, input_order), crop_border) for image in (img, img2)]
+    pair = (rgb(height_width_channels(image, input_order), crop_border, "LPIPS") for image in (img, img2))
+    images = [image / 127.5 - 1 for image in pair]
     min_side, size = BACKBONES[net].min_side, tuple(images[0].shape[2:])
     if min(size) < min_side:
         warnings.warn(f"LPIPS ({net}) needs images of at least {min_side}x{min_side}, got {size}: nan", stacklevel=2)
@@ -148,22 +146,3 @@ def _load(net: str, path: Path, device: str) -> torch.nn.Module:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsMissing(f"{unfit} something else ({reason})") from error
     return network.to(device)
-
-
-def _height_width_channels(image: np.ndarray, input_order: str) -> np.ndarray:
-    """(H, W), (H, W, C) or, by `input_order`, (C, H, W) -> (H, W, C)."""
-    if input_order not in ("HWC", "CHW"):
-        raise InputError(f"expected input_order to be HWC or CHW, got {input_order!r}")
-    if image.ndim == 2:
-        return image[..., None]
-    return image.transpose(1, 2, 0) if input_order == "CHW" else image
-
-
-def _network_input(image: np.ndarray, crop_border: int) -> torch.Tensor:
-    """(H, W, 1 or 3) in 0 .. 255, BGR -> (1, 3, H', W') in -1 .. 1, RGB."""
-    height, width, channels = image.shape
-    if channels not in (1, 3):
-        raise InputError(f"expected images with 1 or 3 channels for LPIPS, got {channels}")
-    image = image[crop_border : height - crop_border, crop_border : width - crop_border, ::-1]
-    tensor = torch.from_numpy(image.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-    return tensor.expand(-1, 3, -1, -1)

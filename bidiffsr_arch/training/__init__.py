@@ -10,6 +10,8 @@ __all__ = ["BIDiffSRModel", "BicubicModel", "MultiPairedImageDataset"]
 compat.apply({
     "bidiffsr_arch.training.saving": ("whole_checkpoints",),
     "bidiffsr_arch.training.resume": ("drawn_seed", "resume_state", "resumed_epochs", "resumed_models"),
+    "bidiffsr_arch.training.degradation": ("degrading_models",),
+    "bidiffsr_arch.training.validation": ("metric_directions",),
     "bidiffsr_arch.training.leaving": ("stopping_between_iterations", "validation_apart"),
     "bidiffsr_arch.training.packed_networks": ("safetensors", "packed_validation"),
 })  # fmt: skip

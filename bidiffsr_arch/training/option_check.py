@@ -16,6 +16,7 @@ from bidiffsr_arch.config.file import AnyFile, DiffusionFile, OptionFile, check_
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
 from bidiffsr_arch.config.struct import one_line
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.metrics.iqa import calculate_iqa, wrong_metric
 from bidiffsr_arch.networks import is_direct
 from bidiffsr_arch.training.surroundings import wrong_here
 
@@ -141,8 +142,9 @@ def _wrong_metrics(options: Mapping[str, Any], path: str) -> Iterator[str]:
             instead = metric.__name__.removesuffix("_pt")
             yield f"expected {place}: type to be a metric of saved images, got {metric.__name__}; use {instead}"
             continue
-        yield from wrong_arguments(metric, block, place, given=("img", "img2"), own=("type", "better", "crop_border"),
-                                   ignores_others=metric.__module__.startswith(IGNORING))  # fmt: skip
+        wrong = list(wrong_arguments(metric, block, place, given=("img", "img2"), own=("type", "better", "crop_border"),
+                                     ignores_others=metric.__module__.startswith(IGNORING)))  # fmt: skip
+        yield from wrong or (wrong_metric(block, place) if metric is calculate_iqa else ())
 
 
 def _wrong_training(options: Mapping[str, Any], path: str) -> Iterator[str]:

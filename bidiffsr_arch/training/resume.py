@@ -21,6 +21,7 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import digest
 from bidiffsr_arch.training import signals
 from bidiffsr_arch.training.checkpoint_file import remove_abandoned
+from bidiffsr_arch.training.degradation import restore_pool
 from bidiffsr_arch.training.option_changes import (
     changed_options,
     check_changes,
@@ -146,6 +147,7 @@ def resumed_models() -> bool:
         session.iteration = session.saved = resume_state["iter"]
         if resume_state.get("best") and (self.opt.get("val") or {}).get("metrics"):
             self.best_metric_results = _best(resume_state["best"], self.opt["val"]["metrics"])
+        restore_pool(self, resume_state.get("pools", []))
         states = resume_state.get("random", [])
         if len(states) == self.opt["world_size"]:
             restore_random_states(states[self.opt["rank"]])

@@ -9,6 +9,7 @@ import math
 import random
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ import torch
 from basicsr.data.data_sampler import EnlargedSampler
 from torch.utils.data import Dataset, get_worker_info
 
-# Purposes of a sample's seeds: crop and augmentation; timestep and noise; a noise level between timesteps.
-DATA, DIFFUSION, NOISE_LEVEL = range(3)
+# Purposes of a sample's seeds: crop and augmentation; timestep and noise; a noise level between timesteps; degradation.
+DATA, DIFFUSION, NOISE_LEVEL, DEGRADATION = range(4)
 KEY = "sample_index"
 
 _drawing = threading.Lock()  # random and numpy share their state between threads, such as that of a prefetcher
@@ -119,6 +120,15 @@ class OrderedSampler(EnlargedSampler):
             yield Request(int(shuffled[position]) % count, SampleIndex(self.epoch, position))
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, random and numpy draw from a seed, and no other thread that asks for this draws from them."""
+    with _drawing:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
+
+
 class SeededDataset(Dataset):
     """A data set that seeds random generators per sample, by its index, and returns the index as ``sample_index``.
 
@@ -136,9 +146,7 @@ class SeededDataset(Dataset):
 
     def __getitem__(self, wanted: Request) -> Any:
         seed = wanted.sample.seed(DATA, self.manual_seed)
-        with _drawing:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
+        with seeded(seed):
             if get_worker_info() is not None:
                 torch.manual_seed(seed)
             sample = self.dataset[wanted.item]

@@ -10,6 +10,7 @@ from torch import nn
 from bidiffsr_arch import description
 from bidiffsr_arch.compat.patch import contains, replace_method
 from bidiffsr_arch.training.checkpoint_file import save_checkpoint
+from bidiffsr_arch.training.degradation import pool_state
 from bidiffsr_arch.training.leaving import of_all_processes
 from bidiffsr_arch.training.random_states import random_states
 from bidiffsr_arch.training.session import session_of
@@ -60,6 +61,7 @@ def save_training_state(self: BaseModel, epoch: int, current_iter: int) -> None:
         return
     session = session_of(self.opt)
     everyones = of_all_processes(self, session.random or random_states())
+    pools = of_all_processes(self, pool_state(self))
     if self.opt["rank"] == 0:
         state: dict[str, Any] = {
             "epoch": epoch,
@@ -71,6 +73,7 @@ def save_training_state(self: BaseModel, epoch: int, current_iter: int) -> None:
             "manual_seed": self.opt.get("manual_seed"),
             "options": session.options,
             "random": everyones,
+            "pools": [pool for pool in pools if pool is not None],
             "best": _plain(getattr(self, "best_metric_results", {})),
             **getattr(self, "further_states", dict)(),
         }

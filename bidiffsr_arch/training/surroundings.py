@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bidiffsr_arch.compat.validation import needs_gt
-from bidiffsr_arch.config.data import ImageDataset, PairedDataset, SingleDataset
+from bidiffsr_arch.config.data import ImageDataset, Pairs, RealPairs, SingleDataset, TrainingDataset
 from bidiffsr_arch.config.file import OptionFile
 from bidiffsr_arch.metrics.lpips import WeightsMissing, find_weights
 
@@ -106,21 +106,31 @@ def _wrong_files(phase: str, data: ImageDataset) -> Iterator[str]:
         folder = os.path.expanduser(data.dataroot_lq)
         if not any(entry.is_file() and not entry.name.startswith(".") for entry in os.scandir(folder)):
             yield f"expected images in {block}: dataroot_lq: {data.dataroot_lq}, found none"
-    if data.meta_info_file and Path(data.meta_info_file).is_file():
-        try:
-            lines = Path(data.meta_info_file).read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            yield f"expected text in UTF-8 in {block}: meta_info_file: {data.meta_info_file}, got other bytes ({error})"
-            return
-        blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
-        if not lines:
-            yield f"expected names of images in {block}: meta_info_file: {data.meta_info_file}, which is empty"
-        elif blank:
-            yield f"expected a name in line {blank} of {block}: meta_info_file: {data.meta_info_file}, which is blank"
-    if not isinstance(data, PairedDataset) or data.prefetch_mode != "cuda" or data.pin_memory:
+    if data.list_of_images:
+        yield from _wrong_list(f"{block}: {data.list_key}: {data.list_of_images}", Path(data.list_of_images), data)
+    if not isinstance(data, TrainingDataset) or data.prefetch_mode != "cuda" or data.pin_memory:
         return
     if torch.cuda.is_available():
         yield f"expected {block}: pin_memory to be true with prefetch_mode: cuda, got false"
+
+
+def _wrong_list(place: str, file: Path, data: ImageDataset) -> Iterator[str]:
+    """Mistakes in a data set's text file with the names of its images."""
+    if not file.is_file():
+        yield f"{place} does not exist"
+        return
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        yield f"expected text in UTF-8 in {place}, got other bytes ({error})"
+        return
+    blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
+    if not lines:
+        yield f"expected names of images in {place}, which is empty"
+    elif blank:
+        yield f"expected a name in line {blank} of {place}, which is blank"
+    elif isinstance(data, RealPairs) and (other := next((line for line in lines if line.count(", ") != 1), "")):
+        yield f"expected lines of {place} to be `GT's name, LQ's name`, got {other!r}"
 
 
 def _wrong_images(file: OptionFile, options: Mapping[str, Any]) -> Iterator[str]:
@@ -129,9 +139,9 @@ def _wrong_images(file: OptionFile, options: Mapping[str, Any]) -> Iterator[str]
                if metric.type in LEAST_SIDES}  # fmt: skip
     is_bicubic = file.model_type == "BicubicModel"
     for phase, data in _present(file).items():
-        has_gt = isinstance(data, PairedDataset)
+        has_gt = isinstance(data, Pairs)
         possible = {name: metric for name, metric in metrics.items()
-                    if has_gt or (file.scale and not needs_gt(metric.type))}  # fmt: skip
+                    if has_gt or (file.scale and not needs_gt(metric.model_dump()))}  # fmt: skip
         if phase.split("_")[0] == "train" or not (possible or is_bicubic):
             continue
         pairs = list(_sizes({**options["datasets"][phase], "phase": "val", "scale": file.scale or 1}, has_gt))

@@ -1,17 +1,36 @@
-"""An SRModel whose validation runs in all processes and supports cost metrics and LPIPS without weights."""
+"""An SRModel whose validation runs in all processes, measures cost, and goes on without the weights of a metric."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, cast
 
+from basicsr.models.base_model import BaseModel
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, default_collate
 
-from bidiffsr_arch.metrics.lpips import WeightsMissing, load_lpips
+from bidiffsr_arch.compat.options import after_parsing
+from bidiffsr_arch.compat.patch import contains
+from bidiffsr_arch.errors import WeightsMissing
+from bidiffsr_arch.metrics.iqa import load_iqa, set_directions
+from bidiffsr_arch.metrics.lpips import load_lpips
 from bidiffsr_arch.metrics.measured import measured_network
 from bidiffsr_arch.training.leaving import leave_if_asked
+
+# What loads the network of a metric, from the metric's options.
+LOADERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "calculate_iqa": lambda options: load_iqa(options["metric"], options.get("device")),
+    "calculate_lpips": lambda options: load_lpips(options.get("net", "alex"), options.get("weights")),
+}
+
+
+def metric_directions() -> bool:
+    """BasicSR takes `better: higher` for granted: metrics of pyiqa have the direction that pyiqa knows."""
+    if contains(BaseModel._initialize_best_metric_results, "lower_better"):
+        return False
+    after_parsing(lambda opt, args: set_directions((opt.get("val") or {}).get("metrics") or {}))
+    return True
 
 
 class ValidatedSRModel(SRModel):
@@ -20,7 +39,7 @@ class ValidatedSRModel(SRModel):
     - Sampling, which takes most of the time, is distributed over the processes. The first process gathers the results
       and continues as BasicSR does in a single process, with the same metrics, images and log.
     - ``calculate_params`` and ``calculate_ops`` get the network, since BasicSR passes only images to metrics.
-    - An LPIPS metric without weights is logged as n/a, with a line that says what to do; the other metrics continue.
+    - A metric without its weights is logged as n/a, with a line that says what to do; the other metrics continue.
     """
 
     takes_pixels = True
@@ -57,10 +76,10 @@ class ValidatedSRModel(SRModel):
     def _drop_metrics_without_weights(self) -> None:
         metrics = self.opt["val"].get("metrics") or {}
         for name, options in list(metrics.items()):
-            if options.get("type") != "calculate_lpips":
-                continue
+            load = LOADERS.get(options["type"])
             try:
-                load_lpips(options.get("net", "alex"), options.get("weights"))
+                if load is not None:
+                    load(options)
             except WeightsMissing as missing:
                 del metrics[name]
                 get_root_logger().warning(f"# {name}: n/a ({missing})")
