@@ -188,9 +188,6 @@ def test_every_page_is_in_the_index():
 def test_citation_names_the_version_and_the_changelog_what_is_unreleased():
     citation = yaml.safe_load(text_of(PROJECT / "CITATION.cff"))
     assert citation["version"] == __version__
-    assert [author["family-names"] for author in citation["preferred-citation"]["authors"]] == re.findall(
-        r"(?:by|,|and) \w+ (\w+)(?=,| and|\n)", re.search(r"The method is by (.*?)\*", text_of(PAGES[0]), re.DOTALL)[0]
-    )
     assert "\n## [Unreleased]\n" in text_of(PROJECT / "CHANGELOG.md")
 
 
@@ -198,7 +195,7 @@ def test_badges_need_the_projects_own_address():
     tomllib = pytest.importorskip("tomllib")
     urls = tomllib.loads(text_of(PROJECT / "pyproject.toml"))["project"].get("urls", {})
     badges = re.findall(r"!\[[^\]]*\]\(https?://[^)]*\)", text_of(PROJECT / "README.md"))
-    assert urls or not badges
+    assert "Repository" in urls or not badges
 
 
 def test_forms_workflows_and_hooks_are_yaml():

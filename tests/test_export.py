@@ -85,7 +85,7 @@ def test_a_file_computes_what_the_network_does(weights, kind, tmp_path):
     call, description = opened(path)
     assert description == json.loads(json.dumps(describe(weights.options)))
     assert largest_difference(weights, call) <= 1e-4
-    for size, batch in (((1, 1), 1), ((3, 7), 3), ((8, 4), 2)):
+    for size, batch in (((2, 2), 1), ((3, 7), 3), ((8, 4), 2)):
         inputs = images(weights, size, torch.tensor([0.0, 50, 99])[:batch], seed=size[1])
         height, width = (weights.multiple * length for length in size)
         assert call(*inputs).shape == (batch, 3, height, width)

@@ -37,11 +37,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(hook: str, source: Path, output: Path) -> Path:
     """What a hook of setuptools' build backend writes, without any download."""
     output.mkdir()
-    code = f"import sys; from setuptools import build_meta; build_meta.{hook}(sys.argv[1])"
+    code = f"import sys; from setuptools import build_meta; print(build_meta.{hook}(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, output], capture_output=True, text=True, cwd=source)
     assert done.returncode == 0, done.stderr
-    (path,) = output.iterdir()
-    return path
+    return output / done.stdout.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
