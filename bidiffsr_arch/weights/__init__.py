@@ -11,11 +11,13 @@ FOLDER = Path(str(files("bidiffsr_arch") / "weights"))
 
 SHIPPED: dict[str, dict[int, str]] = {
     "clean": {2: "BIDiffSR_small_x2.safetensors", 4: "BIDiffSR_small_x4.safetensors"},
+    "jpeg": {2: "BIDiffSR_small_x2_jpeg.safetensors", 4: "BIDiffSR_small_x4_jpeg.safetensors"},
 }
 """Files by the kind of images that they were trained on, and by scale."""
 
 INPUTS = {
     "clean": "without visible artifacts of compression",
+    "jpeg": "JPEGs with visible artifacts, of a quality of about 50 to 95",
 }
 """The kinds of `SHIPPED` in words."""
 
