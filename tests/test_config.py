@@ -14,7 +14,7 @@ from bidiffsr_arch.cli import main
 from bidiffsr_arch.config import yaml
 from bidiffsr_arch.config.data import PairedDataset
 from bidiffsr_arch.config.diffusion import BetaSchedule, Description, Trained
-from bidiffsr_arch.config.file import AnyFile, DiffusionFile, load_options
+from bidiffsr_arch.config.file import AnyFile, DiffusionFile, OptionFile, load_options
 from bidiffsr_arch.config.kinds import Count, Items, Pair
 from bidiffsr_arch.config.shipped import shipped, shipped_path
 from bidiffsr_arch.config.signature import wrong_arguments
@@ -261,6 +261,12 @@ def test_relations_of_a_data_set(changes, said):
     data = dict(name="a", type="PairedImageDataset", dataroot_gt="b", dataroot_lq="c", io_backend={"type": "disk"})
     assert PairedDataset.read(data | dict(dataroot_gt=["a", "b"], dataroot_lq=["c", "d"])).dataroot_gt == ["a", "b"]
     assert said in error_of(PairedDataset, data | changes)
+
+
+def test_a_name_in_angle_brackets_is_no_type_of_data_sets():
+    data = dict(name="a", type="PairedImageDataset", dataroot_gt="b", dataroot_lq="c", io_backend={"type": "disk"})
+    said = error_of(OptionFile, dict(name="a", datasets={"<x>": data | dict(gt_sise=8)}))
+    assert "unknown key 'gt_sise'" in said and "did you mean 'gt_size'?" in said
 
 
 @pytest.mark.parametrize(

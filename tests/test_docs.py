@@ -23,6 +23,7 @@ from PIL import Image
 from bidiffsr_arch import __version__
 from bidiffsr_arch.cli import COMMANDS, build_parser
 from bidiffsr_arch.config.tables import editor_schema
+from bidiffsr_arch.config.yaml import parse
 from bidiffsr_arch.description import describe, save_float
 
 PROJECT = Path(__file__).parents[1]
@@ -158,7 +159,7 @@ def test_python_snippets_run(code, run_options, tiny_network, workplace, monkeyp
 @pytest.mark.parametrize("text", fences("yaml"))
 def test_yaml_snippets_are_valid_options(text):
     """Indented snippets are data sets."""
-    options = yaml.safe_load(dedent(text))
+    options = parse(dedent(text), "snippet")
     whole = {"datasets": options} if text.startswith(" ") else options
     errors = Draft202012Validator(editor_schema()).iter_errors({"model_type": "BIDiffSRModel"} | whole)
     assert [error.message for error in errors] == []

@@ -1,8 +1,8 @@
 """`basicsr train --dry-run`: find before a long training what would stop it; nothing is written.
 
-The option file has been checked already. This checks every image by reading it (counts, names, sizes), counts
-the cost of the network, runs one iteration to measure memory, and compares the size of the checkpoints with the free
-space on the disk.
+The option file has been checked already. This reads every image or pair of images (and checks counts, names, sizes),
+counts the cost of the network, runs one iteration to measure memory, and compares the size of the checkpoints with the
+free space on the disk.
 """
 
 import io

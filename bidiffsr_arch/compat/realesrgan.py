@@ -40,7 +40,7 @@ def degradation_without_cuda() -> bool:
 
 
 def prepare_degradation(model: RealESRGANModel) -> None:
-    """What `RealESRGANModel` sets beside what is `SRGANModel`'s, on the model's device."""
+    """Set the attributes that `RealESRGANModel` adds to those of `SRGANModel`, on the model's device."""
     model.jpeger = DiffJPEG(differentiable=False).to(model.device)
     model.usm_sharpener = USMSharp().to(model.device)
     model.queue_size = model.opt.get("queue_size", Degradation.model_fields["queue_size"].default)
@@ -87,7 +87,7 @@ def listed_images() -> bool:
 
 
 class StrictClient(FileClient):
-    """A client whose errors RealESRGANDataset does not take for a server's congestion."""
+    """A client whose errors RealESRGANDataset does not mistake for a busy server."""
 
     def get(self, filepath: str, client_key: str = "default") -> bytes:
         """As FileClient's.

@@ -1,4 +1,4 @@
-"""Data sets: BasicSR's, of which all keys are known, and those of other packages."""
+"""Data sets: BasicSR's data sets of images, with all keys, and those of other packages."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -35,7 +35,7 @@ class Dataset(Struct, extra="allow"):
 
 
 class ImageDataset(Dataset):
-    """What BasicSR's data sets of images have in common."""
+    """Keys of all BasicSR's data sets of images."""
 
     io_backend: IOBackend = Field(description="how the files are stored")
     scale: Items | None = Field(None, description="set from the top level")
@@ -45,17 +45,16 @@ class ImageDataset(Dataset):
 
     @property
     def list_of_images(self) -> str | None:
-        """The text file that names its images, if there is one."""
+        """The text file with the names of its images, if there is one."""
         return getattr(self, self.list_key)
 
     def roots(self) -> list[str]:
-        """All folders of its images: those of GT, then those of LQ."""
-        both = (getattr(self, key, None) or [] for key in ("dataroot_gt", "dataroot_lq"))
-        return [root for roots in both for root in ([roots] if isinstance(roots, str) else roots)]
+        """All folders of its images."""
+        raise NotImplementedError
 
 
 class NormalizedDataset(ImageDataset):
-    """Images whose values may be normalized."""
+    """Keys of data sets whose images may be normalized."""
 
     mean: Colour | None = Field(None, description="subtracted from pixels; undone before metrics")
     std: Colour | None = Field(None, description="divides pixels; undone before metrics")
@@ -73,9 +72,13 @@ class SingleDataset(NormalizedDataset):
     meta_info_file: Text | None = Field(None, description="text file with an image's name on each line")
     color: Literal["y"] | None = Field(None, description="`y`: the luma channel alone")
 
+    def roots(self) -> list[str]:
+        """Its folder."""
+        return [self.dataroot_lq]
+
 
 class TrainingDataset(ImageDataset, extra="forbid"):
-    """Images that training can read."""
+    """Keys of all BasicSR's data sets with which a network can be trained."""
 
     gt_size: Items | None = Field(None, description="training: side of a GT crop in pixels, a multiple of `scale`")
     use_hflip: bool | None = Field(None, description="training: flip at random")
@@ -91,11 +94,16 @@ class TrainingDataset(ImageDataset, extra="forbid"):
 
 
 class Pairs(TrainingDataset, NormalizedDataset, extra="forbid"):
-    """Pairs of LQ and GT images."""
+    """Keys of all data sets of LQ and GT images."""
 
     dataroot_gt: Roots = Field(description="folder of GT (HR) images, or a list of folders")
     dataroot_lq: Roots = Field(description="folder of LQ (LR) images, or a list of as many folders")
     filename_tmpl: Template = Field("{}", description="name of an LQ image, made from that of its GT image")
+
+    def roots(self) -> list[str]:
+        """The folders of GT, then those of LQ."""
+        both = (self.dataroot_gt, self.dataroot_lq)
+        return [root for roots in both for root in ([roots] if isinstance(roots, str) else roots)]
 
     def _relations(self) -> Iterator[str]:
         gt, lq = self.dataroot_gt, self.dataroot_lq
@@ -130,6 +138,10 @@ class DegradedDataset(Kernels, TrainingDataset):
 
     dataroot_gt: Text = Field(description="folder of GT (HR) images")
     meta_info: Text | None = Field(None, description="text file with a GT image's name on each line; `~`: all images")
+
+    def roots(self) -> list[str]:
+        """Its folder."""
+        return [self.dataroot_gt]
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field
 
-from bidiffsr_arch.config.kinds import FromZero, Items, Number, told_as
+from bidiffsr_arch.config.kinds import FromZero, Items, Number, expected
 from bidiffsr_arch.config.struct import Struct
 
 LOADED = 400  # side in pixels of the crop that RealESRGANDataset loads, fixed in its code
@@ -34,14 +34,14 @@ Weights3 = Annotated[list[FromZero], Field(strict=False, min_length=3, max_lengt
 Range = Annotated[
     list[Number],
     AfterValidator(_ascending),
-    Field(strict=False, min_length=2, max_length=2, json_schema_extra=told_as("two numbers from 0 on, in order")),
+    Field(strict=False, min_length=2, max_length=2, json_schema_extra=expected("two numbers from 0 on, in order")),
 ]
 RangeAbove0 = Annotated[
-    Range, AfterValidator(_above_zero), Field(json_schema_extra=told_as("two numbers above 0, in order"))
+    Range, AfterValidator(_above_zero), Field(json_schema_extra=expected("two numbers above 0, in order"))
 ]
 Kernel = Literal["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"]
 KernelList = Annotated[
-    list[Kernel], Field(json_schema_extra=told_as("a list of iso, aniso, generalized_iso, … (see the default)"))
+    list[Kernel], Field(json_schema_extra=expected("a list of iso, aniso, generalized_iso, … (see the default)"))
 ]
 KERNELS: list[Kernel] = ["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"]
 KERNEL_PROB = [0.45, 0.25, 0.12, 0.03, 0.12, 0.03]
@@ -119,6 +119,6 @@ class Degradation(Struct):
 
 
 def unfit_pool(queue_size: int, batch: int) -> Iterator[str]:
-    """What does not hold between the sizes of the pool and of a batch."""
+    """Violated relations between the sizes of the pool and of a batch, one sentence each."""
     if queue_size % batch:
         yield f"expected queue_size to be a multiple of the batch of {batch} training pairs, got {queue_size}"

@@ -81,7 +81,7 @@ class AnyFile(Scaled, extra="allow"):
             yield "expected the key network_g, found none; see `basicsr options`"
         if not self.train and not self.val:
             yield "expected a `train:` or a `val:` block, found neither"
-        if self.scale is None and any(_trains(data) for data in self.datasets.values()):
+        if self.scale is None and any(_needs_scale(data) for data in self.datasets.values()):
             yield "expected the key scale (HR size / LR size), found none"
 
     def length(self) -> Length:
@@ -128,7 +128,7 @@ class OptionFile(Degradation, AnyFile):
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
-        train = self.loaded().get("train")
+        train = self.training_data()
         if train and train.gt_size and self.scale and train.gt_size % self.scale:
             yield f"expected datasets: train: gt_size to be a multiple of scale {self.scale}, got {train.gt_size}"
         yield from self._degraded()
@@ -151,7 +151,7 @@ class OptionFile(Degradation, AnyFile):
                 yield f"`expected: {name}: {metric}:` is no metric of the file; those are {_listed(metrics)}"
 
     def _degraded(self) -> Iterator[str]:
-        """What does not hold between ``degradation`` and the data sets."""
+        """Violated relations between ``degradation`` and the data sets, one sentence each."""
         for phase, data in self.datasets.items():
             makes_lq = phase == "train" and self.degradation is not None
             if isinstance(data, DegradedDataset) and not makes_lq:
@@ -169,9 +169,10 @@ class OptionFile(Degradation, AnyFile):
         if self.scale and LOADED % self.scale:
             yield f"expected scale to divide {LOADED}, the side of the images that are degraded, got {self.scale}"
 
-    def loaded(self) -> dict[str, TrainingDataset]:
-        """BasicSR's own data sets that training can read, by phase."""
-        return {phase: data for phase, data in self.datasets.items() if isinstance(data, TrainingDataset)}
+    def training_data(self) -> TrainingDataset | None:
+        """The data set ``train``; None if there is none, or if it is another package's."""
+        train = self.datasets.get("train")
+        return train if isinstance(train, TrainingDataset) else None
 
     def training_relations(self) -> Iterator[str]:
         """Violated requirements of a file for training, one sentence each."""
@@ -179,7 +180,7 @@ class OptionFile(Degradation, AnyFile):
         yield from self._phases("train", "val")
         if self.val and self.val.val_freq is None and any(phase.startswith("val") for phase in self.datasets):
             yield "expected the key val_freq in val:, found none"
-        data = self.loaded().get("train")
+        data = self.training_data()
         if missing := [key for key in TRAINING_NEEDS if data is not None and getattr(data, key) is None]:
             yield f"expected the key(s) {', '.join(missing)} in datasets: train:, found none"
         given = () if isinstance(self, DiffusionOptions) else OF_DIFFUSION
@@ -242,8 +243,8 @@ def wrong_for_diffusion(
         yield "expected a loss in train: pixel_opt, got none; the paper uses {type: L1Loss}"
 
 
-def _trains(data: Dataset) -> bool:
-    """Whether a data set is one of BasicSR's that training can read, which all need a scale."""
+def _needs_scale(data: Dataset) -> bool:
+    """Whether a data set is one of BasicSR's that have GT images."""
     return issubclass(DATA_SETS.get(data.type, Dataset), TrainingDataset)
 
 

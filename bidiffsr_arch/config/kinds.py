@@ -12,7 +12,7 @@ def _whole(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
-def told_as(words: str) -> dict[str, str]:
+def expected(words: str) -> dict[str, str]:
     """A description of the expected value, for errors here and in editors that support this key of VS Code."""
     return {"errorMessage": f"expected {words}"}
 
@@ -63,8 +63,8 @@ Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 Index = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Steps = Annotated[int, Field(ge=1, le=100_000), BeforeValidator(_whole)]
 # BasicSR passes these to range() and similar functions, which accept no float.
-Items = Annotated[int, Field(ge=1, json_schema_extra=told_as("a whole number from 1 on, without a point"))]
-Workers = Annotated[int, Field(ge=0, json_schema_extra=told_as("a whole number from 0 on, without a point"))]
+Items = Annotated[int, Field(ge=1, json_schema_extra=expected("a whole number from 1 on, without a point"))]
+Workers = Annotated[int, Field(ge=0, json_schema_extra=expected("a whole number from 0 on, without a point"))]
 Seed = Annotated[int, Field(ge=0, le=2**31)]
 
 Number = float
@@ -77,8 +77,8 @@ Pair = Annotated[list[Number], Field(strict=False, min_length=2, max_length=2)]
 Colour = Annotated[list[Number], Field(strict=False, min_length=3, max_length=3)]
 
 Text = Annotated[str, AfterValidator(_text), Field(min_length=1)]
-Name = Annotated[Text, AfterValidator(_name), Field(json_schema_extra=told_as("a name without .. and /"))]
-Template = Annotated[Text, AfterValidator(_template), Field(json_schema_extra=told_as("a template such as '{}x4'"))]
+Name = Annotated[Text, AfterValidator(_name), Field(json_schema_extra=expected("a name without .. and /"))]
+Template = Annotated[Text, AfterValidator(_template), Field(json_schema_extra=expected("a template such as '{}x4'"))]
 # A block that other packages read, with any keys.
 Open = Annotated[Any, AfterValidator(_open), WithJsonSchema({"type": "object"})]
 TEXTS = {"type": "array", "items": {"type": "string"}}

@@ -135,8 +135,10 @@ def _shown(place: str, path: Place | list) -> str:
 def _walk(schema: Schema, path: Place | list, definitions: Schema) -> Schema:
     """The schema at a path; {} if it is open. ``<NAME>`` chooses the alternative of that name."""
     for part in path:
-        is_choice = str(part).startswith("<")
-        schema = definitions[str(part)[1:-1]] if is_choice else _inner(resolve(schema, definitions), part, definitions)
+        if str(part).startswith("<"):
+            schema = definitions.get(str(part)[1:-1], {})
+        else:
+            schema = _inner(resolve(schema, definitions), part, definitions)
     return schema
 
 

@@ -4,14 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bidiffsr_arch.config.data import (
-    DATA_SETS,
-    DegradedDataset,
-    IOBackend,
-    PairedDataset,
-    RealPairs,
-    SingleDataset,
-)
+from bidiffsr_arch.config.data import DATA_SETS, DegradedDataset, IOBackend, PairedDataset, RealPairs, SingleDataset
 from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.config.file import OUR_MODELS, DiffusionFile
 from bidiffsr_arch.config.struct import Struct

@@ -187,7 +187,7 @@ class Metric(Struct, extra="allow"):
         "(`metric`: one of pyiqa's), `calculate_params` (in M), `calculate_ops` (in G), or another package's"
     )
     better: Literal["higher", "lower"] = Field(
-        "higher", description="which values are better; `calculate_iqa` knows it by itself"
+        "higher", description="which values are better; pyiqa's own value for `calculate_iqa`"
     )
     crop_border: Index = Field(0, description="width in pixels of the border that is left out")
 

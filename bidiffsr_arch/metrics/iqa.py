@@ -1,7 +1,7 @@
 """The metrics of pyiqa (IQA-PyTorch: MUSIQ, MANIQA, CLIP-IQA, TOPIQ, DISTS and a hundred more) as BasicSR metrics.
 
-pyiqa is optional and imported when one of its metrics is used: ``pip install 'bidiffsr_arch[iqa]'``. Where it keeps the
-weights that it downloads, and from where, is its own affair; they are read by torch's safe loader.
+pyiqa is optional and imported when one of its metrics is used: ``pip install 'bidiffsr_arch[iqa]'``. It downloads its
+weights itself, into its own cache; torch's safe loader reads them.
 """
 
 import difflib
@@ -69,7 +69,7 @@ def calculate_iqa(
     try:
         with _own_random_numbers(), torch.inference_mode():
             return float(network(*inputs))
-    except Exception as error:  # whatever a network makes of an image that is too small for it
+    except Exception as error:  # networks raise various errors for images that are too small
         height, width = inputs[0].shape[2:]
         raise InputError(f"pyiqa's {metric} cannot measure an image of {width}x{height} ({_reason(error)})") from error
 
@@ -86,7 +86,7 @@ def load_iqa(metric: str, device: str | None = None) -> torch.nn.Module:
     try:
         with _own_random_numbers(), _environment(unchanged):
             return import_module("pyiqa").create_metric(metric, device=chosen)
-    except Exception as error:  # whatever a download, a package that pyiqa needs, or a broken file may raise
+    except Exception as error:  # downloads, imports and broken files raise various errors
         raise WeightsMissing(
             f"pyiqa's {metric} cannot be loaded ({_reason(error)}); connect to the network once, or choose a metric "
             "without weights, such as psnr, ssim or gmsd"
@@ -95,15 +95,15 @@ def load_iqa(metric: str, device: str | None = None) -> torch.nn.Module:
 
 @cache
 def configuration(metric: str) -> Mapping[str, Any]:
-    """What pyiqa says of a metric: ``metric_mode`` ("FR" or "NR"), ``lower_better``, ``metric_opts``.
+    """pyiqa's configuration of a metric: ``metric_mode`` ("FR" or "NR"), ``lower_better``, ``metric_opts``.
 
     Raises:
         InputError: pyiqa is not installed or cannot be imported, or has no such metric of single images.
     """
     try:
         known = import_module("pyiqa.default_model_configs").DEFAULT_CONFIGS
-        import_module("pyiqa.utils").get_root_logger().setLevel(logging.WARNING)  # it announces every network
-    except Exception as error:  # whatever its import, and that of all that it imports, may raise
+        import_module("pyiqa.utils").get_root_logger().setLevel(logging.WARNING)  # it logs every network
+    except Exception as error:  # its imports may raise anything
         missing = isinstance(error, ModuleNotFoundError) and error.name == "pyiqa"
         reason = "which is not installed" if missing else f"which cannot be imported ({_reason(error)})"
         raise InputError(f"expected the package pyiqa for {NAME}, {reason}; {INSTALL}") from error
@@ -162,7 +162,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _own_random_numbers() -> Iterator[None]:
-    """Inside, random numbers are those of `SEED`; outside, they go on as if nothing had been drawn."""
+    """Seed all random generators by `SEED` inside the context, and restore their states afterwards."""
     python, state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(SEED)

@@ -1,8 +1,8 @@
 """LQ images that are made from GT images in training, by the degradation and the pool of BasicSR's `RealESRGANModel`.
 
 With ``degradation: realesrgan``, every model that takes its batches by `SRModel.feed_data` gets LQ and GT from here.
-What is drawn depends on the seed and on the sample index of a batch's first sample. The pool mixes pairs of earlier
-batches, so it belongs to the training state.
+Random numbers depend on the seed and on the sample index of a batch's first sample. The pool mixes pairs of earlier
+batches, so it is part of the training state.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training.sample_order import DEGRADATION, sample_indices, seeded
 
 POOL = ("queue_lr", "queue_gt", "queue_ptr")
-NEEDS = "kernel1"  # what a batch of RealESRGANDataset has and a batch of pairs has not
+NEEDS = "kernel1"  # a key of RealESRGANDataset's batches that batches of pairs lack
 ATTRIBUTE = "degradation"
 
 
@@ -57,9 +57,9 @@ class RealESRGANDegradation(RealESRGANModel):
 
     @contextmanager
     def _drawn(self, batch: dict[str, Any]) -> Iterator[None]:
-        """Inside, all generators draw from the seed of this batch; torch's go on afterwards as if nothing was drawn.
+        """Seed all generators by the batch's sample index inside the context; torch's states are restored afterwards.
 
-        Batches without sample indices, which no trainer of BasicSR loads, draw from the states that are there.
+        Batches without sample indices, which no trainer of BasicSR loads, use the present states.
         """
         indices = sample_indices(batch)
         if not indices:
@@ -78,7 +78,7 @@ class RealESRGANDegradation(RealESRGANModel):
         return {name: getattr(self, name) for name in POOL if hasattr(self, name)}
 
     def restore(self, state: dict[str, Any]) -> bool:
-        """Go on with a saved pool; whether it fits the options."""
+        """Restore a saved pool, and return whether it fits the options."""
         if not state:
             return True
         if not self._fits(state):
@@ -110,7 +110,7 @@ def degrading_models() -> bool:
 
 
 def degradation_of(model: BaseModel) -> RealESRGANDegradation | None:
-    """The degradation of a model in training, created by the first call; None where its options ask for none."""
+    """The degradation of a model in training, created by the first call; None without that option."""
     if not model.opt.get("degradation") or not model.opt["is_train"]:
         return None
     if not hasattr(model, ATTRIBUTE):
@@ -119,13 +119,13 @@ def degradation_of(model: BaseModel) -> RealESRGANDegradation | None:
 
 
 def pool_state(model: BaseModel) -> dict[str, Any] | None:
-    """What a training state holds of a model's pool; None where it has none."""
+    """A model's pool, for the training state; None if it has none."""
     degradation = degradation_of(model)
     return None if degradation is None else {name: _on_cpu(value) for name, value in degradation.state().items()}
 
 
 def restore_pool(model: BaseModel, states: list[dict[str, Any]]) -> None:
-    """Give a model the pool of its process back; with other options or processes it starts anew, with a warning.
+    """Restore the pool of a model's process; with other options or processes it starts empty, with a warning.
 
     Args:
         states: `pool_state` of each process; none in a training state without a pool.

@@ -122,7 +122,7 @@ class OrderedSampler(EnlargedSampler):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, random and numpy draw from a seed, and no other thread that asks for this draws from them."""
+    """Seed random and numpy inside the context; other threads that enter it wait."""
     with _drawing:
         random.seed(seed)
         np.random.seed(seed % 2**32)

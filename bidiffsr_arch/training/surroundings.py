@@ -106,25 +106,31 @@ def _wrong_files(phase: str, data: ImageDataset) -> Iterator[str]:
         folder = os.path.expanduser(data.dataroot_lq)
         if not any(entry.is_file() and not entry.name.startswith(".") for entry in os.scandir(folder)):
             yield f"expected images in {block}: dataroot_lq: {data.dataroot_lq}, found none"
-    listed = data.list_of_images
-    if listed and not Path(listed).is_file():
-        yield f"{block}: {data.list_key}: {listed} does not exist"
-    elif listed:
-        try:
-            lines = Path(listed).read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            yield f"expected text in UTF-8 in {block}: {data.list_key}: {listed}, got other bytes ({error})"
-            return
-        blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
-        if not lines:
-            yield f"expected names of images in {block}: {data.list_key}: {listed}, which is empty"
-        elif blank:
-            yield f"expected a name in line {blank} of {block}: {data.list_key}: {listed}, which is blank"
-        elif isinstance(data, RealPairs) and (other := next((line for line in lines if line.count(", ") != 1), "")):
-            yield f"expected lines of {block}: {data.list_key}: {listed} to be `GT's name, LQ's name`, got {other!r}"
-    prefetches_to = data.prefetch_mode if isinstance(data, TrainingDataset) and not data.pin_memory else None
-    if prefetches_to == "cuda" and torch.cuda.is_available():
+    if data.list_of_images:
+        yield from _wrong_list(f"{block}: {data.list_key}: {data.list_of_images}", Path(data.list_of_images), data)
+    if not isinstance(data, TrainingDataset) or data.prefetch_mode != "cuda" or data.pin_memory:
+        return
+    if torch.cuda.is_available():
         yield f"expected {block}: pin_memory to be true with prefetch_mode: cuda, got false"
+
+
+def _wrong_list(place: str, file: Path, data: ImageDataset) -> Iterator[str]:
+    """Mistakes in a data set's text file with the names of its images."""
+    if not file.is_file():
+        yield f"{place} does not exist"
+        return
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        yield f"expected text in UTF-8 in {place}, got other bytes ({error})"
+        return
+    blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
+    if not lines:
+        yield f"expected names of images in {place}, which is empty"
+    elif blank:
+        yield f"expected a name in line {blank} of {place}, which is blank"
+    elif isinstance(data, RealPairs) and (other := next((line for line in lines if line.count(", ") != 1), "")):
+        yield f"expected lines of {place} to be `GT's name, LQ's name`, got {other!r}"
 
 
 def _wrong_images(file: OptionFile, options: Mapping[str, Any]) -> Iterator[str]:

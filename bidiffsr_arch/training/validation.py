@@ -26,7 +26,7 @@ LOADERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def metric_directions() -> bool:
-    """BasicSR takes `better: higher` for granted: metrics of pyiqa have the direction that pyiqa knows."""
+    """BasicSR's default is `better: higher`; metrics of pyiqa get pyiqa's own direction."""
     if contains(BaseModel._initialize_best_metric_results, "lower_better"):
         return False
     after_parsing(lambda opt, args: set_directions((opt.get("val") or {}).get("metrics") or {}))
