@@ -208,7 +208,8 @@ def times(weights: Weights) -> Tensor:
         return (torch.arange(groups) + 0.5) / groups
     steps = getattr(network, "total_step", schedule.get("n_timestep", 1))
     firsts = [-(-group * steps // groups) for group in range(groups + 1)]
-    return torch.tensor(sorted({float(t) for first, after in pairwise(firsts) for t in (first, after - 1) if t >= 0}))
+    filled = [(first, after) for first, after in pairwise(firsts) if first < after]  # with few timesteps some are empty
+    return torch.tensor(sorted({float(t) for first, after in filled for t in (first, after - 1)}))
 
 
 def _without_close_signs(weights: Weights, size: tuple[int, int], time: Tensor) -> tuple[Tensor, ...]:

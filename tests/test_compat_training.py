@@ -12,6 +12,7 @@ import torch
 import yaml
 from basicsr.models.sr_model import SRModel
 from basicsr.train import train_pipeline
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from test_resume import assert_same_end
 
@@ -158,6 +159,8 @@ def test_changed_options_are_used_from_the_resumed_state_on_and_logged(workplace
     run(monkeypatch, *written("fresh", new))
     run(monkeypatch, *written("old", {"train": {"total_iter": 2}}))
     before = torch.load("experiments/old/training_states/2.state", weights_only=True)["optimizers"][0]["state"]
+    monkeypatch.setattr(get_root_logger(), "propagate", True)
+    caplog.set_level("INFO", logger=get_root_logger().name)
     run(monkeypatch, *written("old", new | {"datasets": {"train": {"batch_size_per_gpu": 1}}}), "--auto_resume")
     files = (Path("experiments", name, "training_states/4.state") for name in ("fresh", "old"))
     fresh, old = (torch.load(file, weights_only=True) for file in files)

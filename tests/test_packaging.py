@@ -98,7 +98,7 @@ def test_the_readmes_links_are_absolute_where_the_address_is_known(source, tmp_p
     assert f"Project-URL: Repository, {address}" in text
     assert image not in text and page not in text
     assert f"({address}/raw/HEAD/docs/images/strip_x4.png)" in text and f"({address}/blob/HEAD/docs/small.md)" in text
-    assert "(#installation-in-your-own-environment)" in text and "(https://arxiv.org/abs/2406.05723)" in text
+    assert "/docs/install.md)" in text and "(https://arxiv.org/abs/2406.05723)" in text
 
 
 def test_the_sdist_holds_what_the_wheel_and_the_tests_need(source, wheel, tmp_path):
