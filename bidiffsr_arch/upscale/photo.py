@@ -147,7 +147,7 @@ def read_photo(path: Path) -> Photo:
         photo = _whole(path, lambda: Photo(tiff.decode(path), tiff.metadata_of(path, upright=False)), error)
     else:
         with opened.image as image:
-            reader = READERS.get(image.format, _read_other)
+            reader = READERS.get(image.format or "", _read_other)
             photo = _whole(path, lambda: reader(path, opened))
     check_profile(photo.metadata, photo.pixels)
     return photo
