@@ -150,14 +150,14 @@ BUILDERS = STEPS | THRESHOLD
 
 
 def timed(step: Step, seconds: float) -> list[float]:
-    """Seconds of each step that fits into `seconds`, at least one; a first step wakes sleeping threads."""
-    step()
+    """Seconds of each of the steps that fit in so long. The first one, which wakes threads, counts if it is the only
+    one."""
     times, end = [], time.perf_counter() + seconds
     while not times or (time.perf_counter() < end and len(times) < MOST_STEPS):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return times
+    return times[1:] or times
 
 
 def work(names: list[str], seconds: float, orders: Connection) -> None:
