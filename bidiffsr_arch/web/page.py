@@ -20,6 +20,7 @@ HEAD = (
     "# BI-DiffSR\nSuper-resolution by a diffusion network with 1-bit weights. Images and results stay on the machine "
     "that serves this page, and are deleted after an hour."
 )
+KINDS = "fidelity: closest to the true image; perceptual: sharper; jpeg: for images with visible artifacts"
 HINT = "Before: bicubic interpolation. Turn the wheel over the image to zoom, drag to move."
 CSS = """
 .gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
@@ -58,8 +59,8 @@ class Page:
                     images = gr.File(label="Images", file_count="multiple", file_types=list(FORMATS), height=180,
                                      elem_id="images")  # fmt: skip
                     scale = gr.Radio([(f"x{n}", n) for n in scales], value=scales[0], label="Scale", elem_id="scale")
-                    weights = gr.Dropdown(list(self.models.weights), value=names[0], label="Weights", filterable=False,
-                                          elem_id="weights")  # fmt: skip
+                    weights = gr.Dropdown(list(self.models.weights), value=names[0], label="Weights", info=KINDS,
+                                          filterable=False, elem_id="weights")  # fmt: skip
                     with gr.Row():
                         steps = gr.Number(label="Steps", precision=0, minimum=1, elem_id="steps",
                                           value=self.models.steps[names[0]])  # fmt: skip

@@ -96,9 +96,16 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"expected a free --host and --port, got {address(host)}:{port} ({reason})") from error
+    except (OSError, OverflowError, UnicodeError) as error:
+        place = f"{address(host)}:{port}"
+        raise InputError(f"expected a free --host and --port, got {place} ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no such socket, without the address that `socket.create_server` adds to the system's words."""
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror)
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 def is_loopback(host: str) -> bool:
