@@ -19,7 +19,7 @@ SCHEDULE_NAMES = {"cosine": "squaredcos_cap_v2"}
 
 QUALITIES = {
     "fidelity": "closest to the true image, pixel by pixel",
-    "perceptual": "sharper, at some cost of fidelity, in more steps",
+    "perceptual": "sharper, at some cost of fidelity",
 }
 """Sets of parameters that a packed file may contain, and their purpose. Every file has the first one."""
 FIRST = next(iter(QUALITIES))
