@@ -1,6 +1,6 @@
 """How OpenMP threads wait for each other when other programs use the same cores.
 
-A parallel loop ends when its last thread finishes. Meanwhile GNU's OpenMP lets the other threads spin for milliseconds.
+A parallel loop ends when its last thread finishes; until then GNU's OpenMP lets the others spin for milliseconds.
 If another program occupies the core of the last thread, they keep spinning instead of yielding their cores, and small
 layers take hundreds of times as long. torch and Numba are therefore loaded with a shorter spin; `python
 benchmarks/shared_cores.py` measures what it costs and gains. OpenMP reads its environment once, when it is loaded.

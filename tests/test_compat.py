@@ -91,7 +91,7 @@ def test_unknown_name_lists_the_known_ones(capsys):
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> dict:
-    """Options of a run that saved states 5, 10, 15 (no network), 20 (truncated); 'latest' is no number."""
+    """Options of a run that saved states 5, 10, 15 (no network), 20 (truncated) and 'latest', without an iteration."""
     folders = {key: tmp_path / key for key in ("models", "training_states")}
     for folder in folders.values():
         folder.mkdir()

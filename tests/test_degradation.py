@@ -2,7 +2,6 @@
 
 import random
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_run import basicsr, log_of, losses
 from test_resume import assert_same_end, train_until
+from test_surroundings import put
 from torch.utils.data import default_collate
 
 from bidiffsr_arch.compat.realesrgan import prepare_degradation
@@ -183,17 +183,6 @@ def test_blurs_by_fft_are_basicsrs(images, height, width, side, kernels):
     kernel /= kernel.sum((1, 2), keepdim=True)
     expected = img_process_util.filter2D.__wrapped__(image, kernel)
     torch.testing.assert_close(img_process_util.filter2D(image, kernel), expected, rtol=0, atol=1e-5)
-
-
-def put(place: str, value: Any) -> Callable[[Options], None]:
-    def edit(options: Options) -> None:
-        *parents, key = place.split(": ")
-        block = options
-        for parent in parents:
-            block = block[parent]
-        block[key] = value
-
-    return edit
 
 
 def without_degradation(options: Options) -> None:

@@ -1,35 +1,16 @@
 """The loss over the run: it changes at given iterations, and a resumed run has the same one."""
 
-from copy import deepcopy
-from typing import Any
 
 import pytest
-import torch
 from basicsr.losses.basic_loss import CharbonnierLoss, L1Loss, MSELoss
+from test_teacher import assert_resumed_exactly, build, losses
 
 from bidiffsr_arch.config.file import check_file
 from bidiffsr_arch.config.training import Train
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.training import BIDiffSRModel
 from bidiffsr_arch.training.option_check import check_options
 
 SCHEDULE = [{"from_iter": 3, "type": "CharbonnierLoss", "eps": 1e-6}, {"from_iter": 5, "type": "L1Loss"}]
-
-
-def build(options: dict[str, Any], **train: Any) -> BIDiffSRModel:
-    torch.manual_seed(options["manual_seed"])
-    return BIDiffSRModel(deepcopy(options | {"train": options["train"] | train}))
-
-
-def losses(model: BIDiffSRModel, first: int, last: int) -> list[float]:
-    generator = torch.Generator().manual_seed(3)
-    pair = dict(lq=torch.rand(2, 3, 8, 8, generator=generator), gt=torch.rand(2, 3, 16, 16, generator=generator))
-    found = []
-    for iteration in range(first, last + 1):
-        model.feed_data(pair)
-        model.optimize_parameters(iteration)
-        found.append(model.log_dict["l_pix"])
-    return found
 
 
 def test_each_iteration_has_the_loss_of_the_schedule(options):
@@ -46,14 +27,7 @@ def test_each_iteration_has_the_loss_of_the_schedule(options):
 
 def test_a_resumed_training_goes_on_with_the_same_losses(options, tmp_path):
     train = dict(pixel_opt={"type": "MSELoss"}, loss_schedule=SCHEDULE)
-    whole = losses(build(options, **train), 1, 6)
-    first = build(options, **train)
-    losses(first, 1, 3)
-    first.save(epoch=0, current_iter=3)
-    options["path"]["pretrain_network_g"] = str(tmp_path / "net_g_3.pth")
-    second = build(options, **train)
-    second.resume_training(torch.load(tmp_path / "3.state"))
-    assert losses(second, 4, 6) == whole[3:]
+    assert_resumed_exactly(options, train, tmp_path, stop=3, last=6)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,18 @@ def losses(model: BIDiffSRModel, first: int, last: int, seed: int = 0) -> list[f
     return found
 
 
+def assert_resumed_exactly(options: dict[str, Any], train: dict[str, Any], folder: Path, stop: int, last: int) -> None:
+    """A training stopped after iteration `stop`, and saved in `folder`, has the losses of an uninterrupted one."""
+    whole = losses(build(options, **train), 1, last)
+    first = build(options, **train)
+    losses(first, 1, stop)
+    first.save(epoch=0, current_iter=stop)
+    options["path"]["pretrain_network_g"] = str(folder / f"net_g_{stop}.pth")
+    second = build(options, **train)
+    second.resume_training(torch.load(folder / f"{stop}.state"))
+    assert losses(second, stop + 1, last) == whole[stop:]
+
+
 @pytest.fixture
 def teacher(options: dict[str, Any], tmp_path: Path) -> Path:
     """Weights that differ from the student's initial ones, with their option file beside them."""
@@ -98,15 +110,7 @@ def test_a_teacher_equal_to_the_student_gives_no_gradient(options, teacher):
 
 @pytest.mark.parametrize("name", ["distill", "teacher"])
 def test_a_resumed_training_goes_on_with_the_same_losses(options, teacher, tmp_path, name):
-    train = {name: dict(path=str(teacher))}
-    whole = losses(build(options, **train), 1, 4)
-    first = build(options, **train)
-    losses(first, 1, 2)
-    first.save(epoch=0, current_iter=2)
-    options["path"]["pretrain_network_g"] = str(tmp_path / "net_g_2.pth")
-    second = build(options, **train)
-    second.resume_training(torch.load(tmp_path / "2.state"))
-    assert losses(second, 3, 4) == whole[2:]
+    assert_resumed_exactly(options, {name: dict(path=str(teacher))}, tmp_path, stop=2, last=4)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Data sets: BasicSR's data sets of images, with all keys, and those of other packages."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -48,9 +49,9 @@ class ImageDataset(Dataset):
         """The text file with the names of its images, if there is one."""
         return getattr(self, self.list_key)
 
+    @abstractmethod
     def roots(self) -> list[str]:
         """All folders of its images."""
-        raise NotImplementedError
 
 
 class NormalizedDataset(ImageDataset):

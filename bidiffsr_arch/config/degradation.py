@@ -52,19 +52,19 @@ class Kernels(Struct):
 
     blur_kernel_size: Items = Field(21, description="Real-ESRGAN's key, without effect: sizes are 7 to 21, all alike")
     kernel_list: KernelList = Field(KERNELS, description="kinds of blur of the first degradation")
-    kernel_prob: Weights = Field(KERNEL_PROB, description="how often each kind of `kernel_list` is drawn")
-    sinc_prob: Probability = Field(0.1, description="how often a sinc filter takes the place of a blur")
+    kernel_prob: Weights = Field(KERNEL_PROB, description="probability of each kind of `kernel_list`")
+    sinc_prob: Probability = Field(0.1, description="probability of a sinc filter instead of a blur")
     blur_sigma: RangeAbove0 = Field([0.2, 3], description="standard deviation of a blur in pixels")
     betag_range: RangeAbove0 = Field([0.5, 4], description="exponent of generalized Gaussian blurs")
     betap_range: RangeAbove0 = Field([1, 2], description="exponent of plateau-shaped blurs")
     blur_kernel_size2: Items = Field(21, description="as `blur_kernel_size`")
     kernel_list2: KernelList = Field(KERNELS, description="kinds of blur of the second degradation")
-    kernel_prob2: Weights = Field(KERNEL_PROB, description="how often each kind of `kernel_list2` is drawn")
+    kernel_prob2: Weights = Field(KERNEL_PROB, description="probability of each kind of `kernel_list2`")
     sinc_prob2: Probability = Field(0.1, description="as `sinc_prob`, in the second degradation")
     blur_sigma2: RangeAbove0 = Field([0.2, 1.5], description="as `blur_sigma`")
     betag_range2: RangeAbove0 = Field([0.5, 4], description="as `betag_range`")
     betap_range2: RangeAbove0 = Field([1, 2], description="as `betap_range`")
-    final_sinc_prob: Probability = Field(0.8, description="how often a last sinc filter makes ringing")
+    final_sinc_prob: Probability = Field(0.8, description="probability of a final sinc filter, which causes ringing")
 
     def _relations(self) -> Iterator[str]:
         yield from super()._relations()
@@ -86,16 +86,16 @@ class Degradation(Struct):
     l1_gt_usm: bool = Field(
         True,
         validation_alias=AliasChoices("l1_gt_usm", "gt_usm"),  # of Real-ESRGAN's models with and without a GAN
-        description="learn GT images that are sharpened (unsharp mask), as Real-ESRGAN does",
+        description="sharpen the GT images (unsharp mask), as Real-ESRGAN does",
     )
-    resize_prob: Weights3 = Field([0.2, 0.7, 0.1], description="how often images are resized up, down, not at all")
-    resize_range: RangeAbove0 = Field([0.15, 1.5], description="by which factor")
-    gaussian_noise_prob: Probability = Field(0.5, description="how often noise is Gaussian; else it is Poisson noise")
+    resize_prob: Weights3 = Field([0.2, 0.7, 0.1], description="probabilities of resizing up, down and not at all")
+    resize_range: RangeAbove0 = Field([0.15, 1.5], description="range of the resizing factor")
+    gaussian_noise_prob: Probability = Field(0.5, description="probability of Gaussian instead of Poisson noise")
     noise_range: Range = Field([1, 30], description="standard deviation of Gaussian noise, of values in 0 .. 255")
     poisson_scale_range: Range = Field([0.05, 3], description="scale of Poisson noise")
-    gray_noise_prob: Probability = Field(0.4, description="how often noise is the same in all channels")
+    gray_noise_prob: Probability = Field(0.4, description="probability of noise that is the same in all channels")
     jpeg_range: RangeAbove0 = Field([30, 95], description="quality of JPEG compression")
-    second_blur_prob: Probability = Field(0.8, description="how often images are blurred a second time")
+    second_blur_prob: Probability = Field(0.8, description="probability of the second blur")
     resize_prob2: Weights3 = Field([0.3, 0.4, 0.3], description="as `resize_prob`, in the second degradation")
     resize_range2: RangeAbove0 = Field([0.3, 1.2], description="as `resize_range`, of LQ's size")
     gaussian_noise_prob2: Probability = Field(0.5, description="as `gaussian_noise_prob`")
