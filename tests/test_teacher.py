@@ -85,7 +85,9 @@ def test_the_student_learns_the_teachers_image_of_the_same_noise(options, teache
     torch.testing.assert_close(model.distillation.result(condition, noise), x.clamp(0, 1), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("sampler", [{"scheduler_type": "DDPM"}, {"eta": 0.5}, {"scheduler_type": "EulerAncestralDiscrete"}])
+@pytest.mark.parametrize(
+    "sampler", [{"scheduler_type": "DDPM"}, {"eta": 0.5}, {"scheduler_type": "EulerAncestralDiscrete"}]
+)
 def test_a_teacher_that_draws_noise_is_refused(options, teacher, tmp_path, sampler):
     file = tmp_path / "noisy.yml"
     stored = read_yaml(teacher.with_suffix(".yml"))

@@ -194,8 +194,7 @@ class Diffusion:
         self._rehearsal(steps)
 
     def draws_noise(self, steps: int | None = None) -> bool:
-        """Whether the sampler draws further noise, as DDPM and ancestral samplers do, so that the initial noise does not
-        determine the image.
+        """Whether the sampler draws noise after the initial one, as DDPM and ancestral samplers do.
 
         Raises:
             InputError: as for `rehearse`.
