@@ -23,7 +23,7 @@ from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.parameters import SAFETENSORS, load_parameters, read_content, set_parameters
 from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
 
-CHECKPOINT = ".pth"
+CHECKPOINTS = (".pth", ".pt", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def _weights_file(path: str | Path) -> Path:
     path = hub.weights_in(path) if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"expected weights at {path}, found no such file; give --weights a .pth or .safetensors")
-    if path.suffix not in (CHECKPOINT, SAFETENSORS):
-        raise InputError(f"expected weights ending in {CHECKPOINT} or {SAFETENSORS}, got {path}")
+    if path.suffix not in (*CHECKPOINTS, SAFETENSORS):
+        raise InputError(f"expected weights ending in {', '.join(CHECKPOINTS)} or {SAFETENSORS}, got {path}")
     return path
 
 

@@ -4,7 +4,6 @@ import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from basicsr.models.base_model import BaseModel
@@ -14,32 +13,10 @@ from torch.utils.data import DataLoader
 
 from bidiffsr_arch.compat.patch import contains, replace_method
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import is_packed
 from bidiffsr_arch.packed import load_packed, pack
 from bidiffsr_arch.packed.network import PackedNetwork
-from bidiffsr_arch.parameters import CONTAINERS, SAFETENSORS, read_parameters, set_parameters
+from bidiffsr_arch.parameters import CONTAINERS
 from bidiffsr_arch.training.validation import ValidatedSRModel
-
-
-def safetensors() -> bool:
-    """BasicSR loads .pth only: .safetensors are loaded, too, and a packed one replaces the network in a test."""
-    stock = BaseModel.load_network
-    if contains(stock, "safetensors"):
-        return False
-
-    def load_network(
-        self: BaseModel, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
-    ) -> None:
-        if Path(load_path).suffix != SAFETENSORS:
-            stock(self, net, load_path, strict, param_key)
-        elif is_packed(load_path):
-            name = next(name for name, value in vars(self).items() if value is net)
-            setattr(self, name, packed_for_test(self, self.get_bare_model(net), load_path, param_key))
-        else:
-            set_parameters(self.get_bare_model(net), read_parameters(load_path, param_key)[0], load_path, strict=strict)
-
-    replace_method(BaseModel, "load_network", load_network)
-    return True
 
 
 def packed_validation() -> bool:
