@@ -6,6 +6,7 @@ package's networks by building them on the meta device. Models and data sets of 
 ``**kwargs``, may read any keys.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -23,6 +24,8 @@ from bidiffsr_arch.training.surroundings import wrong_here
 # Above these, building a network of this package would take hours or exhaust the memory.
 Size = Annotated[int, Field(ge=1, le=100_000)]
 SIZES = {int: Size, Sequence[int]: list[Size], "res_blocks": Annotated[int, Field(ge=1, le=100)]}
+# What a model calls its network with.
+INPUTS = {"BIDiffSRModel": ("x_t", "condition", "time"), "SRModel": ("image",)}
 # Modules whose functions ignore their ``**kwargs``.
 IGNORING = ("basicsr.metrics", "basicsr.losses", "bidiffsr_arch")
 
@@ -81,9 +84,22 @@ def _wrong_network(options: Mapping[str, Any], path: str) -> Iterator[str]:
     network = registered(ARCH_REGISTRY, block["type"], f"{path}: network_g: type")
     is_ours = block["type"] in archs.__all__
     wrong = list(wrong_arguments(network, block, "network_g", kinds=KINDS | SIZES if is_ours else KINDS))
+    wrong = wrong or list(_wrong_inputs(network, options["model_type"]))
     yield from wrong or (_build(network, block, options) if is_ours else ())
     if (options.get("val") or {}).get("packed"):
         yield from _without_packer(network)
+
+
+def _wrong_inputs(network: type, model: str) -> Iterator[str]:
+    """Check that the model can call the network, which a diffusion network and a direct one need differently."""
+    if model not in INPUTS:
+        return
+    forward = inspect.signature(network.forward)
+    try:
+        forward.bind(network, *INPUTS[model])
+    except TypeError:
+        inputs, own = ", ".join(INPUTS[model]), ", ".join(list(forward.parameters)[1:])
+        yield f"expected network_g: type to be a network of ({inputs}) for {model}, got {network.__name__} of ({own})"
 
 
 def _without_packer(network: type) -> Iterator[str]:
