@@ -27,6 +27,7 @@ BEFORE_BASICSR: Patches = {
 # Patches of BasicSR's own modules. Their order is the order in which they wrap: options are checked after the option
 # file has been read.
 AFTER_BASICSR: Patches = {
+    "bidiffsr_arch.compat.outputs": ("full_log_disk", "whole_images"),
     "bidiffsr_arch.compat.registry": ("unknown_names", "names_of_others"),
     "bidiffsr_arch.compat.options": (
         "command_line",
