@@ -372,7 +372,7 @@ def not_finite() -> list[str]:
         (output_is_a_file, "that can be written to, got -o out"),
         (["in", "-o", "/proc/out"], "that can be written to, got -o /proc/out"),
         (["in", "--weights", "absent.pth"], "expected weights at absent.pth, found no such file"),
-        (["in", "--weights", "in/a.png"], "ending in .pth or .safetensors, got in/a.png"),
+        (["in", "--weights", "in/a.png"], "ending in .pth, .pt, .ckpt or .safetensors, got in/a.png"),
         (["in", "--scale", "4"], "expected weights of x4, got .*trained for x2"),
         (other_scale, "expected weights of x4, as other.yml says"),
         (other_network, "expected weights of the network in other.yml"),
