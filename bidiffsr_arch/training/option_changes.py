@@ -104,7 +104,7 @@ def _network_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 def _diffusion(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, those of the diffusion as `Trained` reads them; unchanged if other models' values do not fit it."""
     own: dict[str, Any] = {}
-    others = {}
+    others: dict[str, Any] = {}
     for key, value in options.items():
         block, _, name = key.partition(SEPARATOR)
         if block == SCHEDULE and name:

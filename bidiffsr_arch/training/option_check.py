@@ -90,7 +90,7 @@ def _wrong_network(options: Mapping[str, Any], path: str) -> Iterator[str]:
         yield from _without_packer(network)
 
 
-def _wrong_inputs(network: type, model: str) -> Iterator[str]:
+def _wrong_inputs(network: Any, model: str) -> Iterator[str]:
     """Check that the model can call the network, which a diffusion network and a direct one need differently."""
     if model not in INPUTS:
         return
