@@ -230,7 +230,7 @@ def test_counts_each_binarizer_by_hand(binarizer: str, params_fp: int, ops_fp: i
 
 
 def test_weights_that_stay_real_count_as_full_precision() -> None:
-    cost = count_cost(BinaryConv2d(4, 6, 3, BINARIZERS["bidiffsr"], real_weights=True), (5, 7))
+    cost = count_cost(BinaryConv2d(4, 6, 3, BINARIZERS["bidiffsr"], binarize="activations"), (5, 7))
     assert (cost.params_fp, cost.params_binary) == (4 + 18 + 6 * 4 * 9, 0)
     assert (cost.ops_fp, cost.ops_binary) == (6 * 4 * 9 * 35, 0)
     assert cost.uncounted == {}

@@ -10,7 +10,7 @@ Network = TypeVar("Network", bound="Pretrained")
 
 
 def _files() -> ModuleType:
-    """The module that reads and writes files; imported on first use, because it imports the architectures."""
+    """The module that reads and writes files. It imports the architectures, and therefore is imported on first use."""
     return import_module("bidiffsr_arch.pretrained")
 
 

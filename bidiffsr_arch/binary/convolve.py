@@ -1,9 +1,9 @@
-"""The 1-bit convolution as one autograd function that recomputes in the backward pass what it need not store.
+"""The 1-bit convolution as one autograd function that recomputes intermediate values in the backward pass.
 
-Composed of separate operations, a layer stores its shifted input, the masks of the surrogate gradients, float32
-activations and weights of ±1, and the convolution's result. Here it stores only its input and its weight, which are in
-memory anyway, and recomputes the signs from them. An RPReLU after the convolution needs the result for its own backward
-pass: it recomputes it from the integer sums (int16), or by running the backend again on the packed signs.
+As separate operations, a layer stores its shifted input, the masks of the surrogate gradients, float32 activations and
+weights of ±1, and the convolution's result. Here it stores only its input and its weight, which are in memory anyway,
+and recomputes the signs from them. An RPReLU after the convolution needs the convolution's result in its own backward
+pass. It recomputes the result from the integer sums (int16), or by running the backend again on the packed signs.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class BinaryConvBackend(NamedTuple):
     pack_input: (x, shift, v) -> the signs of x + shift, in the backend's own layout.
     pack_weight: v -> the signs of v, in the backend's own layout.
     convolve: (packed input, *packed weight, scale) -> z, as defined by `convolve`.
-    min_macs: multiply-accumulates of a call from which on the backend is used.
+    min_macs: least number of multiply-accumulates per call for which the backend is used.
     """
 
     pack_input: Callable[[Tensor, Tensor | None, Tensor], Tensor]
@@ -46,14 +46,14 @@ class BinaryConvBackend(NamedTuple):
 
 
 class Recompute(NamedTuple):
-    """A result as a call that computes it again, bit-identically: ``function(*arguments)``, without gradients."""
+    """How to recompute a result bit-identically, without gradients: ``function(*arguments)``."""
 
     function: Callable[..., Tensor]
     arguments: tuple[Tensor, ...]
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
-    """The type that convolutions compute in: autocast's where it is enabled, else x's own."""
+    """The type in which convolutions are computed: autocast's if it is enabled, else x's."""
     kind = x.device.type
     enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # not available on "meta"
     return torch.get_autocast_dtype(kind) if enabled else x.dtype
@@ -132,7 +132,7 @@ def convolve(
 ) -> tuple[Tensor, Recompute]:
     """``z = scale * n`` with ``n = conv(sign(x + shift), sign(v))``; zero padding (a padded tap adds 0), stride 1.
 
-    Signs and scale are computed in float32 under autocast, too; ±1 is exact in every type that is convolved.
+    Signs and scale are computed in float32 even under autocast; ±1 is exact in every type of the convolution.
 
     Args:
         x: (B, C_in, H, W).
@@ -147,7 +147,7 @@ def convolve(
     Returns:
         z, (B, C_out, H, W), and how to recompute it.
     Raises:
-        ValueError: raised by a backend, where the channels of x, shift and v do not match.
+        ValueError: raised by a backend if the channels of x, shift and v do not match.
     """
     function, packed = (torch.mul, ()) if backend is None else (backend.convolve, weight_signs)
     surrogates, dtype = (activation, weight), working_dtype(x)
