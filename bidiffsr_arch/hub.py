@@ -33,7 +33,7 @@ def local(source: str | Path, revision: str | None = None) -> Path:
         return Path(os.path.expanduser(source))
     address = ADDRESS.fullmatch(text.removeprefix(SCHEME))
     if address is None:
-        raise InputError(f"expected hf://OWNER/NAME, with @REVISION or /FILE.safetensors behind it, got {text}")
+        raise InputError(f"expected hf://OWNER/NAME, optionally with @REVISION or /FILE.safetensors, got {text}")
     return fetch(address["name"], address["revision"] or revision, address["file"])
 
 

@@ -71,7 +71,7 @@ class MovedModules(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self, is_package=has_children)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Warn, and let the module forward to the new ones."""
+        """Warn, and make the module forward to the new ones."""
         old = module.__name__
         new = MOVED[old.partition(".")[2]]
         paths = [f"{PACKAGE}.{path}" for path in ([new] if isinstance(new, str) else new)]

@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bidiffsr_arch import description
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 
 SAFETENSORS = ".safetensors"
 # Keys under which a checkpoint may store its parameters, in order of preference.
 CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 NESTED = 2  # {'model': {'state_dict': …}}
-# Prefixes of parameter names: of DataParallel, and of SR3, whose checkpoints contain the whole diffusion: the network
-# with this prefix, and the noise schedule as buffers without it.
+# Prefixes of parameter names: that of DataParallel, and that of SR3, whose checkpoints contain the whole diffusion
+# process: the network has this prefix, and the noise schedule consists of buffers without it.
 PREFIXES = ("module.", "denoise_fn.")
 COMPILED = "_orig_mod."  # prefix of torch.compile, before the names of the compiled module
 
@@ -44,11 +44,11 @@ def read_parameters(path: str | Path, param_key: str | None = "params") -> tuple
     if not tensors:
         listed = ", ".join(map(str, list(content)[:8]))
         raise InputError(f"expected parameters under {param_key!r} in {path}, got the keys {listed}")
-    lost = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if lost:
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
         raise InputError(
-            f"expected numbers in {path}, got NaN or infinity in {len(lost)} tensors, {lost[0]} among them; use an "
-            "earlier checkpoint"
+            f"expected finite parameters in {path}, got NaN or infinity in {len(broken)} tensors, such as {broken[0]}; "
+            "use an earlier checkpoint"
         )
     return _without_prefixes(tensors), found
 
@@ -63,7 +63,8 @@ def set_parameters(
     """Load parameters read by `read_parameters` into a network.
 
     Args:
-        path: the file they were read from; options: the source of the network's options; both for messages.
+        path: the file they were read from, for messages.
+        options: the source of the network's options, for messages.
         strict: if False, load only parameters whose names and shapes match.
     Raises:
         InputError: they do not fit the network; the message has the number of differences and the first one.
@@ -107,9 +108,8 @@ def read_content(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise InputError(f"expected a checkpoint at {path}, got no such file; check path: pretrain_network_g") from None
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"expected a readable checkpoint of tensors, got {path}, which does not load ({reason})"
+            f"expected a readable checkpoint of tensors, got {path}, which does not load ({first_line(error)})"
         ) from error
     if not isinstance(content, Mapping):
         raise InputError(f"expected a dictionary of tensors in {path}, got {type(content).__name__}")

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, typed_line
 
 GROUP = "basicsr.plugins"
 
@@ -33,7 +33,7 @@ def load_plugins() -> None:
             plugin.load()
         except (Exception, SystemExit) as error:
             package = f" of package {plugin.dist.name}" if plugin.dist else ""
-            _failed[f"{plugin.name!r}{package}"] = reason = _line(error)
+            _failed[f"{plugin.name!r}{package}"] = reason = typed_line(error)
             print(f"basicsr: plugin {plugin.name!r}{package} is skipped: {reason}", file=sys.stderr)
 
 
@@ -76,9 +76,6 @@ def _import(module: str) -> None:
         import_module(module)
     except (Exception, SystemExit) as error:  # another package's import may raise anything
         raise InputError(
-            f"plugin {module} cannot be imported: {_line(error)}; install it, or correct its name"
+            f"plugin {module} cannot be imported: {typed_line(error)}; install it, or correct its name"
         ) from error
 
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

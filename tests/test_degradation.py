@@ -74,7 +74,7 @@ def test_resuming_changes_nothing_before_and_after_the_pool_is_full(workplace, o
         (pool,) = torch.load(f"experiments/{name}/training_states/{stopped_at}.state", weights_only=True)["pools"]
         assert pool["queue_ptr"] == filled and pool["queue_lr"].shape == (2, 3, 16, 16)
         assert basicsr("train", options, "--auto_resume") == 0
-        assert "begins anew" not in log_of(f"experiments/{name}")
+        assert "starts empty" not in log_of(f"experiments/{name}")
         assert losses(log_of(f"experiments/{name}")) == losses(log_of("experiments/whole"))[stopped_at:]
         assert_same_end("whole", name, 4)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 
 
 class Replacement(OrderedDict):
@@ -92,7 +92,7 @@ def parse(text: str, source: str) -> Any:
         line = f" line {mark.line + 1}" if mark else ""
         raise InputError(f"{source}{line}: {error.problem or error.context}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{source}: not readable as YAML: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{source}: not readable as YAML: {first_line(error)}") from error
 
 
 def read_yaml(path: str | os.PathLike) -> OrderedDict:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.diffusion.schedulers import arguments, diffusers_class
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
@@ -51,9 +51,8 @@ class Diffusion:
         try:
             return cls(**given)
         except (NotImplementedError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
             raise InputError(
-                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {given}: {reason}"
+                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {given}: {first_line(error)}"
             ) from error
 
     @property
@@ -222,11 +221,8 @@ class Diffusion:
 
     def _refused(self, error: Exception) -> InputError:
         """The error for arguments with which the scheduler fails only during sampling."""
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        further = self.schedule.model_extra or "its defaults"
-        return InputError(
-            f"expected a beta_schedule that {self.schedule.scheduler_type} can sample by, got {further} ({reason})"
-        )
+        kind, further = self.schedule.scheduler_type, self.schedule.model_extra or "its defaults"
+        return InputError(f"expected a beta_schedule with which {kind} can sample, got {further} ({first_line(error)})")
 
     def implied_x0(self, prediction: Tensor, x_t: Tensor, network_time: Tensor) -> Tensor:
         """The x0 implied by a prediction, (B, C, H, W); `network_time` (B,) is the network's time input."""

@@ -17,7 +17,7 @@ from torch import distributed
 
 from bidiffsr_arch.compat.options import after_parsing
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 from bidiffsr_arch.files import digest
 from bidiffsr_arch.training import signals
 from bidiffsr_arch.training.checkpoint_file import remove_abandoned
@@ -173,8 +173,7 @@ def read_state(path: Path) -> dict[str, Any]:
             raise InputError(f"{damaged} has another checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # truncated zips and foreign pickles may raise anything
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{path} does not load as a training state ({reason[0]})") from error
+        raise InputError(f"{path} does not load as a training state ({first_line(error)})") from error
     if not isinstance(state, dict) or not state.keys() >= NEEDED:
         raise InputError(f"{path} does not load as a training state (expected {', '.join(sorted(NEEDED))})")
     for key, kind in TYPES.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bidiffsr_arch.errors import InputError, printable
+from bidiffsr_arch.errors import InputError, first_line, printable
 from bidiffsr_arch.upscale.metadata import MetadataWarning
 from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
 from bidiffsr_arch.upscale.plan import Job
@@ -56,9 +56,7 @@ def warnings_about(source: Path) -> Iterator[None]:
 
 def naming(source: Path, error: Exception) -> InputError:
     """An error in one line that names the image."""
-    message = str(error).strip() or type(error).__name__
-    if not isinstance(error, InputError):
-        message = f"cannot be upscaled: {message.splitlines()[0]}"
+    message = str(error) if isinstance(error, InputError) else f"cannot be upscaled: {first_line(error)}"
     return InputError(message if source.name in message else f"{source}: {message}")
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.upscale import bmp, jpeg, pillow, png, tiff
 from bidiffsr_arch.upscale.formats import FORMATS, KINDS, READABLE, Format, check_size, format_of
@@ -60,9 +60,9 @@ def _open(path: Path, whole: bool = True) -> _Opened:
     except FileNotFoundError as error:
         raise InputError(f"expected an image at {path}, found no such file") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"expected an image that memory can hold, got {path} ({_line(error)}); cut it") from error
+        raise InputError(f"expected an image that memory can hold, got {path} ({first_line(error)}); cut it") from error
     except Exception as error:  # decoders may raise anything on malformed bytes
-        reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({_line(error)})"
+        reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({first_line(error)})"
         raise InputError(f"expected a {KINDS} image, got {path}, which is not one{reason}") from error
     image = opened.image
     if image.format not in READABLE:
@@ -93,9 +93,6 @@ def _open_bare(path: Path, whole: bool) -> _Opened:
     warn("its EXIF cannot be read and was dropped")
     return _Opened(image)
 
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _is_tiff(path: Path) -> bool:
@@ -164,7 +161,7 @@ def _whole(path: Path, read: Callable[[], Any], otherwise: InputError | None = N
     except InputError as error:
         raise (error if str(path) in str(error) else InputError(f"{path}: {error}")) from error
     except Exception as error:  # likewise
-        damaged = InputError(f"expected a whole image, got {path}, which is damaged ({_line(error)})")
+        damaged = InputError(f"expected a whole image, got {path}, which is damaged ({first_line(error)})")
         raise (otherwise or damaged) from error
 
 
@@ -265,7 +262,7 @@ def write_photo(path: Path, photo: Photo) -> None:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     except Exception as error:  # encoders may raise anything
-        raise InputError(f"cannot write {path}: {_line(error)}") from error
+        raise InputError(f"cannot write {path}: {first_line(error)}") from error
 
 
 def _encode(form: Format, pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
