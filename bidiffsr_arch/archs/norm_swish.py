@@ -24,8 +24,7 @@ class _NormSwish(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, dtype: torch.dtype
     ) -> Tensor:
-        batch, channels, height, width = x.shape
-        ctx.sizes = (batch, channels, height * width, groups)
+        ctx.sizes = (*x.shape[:2], x.shape[2] * x.shape[3], groups)
         normed, mean, deviation = aten.native_group_norm(x.to(weight.dtype), weight, bias, *ctx.sizes, eps)
         ctx.save_for_backward(x, weight, bias, mean, deviation)
         ctx.eps = eps

@@ -57,7 +57,8 @@ class Pretrained:
         """Write config.json, model.safetensors and a model card.
 
         Args:
-            about: further entries of the card: ``title``, ``license``, ``author``, ``date``, ``data``, ``results``.
+            about: further entries of the card: ``title``, ``license``, ``author``, ``date``, ``data``, and ``results``,
+                a dictionary of numbers by data set.
             overwrite: replace existing files.
             trained: top-level options, such as ``scale=2, beta_schedule={…}``, in addition to those in `trained`.
         Raises:
