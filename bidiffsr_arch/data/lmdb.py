@@ -88,5 +88,5 @@ def _fill(database: Path, missing: dict[str, Path], files: dict[str, Path]) -> N
 def _whole_content(path: Path) -> bytes:
     content = path.read_bytes()
     if is_truncated(content):
-        raise InputError(f"expected a whole image, got {path}, which is truncated; replace it")
+        raise InputError(f"expected a complete image, got {path}, which is truncated; replace it")
     return content

@@ -1,4 +1,4 @@
-"""Upscale many images in sequence, with one progress bar; an error stops only the image in which it occurs."""
+"""Upscale many images in sequence, with one progress bar; an error in one image does not stop the others."""
 
 import itertools
 import sys
@@ -46,7 +46,7 @@ def upscale_one(upscaler: Upscaler, job: Job, on_tile: Callable[[], None]) -> No
 
 @contextmanager
 def warnings_about(source: Path) -> Iterator[None]:
-    """Print warnings as lines that name the image."""
+    """Print each warning in one line that names the image."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MetadataWarning)
         yield

@@ -1,4 +1,4 @@
-"""Image files as pixels and metadata: 8 or 16 bits, gray or colour, alpha."""
+"""Read and write image files as pixels and metadata: 8 or 16 bits, gray or colour, with or without alpha."""
 
 import io
 import mmap
@@ -27,7 +27,7 @@ class Photo:
     """An image in memory.
 
     Attributes:
-        pixels: uint8 or uint16, (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB, (H, W, 4) RGB and alpha. As
+        pixels: uint8 or uint16, (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB, (H, W, 4) RGB and alpha, as
             stored: an orientation in `metadata` is not yet applied.
         metadata: any of ``icc_profile``, ``exif``, ``xmp`` (bytes), ``dpi`` (two numbers), and under ``PNG``,
             ``JPEG`` or ``TIFF`` what is specific to that format.
@@ -53,14 +53,15 @@ def _open(path: Path, whole: bool = True) -> _Opened:
     """Open an image; PNG and JPEG are decoded without their metadata, which could make decoders fail.
 
     Raises:
-        InputError: it is no image, has another format, or contains several images.
+        InputError: the file is not an image, has another format, or contains several images.
     """
     try:
         opened = _open_bare(path, whole)
     except FileNotFoundError as error:
         raise InputError(f"expected an image at {path}, found no such file") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"expected an image that memory can hold, got {path} ({first_line(error)}); cut it") from error
+        reason = first_line(error)
+        raise InputError(f"expected an image that fits into memory, got {path} ({reason}); cut it") from error
     except Exception as error:  # decoders may raise anything on malformed bytes
         reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({first_line(error)})"
         raise InputError(f"expected a {KINDS} image, got {path}, which is not one{reason}") from error
@@ -88,7 +89,7 @@ def _open_bare(path: Path, whole: bool) -> _Opened:
     except Exception:
         if b"Exif" not in content:
             raise
-    # Pillow parses EXIF when it opens an AVIF. Under another name the decoder skips it.
+    # Pillow parses EXIF when it opens an AVIF. The decoder skips it under another name.
     image = Image.open(io.BytesIO(content.replace(b"Exif", b"none", 1)))
     warn("its EXIF cannot be read and was dropped")
     return _Opened(image)
@@ -102,7 +103,7 @@ def _is_tiff(path: Path) -> bool:
 
 @contextmanager
 def _large_images() -> Iterator[None]:
-    """Without Pillow's warning that an image is large; far larger ones are errors."""
+    """Suppress Pillow's warning about large images; far larger ones raise an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
@@ -130,10 +131,10 @@ def photo_size(path: Path) -> tuple[int, int]:
 def read_photo(path: Path) -> Photo:
     """Read a PNG, JPEG, WebP, TIFF, BMP or AVIF; the format is recognised by the content, not by the name.
 
-    Palettes become RGB, CMYK and Lab become sRGB. A `MetadataWarning` names metadata that cannot be kept.
+    Palettes become RGB; CMYK and Lab become sRGB. A `MetadataWarning` names metadata that cannot be kept.
 
     Raises:
-        InputError: there is no such file, or it is not a single still image in one of these formats, is damaged, or has
+        InputError: there is no such file, or it is damaged, is not a single still image in one of these formats, or has
             more than 16 bits per sample.
     """
     try:
@@ -151,17 +152,18 @@ def read_photo(path: Path) -> Photo:
 
 
 def _whole(path: Path, read: Callable[[], Any], otherwise: InputError | None = None) -> Any:
-    """Call `read`.
+    """The result of `read`.
 
     Raises:
-        InputError: `read` failed: `otherwise`, or an error that says that the file is damaged.
+        InputError: `read` failed; the error is its own InputError, `otherwise`, or one that says that the file is
+            damaged.
     """
     try:
         return read()
     except InputError as error:
         raise (error if str(path) in str(error) else InputError(f"{path}: {error}")) from error
-    except Exception as error:  # likewise
-        damaged = InputError(f"expected a whole image, got {path}, which is damaged ({first_line(error)})")
+    except Exception as error:  # decoders may raise anything on malformed bytes
+        damaged = InputError(f"expected a complete image, got {path}, which is damaged ({first_line(error)})")
         raise (otherwise or damaged) from error
 
 
@@ -176,7 +178,7 @@ def _read_jpeg(path: Path, opened: _Opened) -> Photo:
 
 
 def _read_tiff(path: Path, opened: _Opened) -> Photo:
-    """Read by tifffile if it has 16 bits or tags on which Pillow fails, else by Pillow."""
+    """Read with tifffile if the image has 16 bits or Pillow fails on its tags, else with Pillow."""
     if not tiff.is_deep(opened.image, path):
         with suppress(Exception):  # if tifffile fails as well, its error is reported
             opened.image.load()  # Pillow applies an orientation here
@@ -200,7 +202,8 @@ READERS: dict[str, Callable[[Path, _Opened], Photo]] = {"PNG": _read_png, "JPEG"
 
 
 def _warn_about_avif(path: Path) -> None:
-    """Warn about what Pillow ignores in an AVIF: more than 8 bits, and colours other than an ICC profile's."""
+    """Warn about properties of an AVIF that Pillow ignores: more than 8 bits, and colours defined without an ICC
+    profile."""
     content = path.read_bytes()
     configuration, colours = content.find(b"av1C"), content.find(b"colrnclx")
     if configuration > 0 and content[configuration + 6] & HIGH_BIT_DEPTH:
@@ -216,7 +219,7 @@ def from_pillow(image: Image.Image) -> Photo:
     Raises:
         InputError: its mode has more than 16 bits, or floats.
     """
-    image.load()  # here Pillow rotates TIFFs upright and drops their orientation
+    image.load()  # Pillow rotates TIFFs upright here and drops their orientation
     metadata = pillow.info_of(image)
     return Photo(pillow.pixels_of(image, metadata), metadata)
 
@@ -228,7 +231,7 @@ def to_pillow(photo: Photo) -> Image.Image:
         InputError: it has 16-bit colour, which Pillow does not support.
     """
     if photo.pixels.dtype == np.uint16 and photo.pixels.ndim == 3:
-        raise InputError("expected 8 bits or gray for a Pillow image, got 16-bit colour; use arrays")
+        raise InputError("expected 8 bits or gray for a Pillow image, got 16-bit colour; use a NumPy array")
     image = Image.fromarray(photo.pixels)
     image.info.update(photo.metadata)
     return image
@@ -238,13 +241,13 @@ def check_writable(path: Path, photo: Photo) -> None:
     """Raise InputError if the format of this file name cannot store the photo."""
     form = format_of(path)
     if photo.pixels.dtype == np.uint16 and not form.has_16_bits:
-        raise InputError(f"expected a PNG or TIFF for 16 bits, got {path.name}; rename it by what it is")
+        raise InputError(f"expected a PNG or TIFF for 16 bits, got {path.name}; choose another suffix")
     if photo.pixels.shape[2:] in ((2,), (4,)) and not form.has_alpha:
-        raise InputError(f"expected a format with transparency, got {path.name}; rename it by what it is")
+        raise InputError(f"expected a format with transparency, got {path.name}; choose another suffix")
 
 
 def write_photo(path: Path, photo: Photo) -> None:
-    """Write a photo atomically, in the format of the name's suffix.
+    """Write a photo atomically, in the format that the file name's suffix stands for.
 
     A `MetadataWarning` names metadata that the format cannot store.
 

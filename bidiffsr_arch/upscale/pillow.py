@@ -43,11 +43,11 @@ def metadata_of(image: Image.Image) -> dict[str, Any]:
 
 
 def info_of(image: Image.Image) -> dict[str, Any]:
-    """The entries of an image's `info` that apply to a resized image, with changes of its EXIF."""
+    """The entries of an image's `info` that apply to a resized image, with the image's current EXIF."""
     info = {str(name): value for name, value in image.info.items() if name not in NOT_KEPT}
     try:
         if exif := image.getexif():
             info["exif"] = exif.tobytes()
     except Exception:  # Pillow may raise anything on tags of wrong types
-        warn("its EXIF cannot be read and is passed on unchanged")
+        warn("its EXIF cannot be read and is kept unchanged")
     return info

@@ -1,7 +1,7 @@
-"""Run a network on overlapping tiles and blend the predictions, so that memory does not grow with the image.
+"""Run a network on overlapping tiles and blend the predictions, so that its memory does not grow with the image.
 
 The sampler works on the whole image and noise. Only the network's input is cut into tiles, in every step, so seams
-cannot accumulate.
+cannot accumulate over steps.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 from bidiffsr_arch.diffusion.super_resolution import Network
 from bidiffsr_arch.errors import InputError
 
-# Fraction of an overlap at each end that is not used: there a tile's predictions lack too much context.
+# Fraction of an overlap at each end that is not used, because a tile's predictions lack context there.
 UNTRUSTED = 0.25
 
 
@@ -73,7 +73,7 @@ class TiledNetwork:
         network: the network.
         tile: largest side of a tile in pixels; None for the whole image at once.
         overlap: overlap of neighbouring tiles in pixels, see `spans`.
-        multiple: height and width of the network's input are multiples of it.
+        multiple: height and width of the network's input must be multiples of it.
         on_tile: called after each tile.
     """
 
