@@ -116,7 +116,7 @@ def remarks(row: Row) -> list[str]:
         lines.append(f"{row.name}: counted for an input of {given}")
     if row.cost.uncounted:
         met = ", ".join(f"{operation} ({times} times)" for operation, times in row.cost.uncounted.items())
-        lines.append(f"{row.name}: not counted, since there is no rule: {met}")
+        lines.append(f"{row.name}: not counted, because there is no rule: {met}")
     return lines
 
 

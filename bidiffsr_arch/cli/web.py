@@ -32,11 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest result in millions of pixels (default: %(default)g)")  # fmt: skip
     add("--upload-megabytes", type=float, default=limits.upload_megabytes, metavar="N",
         help="largest image file in millions of bytes (default: %(default)g)")  # fmt: skip
-    add("--images", type=int, default=limits.images, metavar="N", help="most images per request (default: %(default)s)")
+    add("--images", type=int, default=limits.images, metavar="N",
+        help="largest number of images per request (default: %(default)s)")  # fmt: skip
     add("--queue", type=int, default=limits.queue, metavar="N",
-        help="most requests that wait while another runs (default: %(default)s)")  # fmt: skip
+        help="largest number of requests that wait while another runs (default: %(default)s)")  # fmt: skip
     add("--seconds", type=float, default=limits.seconds, metavar="N",
-        help="longest computation of a request (default: %(default)g)")  # fmt: skip
+        help="longest computation of a request in seconds (default: %(default)g)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ KERNEL_PROB = [0.45, 0.25, 0.12, 0.03, 0.12, 0.03]
 class Kernels(Struct):
     """The blur kernels that are drawn for each image; part of a data set."""
 
-    blur_kernel_size: Items = Field(21, description="Real-ESRGAN's key, without effect: sizes are 7 to 21, all alike")
+    blur_kernel_size: Items = Field(21, description="Real-ESRGAN's key, without effect: 7 to 21, equally likely")
     kernel_list: KernelList = Field(KERNELS, description="kinds of blur of the first degradation")
     kernel_prob: Weights = Field(KERNEL_PROB, description="probability of each kind of `kernel_list`")
     sinc_prob: Probability = Field(0.1, description="probability of a sinc filter instead of a blur")

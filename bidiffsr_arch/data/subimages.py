@@ -44,7 +44,7 @@ def _record(path: Path, how: dict) -> None:
     try:
         before = json.loads(path.read_text()) if path.exists() else how
     except ValueError:
-        raise InputError(f"expected the record of an earlier run in {path}, got something else") from None
+        raise InputError(f"expected JSON of an earlier run in {path}, got other content; remove it") from None
     if before != how:
         raise InputError(f"expected {path.parent} to be cut as {before}, got {how}; choose another folder")
     write_bytes(path, (json.dumps(how, indent=1) + "\n").encode())

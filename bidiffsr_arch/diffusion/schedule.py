@@ -138,7 +138,7 @@ class Diffusion:
         around = (count for gap in range(1, self.total_step) for count in (steps - gap, steps + gap))
         near = (count for count in around if 1 <= count <= self.total_step and self._with_timesteps(count))
         raise InputError(
-            f"expected a number of steps that {self.schedule.scheduler_type} can do with this beta_schedule, got "
+            f"expected a number of steps that {self.schedule.scheduler_type} supports with this beta_schedule, got "
             f"{steps}; the least is {next(possible, 'none')}, the nearest {next(near, 'none')}"
         )
 
@@ -180,7 +180,7 @@ class Diffusion:
         if not x.isfinite().all():
             raise InputError(
                 f"expected finite numbers from {self.schedule.scheduler_type} with {count} timesteps, got infinite "
-                "ones or NaN: the sampling diverged; take another number of steps or another sampler"
+                "ones or NaN: the sampling diverged; choose another number of steps or another sampler"
             )
         return x
 

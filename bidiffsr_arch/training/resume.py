@@ -153,7 +153,7 @@ def resumed_models() -> bool:
             restore_random_states(states[self.opt["rank"]])
         elif states:
             get_root_logger().warning(
-                f"resumed in {self.opt['world_size']} processes, not {len(states)}: dropout draws other numbers"
+                f"resumed in {self.opt['world_size']} processes, not {len(states)}: dropout uses other random numbers"
             )
 
     replace_method(BaseModel, "resume_training", resume_training)
