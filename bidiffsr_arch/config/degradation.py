@@ -24,7 +24,7 @@ def _ascending(value: list[float]) -> list[float]:
 
 def _above_zero(value: list[float]) -> list[float]:
     if value[0] == 0:
-        raise ValueError("from 0 on")
+        raise ValueError("below 0")
     return value
 
 
@@ -34,7 +34,7 @@ Weights3 = Annotated[list[FromZero], Field(strict=False, min_length=3, max_lengt
 Range = Annotated[
     list[Number],
     AfterValidator(_ascending),
-    Field(strict=False, min_length=2, max_length=2, json_schema_extra=expected("two numbers from 0 on, in order")),
+    Field(strict=False, min_length=2, max_length=2, json_schema_extra=expected("two numbers of at least 0, in order")),
 ]
 RangeAbove0 = Annotated[
     Range, AfterValidator(_above_zero), Field(json_schema_extra=expected("two numbers above 0, in order"))
@@ -111,7 +111,7 @@ class Degradation(Struct):
             yield f"expected degradation: realesrgan with {', '.join(needless)}, got none"
         if self.resize_range[0] * LOADED < LEAST_RESIZED:
             least = LEAST_RESIZED / LOADED
-            yield f"expected resize_range from {least} on (else images are too small to blur), got {self.resize_range}"
+            yield f"expected resize_range of at least {least}, or images are too small to blur, got {self.resize_range}"
         for name in ("jpeg_range", "jpeg_range2"):
             low, high = getattr(self, name)
             if low < 1 or high >= 100:  # BasicSR's JPEG divides by 0 at 100
