@@ -393,8 +393,8 @@ def test_replace_replaces_the_block_of_the_base(write):
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"a.yml": "base: a.yml\n"}, "a circle"),
-        ({"a.yml": "base: sub/b.yml\n", "sub/b.yml": "base: ../c.yml\n", "c.yml": "base: a.yml\n"}, "a circle"),
+        ({"a.yml": "base: a.yml\n"}, "a cycle"),
+        ({"a.yml": "base: sub/b.yml\n", "sub/b.yml": "base: ../c.yml\n", "c.yml": "base: a.yml\n"}, "a cycle"),
         ({"a.yml": "base: none.yml\n"}, "`base: none.yml` does not exist"),
         ({"a.yml": "base: [b.yml]\n"}, "expected `base:` to name one option file"),
         ({"a.yml": "base: b.yml\n", "b.yml": "- 1\n"}, "b.yml: expected"),
