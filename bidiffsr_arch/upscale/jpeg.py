@@ -1,14 +1,13 @@
 """JPEG (ISO/IEC 10918-1) by segments: pixels are decoded from a file without metadata; metadata is kept as bytes."""
 
-import io
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bidiffsr_arch.upscale.metadata import EXIF_PREFIX, warn
+from bidiffsr_arch.upscale.pillow import saved
 
 SIGNATURE = b"\xff\xd8\xff"
 Segment = tuple[int, bytes]
@@ -93,9 +92,7 @@ def encode(pixels: np.ndarray, metadata: dict[str, Any], options: Mapping[str, A
             warn(f"its {name.upper()} is too long for a JPEG and was dropped")
         elif data:
             kept["extra"] = _segment(APP1, prefix + data) + kept["extra"]
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", **options, **kept)
-    return buffer.getvalue()
+    return saved(pixels, "JPEG", **options, **kept)
 
 
 def _segment(marker: int, data: bytes) -> bytes:

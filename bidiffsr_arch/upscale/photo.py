@@ -14,12 +14,11 @@ from PIL import Image
 
 from bidiffsr_arch.errors import InputError, first_line
 from bidiffsr_arch.files import write_bytes
-from bidiffsr_arch.upscale import bmp, jpeg, pillow, png, tiff
+from bidiffsr_arch.upscale import avif, bmp, jpeg, pillow, png, tiff
 from bidiffsr_arch.upscale.formats import FORMATS, KINDS, READABLE, Format, check_size, format_of
 from bidiffsr_arch.upscale.metadata import check_profile, resized, warn
 
 METADATA = {name for form in FORMATS.values() for name in form.metadata}
-HIGH_BIT_DEPTH = 0x40  # a bit in the third byte of AVIF's av1C box
 
 
 @dataclass(frozen=True)
@@ -194,23 +193,12 @@ def _read_other(path: Path, opened: _Opened) -> Photo:
     image.load()
     metadata = pillow.metadata_of(image)
     if image.format == "AVIF":
-        _warn_about_avif(path)
+        avif.warn_about(path)
     return Photo(pillow.pixels_of(image, metadata), metadata)
 
 
 READERS: dict[str, Callable[[Path, _Opened], Photo]] = {"PNG": _read_png, "JPEG": _read_jpeg, "TIFF": _read_tiff}
 
-
-def _warn_about_avif(path: Path) -> None:
-    """Warn about properties of an AVIF that Pillow ignores: more than 8 bits, and colours defined without an ICC
-    profile."""
-    content = path.read_bytes()
-    configuration, colours = content.find(b"av1C"), content.find(b"colrnclx")
-    if configuration > 0 and content[configuration + 6] & HIGH_BIT_DEPTH:
-        warn("its 10 or 12 bits per sample were reduced to 8")
-    primaries, transfer = content[colours + 8 : colours + 12][1::2] if colours > 0 else b"\1\1"
-    if primaries not in (1, 2) or transfer not in (1, 2, 6, 13):
-        warn(f"its colours (primaries {primaries}, transfer {transfer} of ITU-T H.273) were read as sRGB")
 
 
 def from_pillow(image: Image.Image) -> Photo:
@@ -278,16 +266,5 @@ def _encode(form: Format, pixels: np.ndarray, metadata: dict[str, Any]) -> bytes
             return tiff.encode(pixels, metadata)
         case "BMP" if pixels.shape[2:] in ((2,), (4,)):
             return bmp.encode(pixels, metadata)
-    try:
-        return _encode_by_pillow(form, pixels, metadata)
-    except Exception:
-        if "exif" not in metadata:
-            raise
-    warn("its EXIF cannot be read and was dropped")
-    return _encode_by_pillow(form, pixels, {name: value for name, value in metadata.items() if name != "exif"})
-
-
-def _encode_by_pillow(form: Format, pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, form.name, **form.options, **metadata)
-    return buffer.getvalue()
+        case _:
+            return pillow.encode(pixels, metadata, form.name, form.options)

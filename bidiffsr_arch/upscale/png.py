@@ -12,6 +12,7 @@ from PIL import Image
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.alpha import with_transparent_colour
 from bidiffsr_arch.upscale.metadata import EXIF_PREFIX, METRE, resolution, warn
+from bidiffsr_arch.upscale.pillow import saved
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Chunk = tuple[bytes, bytes]
@@ -156,12 +157,7 @@ def _is_readable(name: bytes, data: bytes) -> bool:
 
 def encode(pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
     """Encode a PNG with 8 or 16 bits."""
-    if pixels.dtype == np.uint16:
-        content = _encode_16_bits(pixels)
-    else:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG")
-        content = buffer.getvalue()
+    content = _encode_16_bits(pixels) if pixels.dtype == np.uint16 else saved(pixels, "PNG")
     behind_header = len(SIGNATURE) + 25
     return content[:behind_header] + b"".join(_chunks_of(metadata)) + content[behind_header:]
 
