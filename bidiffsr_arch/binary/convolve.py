@@ -1,9 +1,9 @@
-"""The 1-bit convolution as one autograd function that recomputes intermediate values in the backward pass.
+"""The 1-bit convolution as one autograd function that recomputes in the backward pass what it need not store.
 
-As separate operations, a layer stores its shifted input, the masks of the surrogate gradients, float32 activations and
-weights of ±1, and the convolution's result. Here it stores only its input and its weight, which are in memory anyway,
-and recomputes the signs from them. An RPReLU after the convolution needs the convolution's result in its own backward
-pass. It recomputes the result from the integer sums (int16), or by running the backend again on the packed signs.
+Composed of separate operations, a layer stores its shifted input, the masks of the surrogate gradients, float32
+activations and weights of ±1, and the convolution's result. Here it stores only its input and its weight, which are in
+memory anyway, and recomputes the signs from them. An RPReLU after the convolution needs the result for its own backward
+pass: it recomputes it from the integer sums (int16), or by running the backend again on the packed signs.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class BinaryConvBackend(NamedTuple):
     pack_input: (x, shift, v) -> the signs of x + shift, in the backend's own layout.
     pack_weight: v -> the signs of v, in the backend's own layout.
     convolve: (packed input, *packed weight, scale) -> z, as defined by `convolve`.
-    min_macs: least number of multiply-accumulates per call for which the backend is used.
+    min_macs: multiply-accumulates of a call from which on the backend is used.
     """
 
     pack_input: Callable[[Tensor, Tensor | None, Tensor], Tensor]
@@ -46,7 +46,7 @@ class BinaryConvBackend(NamedTuple):
 
 
 class Recompute(NamedTuple):
-    """How to recompute a result bit-identically, without gradients: ``function(*arguments)``."""
+    """A result as a call that computes it again, bit-identically: ``function(*arguments)``, without gradients."""
 
     function: Callable[..., Tensor]
     arguments: tuple[Tensor, ...]

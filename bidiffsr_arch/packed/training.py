@@ -1,4 +1,4 @@
-"""XNOR-popcount in training on a CPU: the forward pass of 1-bit convolutions.
+"""XNOR-popcount in training: the forward pass of 1-bit convolutions by XOR and popcount, on a CPU.
 
 A convolution of ±1 gives integers, so the result is bit-identical to that of conv2d, in less time. The backward pass
 convolves real gradients and is unchanged. Packing and counting are operators of `torch.library`, because

@@ -197,7 +197,7 @@ def _count_plane_rows(part, first, last, bits, weights, sums, scale, differing, 
                 out, here, factor = z[n, c, y], counts[f], scale[c]
                 for x in range(width):
                     out[x] = factor * np.float32(np.int32(total) - 2 * np.int32(here[x]))
-                for column in range(2 * radius):  # in a narrow image, some columns are computed twice
+                for column in range(2 * radius):  # a narrow image meets some of them twice
                     x = min(column, width - 1) if column < radius else max(width - 1 - column + radius, 0)
                     beside = 0
                     for dx in range(side):
