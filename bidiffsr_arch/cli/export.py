@@ -1,9 +1,9 @@
 """Export a float network for other runtimes: as ONNX, or as a program of torch.export.
 
 The file computes one call of the network, (x_t, condition, time) -> prediction, or image -> result for a network
-without diffusion. Batch, height and width are free, height and width in multiples that the command prints. The file
-also says what the network was trained to do. Before it is written, it is compared with the network: ONNX by
-onnxruntime, where that is installed.
+without diffusion. Batch size, height and width are dynamic; height and width must be multiples of a number that the
+command prints. The file contains the network's description. Before it is written, it is compared with the network: ONNX
+by onnxruntime, if that is installed.
 
 onnx  needs onnx and onnxscript: pip install 'bidiffsr_arch[export]'
 pt2   for torch.export.load; needs nothing more

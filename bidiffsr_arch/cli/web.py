@@ -1,9 +1,9 @@
-"""Upscale images on a page in the browser.
+"""Upscale images on a web page.
 
-Visitors drop images, select a network, steps and seed, compare before and after, and download what `basicsr upscale`
-would write. The page offers the small networks that come with the package, and those of --weights; a visitor cannot
-name files. It is served to this machine alone, unless --host says otherwise. Nothing is loaded from elsewhere or
-reported, and images and results are deleted after an hour.
+Visitors drop images, select a network, steps and seed, compare before and after, and download the files that
+`basicsr upscale` would write. The page offers the small networks that come with the package, and those of --weights; a
+visitor cannot name files. Only this machine can reach it, unless --host is given. Nothing is downloaded from elsewhere
+or reported, and images and results are deleted after an hour.
 
 Needs Gradio: pip install 'bidiffsr_arch[web]'.
 """
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     """Serve the page until it is interrupted.
 
     Raises:
-        InputError: an argument is wrong, Gradio is missing, or the address cannot be had.
+        InputError: an argument is wrong, Gradio is missing, or the address is not available.
     """
     names = ("megapixels", "upload_megabytes", "images", "queue", "seconds")
     limits = Limits(**{name: getattr(args, name) for name in names})

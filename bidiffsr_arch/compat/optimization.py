@@ -71,7 +71,7 @@ def rehearse(train: Mapping[str, Any]) -> tuple[str, Exception] | None:
 
 
 def more_optimizers() -> bool:
-    """Only Adam could be chosen: every optimizer that BasicSR's development version knows can."""
+    """Only Adam was supported: all optimizers of BasicSR's development version are."""
     stock = BaseModel.get_optimizer
     if contains(stock, "'AdamW'"):
         return False

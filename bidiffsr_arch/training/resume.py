@@ -91,7 +91,7 @@ def resume_state() -> bool:
 
 
 def resumed_epochs() -> bool:
-    """A resumed run repeated its epoch with other crops: samples have an index, and the epoch goes on at the next."""
+    """A resumed run repeated its epoch with other crops: samples have an index, and the epoch continues at the next."""
     stock = train.create_train_val_dataloader
     if not contains(stock, "EnlargedSampler(train_set"):
         return False

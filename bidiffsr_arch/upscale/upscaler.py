@@ -31,7 +31,7 @@ LAYOUTS = "(H, W), (H, W, 2), (H, W, 3) or (H, W, 4)"
 class Upscaler:
     """Upscales images of any size.
 
-    The same weights, image, seed, steps and tiles give the same result, whatever was upscaled before.
+    The same weights, image, seed, steps and tiles give the same result, independent of earlier calls.
 
     Args:
         weights: what `load_weights` returns.
