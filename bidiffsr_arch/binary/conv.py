@@ -1,6 +1,6 @@
 """A convolution of 1-bit activations with 1-bit weights, and the layers that each binarizer adds around it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -177,9 +177,12 @@ class BinaryConv2d(nn.Module):
         self.method = method
         self.shortcut = method.shortcut and identity and in_channels == out_channels
         self.TaR = TimestepBias(shift_groups, in_channels) if method.shift else None
-        convs = {"all": partial(BinaryWeightConv2d, weight=method.weight), "activations": RealWeightConv2d}
+        convs: dict[str, Callable[..., SignConv2d]] = {
+            "all": partial(BinaryWeightConv2d, weight=method.weight),
+            "activations": RealWeightConv2d,
+        }
         conv = choose("binarize", binarize, convs)
-        self.binary_conv: SignConv2d = conv(in_channels, out_channels, kernel_size, method.activation)
+        self.binary_conv = conv(in_channels, out_channels, kernel_size, method.activation)
         self.norm = nn.BatchNorm2d(out_channels) if method.norm else None
         self.TaA = TimestepRPReLU(rprelu_groups, out_channels) if method.rprelu else None
 
