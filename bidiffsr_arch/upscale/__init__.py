@@ -1,7 +1,8 @@
 """Upscale images of any size and format with trained weights.
 
-`upscaler` has the API; `tiles` and `direct` run a network tile by tile; `photo`, `formats`, `metadata` and the modules
-named after formats read and write image files; `plan` and `batch` implement `basicsr upscale`.
+`upscaler` has the API; `tiles` and `direct` run a network on tiles, which `spans` lays out; `photo`, `formats`,
+`metadata` and the modules named after formats read and write image files; `plan` and `batch` implement
+`basicsr upscale`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bidiffsr_arch.diffusion.images import pad_to_multiple
-from bidiffsr_arch.upscale.tiles import Span, spans
+from bidiffsr_arch.upscale.spans import Span, spans
 
 
 class DirectNetwork:
