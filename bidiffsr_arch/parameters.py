@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bidiffsr_arch import description
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 
 SAFETENSORS = ".safetensors"
 # Keys under which a checkpoint may store its parameters, in order of preference.
@@ -110,7 +110,8 @@ def set_parameters(
     """Load parameters into a network that has their names.
 
     Args:
-        path: the file they were read from; options: the source of the network's options; both for messages.
+        path: the file they were read from, for messages.
+        options: the source of the network's options, for messages.
         strict: if False, load only parameters whose names match.
     Raises:
         InputError: they do not fit the network, or without `strict` none of them does; the message has the number of
@@ -177,8 +178,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, UnpicklingError):
         named = FOREIGN.search(str(error))
         return f"it contains objects of {named[1]}; save its tensors alone" if named else "it is no file of torch.save"
-    lines = str(error).strip().splitlines()
-    return lines[0].split(". ")[0] if lines else type(error).__name__
+    return first_line(error).split(". ")[0]
 
 
 def _without_description(path: Path) -> dict[str, Tensor]:

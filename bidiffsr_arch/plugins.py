@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from bidiffsr_arch.errors import InputError, printable
+from bidiffsr_arch.errors import InputError, typed_line
 
 GROUP = "basicsr.plugins"
 
@@ -32,7 +32,7 @@ def load_plugins() -> None:
     for plugin in entry_points(group=GROUP):
         if error := _failure_of(plugin.load):
             package = f" of package {plugin.dist.name}" if plugin.dist else ""
-            _failed[f"{plugin.name!r}{package}"] = reason = _line(error)
+            _failed[f"{plugin.name!r}{package}"] = reason = typed_line(error)
             print(f"basicsr: plugin {plugin.name!r}{package} is skipped: {reason}", file=sys.stderr)
 
 
@@ -73,7 +73,7 @@ def import_plugins(arguments: Iterable[str], options: Mapping[str, Any]) -> None
 def _import(module: str) -> None:
     if error := _failure_of(lambda: import_module(module)):
         raise InputError(
-            f"plugin {module} cannot be imported: {_line(error)}; install it, or correct its name"
+            f"plugin {module} cannot be imported: {typed_line(error)}; install it, or correct its name"
         ) from error
 
 
@@ -87,7 +87,3 @@ def _failure_of(load: Callable[[], Any]) -> BaseException | None:
     except BaseException as error:
         return error
     return None
-
-
-def _line(error: BaseException) -> str:
-    return printable(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")

@@ -245,7 +245,7 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
         ({"beta_schedule": {"n_timestep": 50}}, "total_step and beta_schedule: n_timestep to be equal, got 100 and 50"),
         ({"train": {"timestep_weighting": {"late": 1}}}, "unknown key 'late' in train: timestep_weighting:"),
         ({"train": {"timestep_weighting": {"uniform": 0}}}, "a weight above 0 in train: timestep_weighting"),
-        ({"train": {"timestep_weighting": {"sampler": "all"}}}, "sampler to be a number from 0 on, got 'all'"),
+        ({"train": {"timestep_weighting": {"sampler": "all"}}}, "sampler to be a number of at least 0, got 'all'"),
         ({"train": {"timestep_weighting": 3}}, "`train: timestep_weighting:` to hold keys of its own, or ~, got 3"),
         ({"train": {"perceptual_opt": {}, "pixel_opt": None}}, "expected a loss in train: pixel_opt"),
     ],

@@ -285,8 +285,8 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(workplace, run_options, m
 @pytest.mark.parametrize(
     ("logger", "message"),
     [
-        ({"keep_newest": 0}, "keep_newest to be a whole number from 1 on"),
-        ({"keep_newest": "three"}, "keep_newest to be a whole number"),
+        ({"keep_newest": 0}, "keep_newest to be an integer of at least 1"),
+        ({"keep_newest": "three"}, "keep_newest to be an integer"),
         ({"keep_newest": 1, "keep_best": "psnr"}, r"keep_best to be one of val: metrics \(none\)"),
     ],
 )

@@ -131,8 +131,8 @@ TRAINING = {
                                          "unknown key 'betas'"),
     "too few steps for a sampler": (
         lambda options: options["beta_schedule"].update(scheduler_type="PNDM", num_inference_steps=2),
-        "PNDM can do .* the least is 4"),
-    "an argument that a sampler cannot use": (put("beta_schedule: steps_offset", "a"), "that DDIM can sample by"),
+        "PNDM supports .* the least is 4"),
+    "an argument that a sampler cannot use": (put("beta_schedule: steps_offset", "a"), "with which DDIM can sample"),
     "lists of unequal length": (put("datasets: train: dataroot_gt", ["data/HR"]), "as many folders"),
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from bidiffsr_arch import archs
 from bidiffsr_arch.config.file import AnyFile, DiffusionFile, OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
 from bidiffsr_arch.config.struct import one_line
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 from bidiffsr_arch.metrics.iqa import calculate_iqa, wrong_metric
 from bidiffsr_arch.networks import is_direct
 from bidiffsr_arch.training.surroundings import wrong_here
@@ -127,10 +127,9 @@ def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) 
     except InputError as error:
         yield str(error)
     except Exception as error:  # torch's layers may raise anything for impossible sizes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         yield (
-            f"network_g cannot be built, or run on images of {channels} channels ({reason}); see the values of "
-            f"{block['type']}"
+            f"network_g cannot be built, or run on images of {channels} channels ({first_line(error)}); see the values "
+            f"of {block['type']}"
         )
     else:
         if shape[1] != channels:
@@ -192,5 +191,5 @@ def _wrong_training(options: Mapping[str, Any], path: str) -> Iterator[str]:
     yield from wrong
     if not wrong and (failure := rehearse(train)):
         place, cause = failure
-        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
-        yield f"expected train: {place} to work for total_iter {train['total_iter']}, got {train[place]} ({reason})"
+        found = f"{train[place]} ({first_line(cause)})"
+        yield f"expected train: {place} to work for total_iter {train['total_iter']}, got {found}"

@@ -9,7 +9,6 @@ from typing import Any
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 from torch import nn
-from torch.utils.data import DataLoader
 
 from bidiffsr_arch.compat.patch import contains, replace_method
 from bidiffsr_arch.errors import InputError
@@ -25,12 +24,10 @@ def packed_validation() -> bool:
     if contains(stock, "packed"):
         return False
 
-    def validation(
-        self: BaseModel, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool = False
-    ) -> None:
+    def validation(self: BaseModel, *args: Any, **kwargs: Any) -> None:
         wanted = self.opt["val"].get("packed") and not isinstance(self, ValidatedSRModel)
         with packed_inference(self) if wanted else nullcontext():
-            stock(self, dataloader, current_iter, tb_logger, save_img)
+            stock(self, *args, **kwargs)
 
     replace_method(BaseModel, "validation", validation)
     return True
@@ -38,17 +35,14 @@ def packed_validation() -> bool:
 
 @contextmanager
 def packed_inference(model: BaseModel) -> Iterator[None]:
-    """Within the context the model tests with its packed network: the average if there is one, else ``net_g``.
+    """Make the model test with its packed network inside the context: the EMA if there is one, else ``net_g``.
 
     Raises:
         InputError: the network cannot be packed.
     """
     name = "net_g_ema" if hasattr(model, "net_g_ema") else "net_g"
     network = getattr(model, name)
-    if isinstance(network, PackedNetwork):
-        yield
-        return
-    setattr(model, name, pack(model.get_bare_model(network)))
+    setattr(model, name, network if isinstance(network, PackedNetwork) else pack(model.get_bare_model(network)))
     try:
         yield
     finally:

@@ -92,7 +92,7 @@ def resume_state() -> bool:
 
 
 def resumed_epochs() -> bool:
-    """A resumed run repeated its epoch with other crops: samples have an index, and the epoch goes on at the next."""
+    """A resumed run repeated its epoch with other crops: samples have an index, and the epoch continues at the next."""
     stock = train.create_train_val_dataloader
     if not contains(stock, "EnlargedSampler(train_set"):
         return False
@@ -154,7 +154,7 @@ def resumed_models() -> bool:
             restore_random_states(states[self.opt["rank"]])
         elif states:
             get_root_logger().warning(
-                f"resumed in {self.opt['world_size']} processes, not {len(states)}: dropout draws other numbers"
+                f"resumed in {self.opt['world_size']} processes, not {len(states)}: dropout uses other random numbers"
             )
 
     replace_method(BaseModel, "resume_training", resume_training)
