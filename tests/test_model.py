@@ -237,7 +237,7 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
     ("changes", "message"),
     [
         ({"diffuse": "noise"}, "diffuse to be one of image, residual"),
-        ({"timestep_sampling": "epoch"}, "timestep_sampling to be one of sample, batch"),
+        ({"timestep_sampling": "epoch"}, "timestep_sampling to be one of sample, batch, or ~"),
         ({"time_input": "sigma"}, "time_input to be one of timestep, noise_level"),
         ({"residual_scale": "two"}, "residual_scale to be a number"),
         ({"residual_scale": 0}, "residual_scale other than 0"),

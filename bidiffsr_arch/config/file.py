@@ -201,7 +201,7 @@ class OptionFile(Degradation, AnyFile):
 class DiffusionOptions(Trained):
     """What `BIDiffSRModel` itself reads at the top level, beside the blocks ``network_g`` and ``train``."""
 
-    timestep_sampling: Literal["sample", "batch"] = Field(
+    timestep_sampling: Literal["sample", "batch"] | None = Field(
         "sample", description="one random timestep per sample, or one per batch (as in the reference)"
     )
     noise_level_sampling: Literal["discrete", "uniform"] = Field(
