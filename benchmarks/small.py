@@ -78,33 +78,29 @@ TRIED = {
         ],
         "all convolutions but first and last 1-bit": ["network_g:fp_res=[]"],
         "activations 1-bit first, then weights": ["path:pretrain_network_g=FIRST"],
-        "a teacher in full precision": ["train:teacher={path: FIRST, weight: 0.5}"],
     },
 }
-# Rows of two stages, with the options of the first. The row's own changes name its network FIRST.
-FIRST_STAGE = {
-    "activations 1-bit first, then weights": (BEGIN[4], ["network_g:binarize=activations"]),
-    "a teacher in full precision": (Path(__file__).with_name("small_x4_float.yml"), []),
-}
+# What the first stage of a row of two changes. The row's own changes name its network FIRST.
+FIRST_STAGE = {"activations 1-bit first, then weights": ["network_g:binarize=activations"]}
 
 
 def stages_of(row: str, scale: int, seconds: float) -> list[dict[str, Any]]:
     """Options of the stages of a row, which share the seconds."""
     name = f"small_x{scale}_{file_name(row)}_{seconds:g}s"
-    stages = {name: (BEGIN[scale], TRIED[scale][row])}
+    stages = {name: TRIED[scale][row]}
     if row in FIRST_STAGE:
         stages = {f"{name}_first": FIRST_STAGE[row], **stages}
-    return [options_of(stage, *source, seconds / len(stages)) for stage, source in stages.items()]
+    return [options_of(stage, scale, changes, seconds / len(stages)) for stage, changes in stages.items()]
 
 
-def options_of(name: str, file: Path, changes: list[str], seconds: float) -> dict[str, Any]:
-    """An option file with changes and a number of iterations; a run that has begun keeps its options."""
+def options_of(name: str, scale: int, changes: list[str], seconds: float) -> dict[str, Any]:
+    """The shipped options with changes and a number of iterations; a run that has begun keeps its options."""
     if (begun := Path("experiments", f"{name}.yml")).exists():
         return load_options(begun)
     first = f"experiments/{name}_first/models/net_g_latest.pth"
-    iterations = int(seconds / seconds_per_step(load_options(file, changes))) // 25 * 25
+    iterations = int(seconds / seconds_per_step(load_options(BEGIN[scale], changes))) // 25 * 25
     changed = [change.replace("FIRST", first).replace("HALF", str(iterations // 2)) for change in changes]
-    options = load_options(file, changed)
+    options = load_options(BEGIN[scale], changed)
     return shortened(options, name, options["manual_seed"], iterations)
 
 
