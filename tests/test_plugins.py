@@ -275,4 +275,4 @@ def test_a_plugin_that_is_not_named_is_asked_for(everything, capsys, arguments):
 def test_plugins_as_text_are_one_line(everything, capsys):
     assert basicsr("train", everything | {"plugins": "everything"}) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and "expected plugins to be a list of texts, or ~, got 'everything'" in lines[0]
+    assert len(lines) == 1 and "expected plugins to be a list of strings, or ~, got 'everything'" in lines[0]
