@@ -12,7 +12,7 @@ from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, cached_weights, repea
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d, RealWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
-from bidiffsr_arch.binary.sign import SURROGATES
+from bidiffsr_arch.binary.sign import SURROGATES, signs_of
 
 V = [-2.0, -1.0, -0.5, 0.0, 0.25, 1.0, 1.5]
 
@@ -22,8 +22,8 @@ def of_one_pixel(x: torch.Tensor, w: torch.Tensor, *, scale: float = 1.0, p: flo
     w = w[..., None, None]
     names = dict(activation="clip", weight="clip") | surrogates
     scale, progress = torch.full((1, 1, 1), scale), torch.tensor(p)
-    z, recompute = convolve(x.reshape(1, -1, 1, 1), None, w, (w >= 0,), scale, **names, progress=progress)
-    assert torch.equal(z, recompute.function(*recompute.arguments))
+    z, sums = convolve(x.reshape(1, -1, 1, 1), None, w, (w >= 0,), scale, **names, progress=progress)
+    assert torch.equal(z, sums.result())
     return z.flatten()
 
 
@@ -38,6 +38,16 @@ def test_sign_of_zero_is_plus_one():
     values = [-1e-30, -0.0, 0.0, 1e-30]
     assert [of_one_pixel(torch.tensor([v]), torch.ones(1, 1)).item() for v in values] == [-1, 1, 1, 1]
     assert of_one_pixel(torch.ones(1), torch.tensor(values)[:, None]).tolist() == [-1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16, torch.float64])
+def test_signs_are_exact_in_every_type(dtype):
+    v = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, -1e-45, 1e-45, 3.0]).view(2, 4)
+    expected = torch.tensor([-1.0, 1, -1, 1, 1, -1, 1, 1]).view(2, 4)
+    assert torch.equal(signs_of(v, dtype=dtype), expected.to(dtype or torch.float32))
+    scale = torch.tensor([[0.3], [1e-30]])
+    assert torch.equal(signs_of(v, scale), expected * scale)
+    assert signs_of(v.to("meta"), scale.to("meta")).shape == v.shape
 
 
 @pytest.mark.parametrize(
@@ -329,12 +339,12 @@ def test_real_weights_convolve_signs(activation):
     layer = RealWeightConv2d(3, 4, 3, activation)
     x = (2 * torch.randn(2, 3, 5, 6, generator=generator)).requires_grad_()
     shift = torch.randn(2, 3, 1, 1, generator=generator, requires_grad=True)
-    z, recompute = layer(x, shift)
+    z, sums = layer(x, shift)
     r = (x + shift).detach()
     weight = layer.weight.detach().clone().requires_grad_()
     signs = torch.where(r >= 0, 1.0, -1.0).requires_grad_()
     expected = F.conv2d(signs, weight, padding=1)
-    assert recompute is None and torch.equal(z, expected)
+    assert sums is None and torch.equal(z, expected)
     grad = torch.randn(z.shape, generator=generator)
     z.backward(grad)
     expected.backward(grad)
