@@ -162,6 +162,22 @@ def test_bi_conv_has_the_gradients_of_its_composition(batch, channels, k, height
         torch.testing.assert_close(got, expected, atol=1e-10, rtol=1e-10)  # double precision
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 2), st.integers(1, 20), st.sampled_from([1, 3, 5]), st.integers(1, 9), st.integers(1, 9))
+def test_gradients_in_either_layout_differ_by_rounding(batch, channels, k, height, width):
+    torch.manual_seed(channels)
+    layer = BinaryConv2d(channels, channels, k, BINARIZERS["bidiffsr"])
+    x = torch.randn(batch, channels, height, width, requires_grad=True)
+    target, gradients = torch.randn(batch, channels, height, width), []
+    for pixels in (range(0), range(100)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bidiffsr_arch.binary.convolve.CHANNELS_LAST_PIXELS", pixels)
+            gradients.append(torch.autograd.grad((layer(x) * target).sum(), [x, *layer.parameters()]))
+    for one, other in zip(*gradients, strict=True):
+        assert one.is_contiguous() and other.is_contiguous()
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)  # sums of up to 81 * 20 numbers in another order
+
+
 def test_a_bi_conv_stores_two_bytes_per_input_element_and_one_per_weight():
     layer = BinaryConv2d(32, 32, 3, BINARIZERS["bidiffsr"])
     x = torch.randn(2, 32, 40, 40, requires_grad=True)
