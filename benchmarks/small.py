@@ -3,8 +3,8 @@
     python benchmarks/small.py [--scale 2] [--seconds 120] [--rows NAME ...] [--jobs 2] [-o FILE.md]
 
 Every row is an option file, `benchmarks/small_x2.yml` or `options/train_BIDiffSR_small_x4.yml`, with a few options
-changed. The number of iterations is --seconds divided by the time of a forward and backward pass on one thread of this
-machine; the learning rate decays to 0.
+changed. The number of iterations is --seconds divided by the CPU time of a forward and backward pass on one thread of
+this machine; the learning rate decays to 0. A row of two stages spends half of its iterations on each.
 """
 
 import argparse
@@ -59,6 +59,8 @@ TRIED = {
         "output_scale 1": ["network_g:output_scale=1"],
         "input_scale 1": ["network_g:input_scale=1"],
         "L1 loss": ["train:pixel_opt:type=L1Loss"],
+        "Charbonnier loss": ["train:pixel_opt:type=CharbonnierLoss"],
+        "L1 loss in the second half": ["train:loss_schedule=[{from_iter: HALF, type: L1Loss}]"],
         "all timesteps": ["train:timestep_weighting:sampler=0", "train:timestep_weighting:uniform=1"],
         "learning rate 1e-3": ["train:optim_g:lr=0.001"],
         "learning rate 4e-3": ["train:optim_g:lr=0.004"],
@@ -75,17 +77,34 @@ TRIED = {
             "network_g:channel_mults=[1, 2, 4]",
         ],
         "all convolutions but first and last 1-bit": ["network_g:fp_res=[]"],
+        "activations 1-bit first, then weights": ["path:pretrain_network_g=FIRST"],
+        "a teacher in full precision": ["train:teacher={path: FIRST, weight: 0.5}"],
     },
+}
+# Rows of two stages, with the options of the first. The row's own changes name its network FIRST.
+FIRST_STAGE = {
+    "activations 1-bit first, then weights": (BEGIN[4], ["network_g:binarize=activations"]),
+    "a teacher in full precision": (Path(__file__).with_name("small_x4_float.yml"), []),
 }
 
 
-def options_of(row: str, scale: int, seconds: float) -> dict[str, Any]:
-    """The shipped options with the row's changes and number of iterations; a run that has begun keeps its options."""
+def stages_of(row: str, scale: int, seconds: float) -> list[dict[str, Any]]:
+    """Options of the stages of a row, which share the seconds."""
     name = f"small_x{scale}_{file_name(row)}_{seconds:g}s"
+    stages = {name: (BEGIN[scale], TRIED[scale][row])}
+    if row in FIRST_STAGE:
+        stages = {f"{name}_first": FIRST_STAGE[row], **stages}
+    return [options_of(stage, *source, seconds / len(stages)) for stage, source in stages.items()]
+
+
+def options_of(name: str, file: Path, changes: list[str], seconds: float) -> dict[str, Any]:
+    """An option file with changes and a number of iterations; a run that has begun keeps its options."""
     if (begun := Path("experiments", f"{name}.yml")).exists():
         return load_options(begun)
-    options = load_options(BEGIN[scale], TRIED[scale][row])
-    iterations = int(seconds / seconds_per_step(options)) // 50 * 50
+    first = f"experiments/{name}_first/models/net_g_latest.pth"
+    iterations = int(seconds / seconds_per_step(load_options(file, changes))) // 25 * 25
+    changed = [change.replace("FIRST", first).replace("HALF", str(iterations // 2)) for change in changes]
+    options = load_options(file, changed)
     return shortened(options, name, options["manual_seed"], iterations)
 
 
@@ -101,7 +120,9 @@ def main() -> None:
     if unknown := set(rows) - TRIED[args.scale].keys():
         parser.error(f"expected rows of {', '.join(TRIED[args.scale])}; got {', '.join(unknown)}")
 
-    runs = [options_of(row, args.scale, args.seconds) for row in rows]
+    stages = [stages_of(row, args.scale, args.seconds) for row in rows]
+    train_all([first for first, *later in stages if later], args.jobs)
+    runs = [row_stages[-1] for row_stages in stages]
     results = train_all(runs, args.jobs)
     table = [
         [row, *cost_cells(run), str(run["train"]["total_iter"]), *quality_cells([result])]

@@ -84,7 +84,7 @@ def train_all(runs: Sequence[dict[str, Any]], jobs: int) -> list[Results]:
 
 
 def seconds_per_step(options: Mapping[str, Any], steps: int = 5) -> float:
-    """Median seconds of forward and backward pass on one thread, with the batch size of the options."""
+    """Median CPU seconds of forward and backward pass on one thread, with the batch size of the options."""
     torch.set_num_threads(1)
     data = options["datasets"]["train"]
     network = Stepping(Step.part_of(options["train"])).prepare(build_network(options["network_g"]), torch.device("cpu"))
@@ -92,9 +92,9 @@ def seconds_per_step(options: Mapping[str, Any], steps: int = 5) -> float:
     time_of = torch.randint(options["beta_schedule"]["n_timestep"], (len(image),))
     seconds = []
     for _ in range(steps + 2):
-        start = time.perf_counter()
+        start = time.process_time()
         network(image, image, time_of).square().mean().backward()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return statistics.median(seconds[2:])
 
 

@@ -15,7 +15,11 @@ from bidiffsr_arch.metrics.published import PUBLISHED
 FLAT = [f"{kind}_BIDiffSR_x{scale}" for kind in ("train", "test") for scale in (2, 4)] + ["demo_BIDiffSR_x4"]
 SMALL = [f"{kind}_BIDiffSR_small_x{scale}" for kind in ("train", "test") for scale in (2, 4)]
 SMALL += [f"{name}_{variant}" for variant in ("jpeg", "perceptual") for name in SMALL]
-SMALL += [f"train_BIDiffSR_small_x{scale}_decay" for scale in (2, 4)]
+SMALL += [
+    f"train_BIDiffSR_small_x{scale}_{part}"
+    for part in ("decay", "large_batch", "50_steps", "distill")
+    for scale in (2, 4)
+]
 COMPETITORS = ("BNN", "DoReFa", "XNOR", "IRNet", "ReActNet", "BBCU")
 REAL = ["train_BIDiffSR_real_x4", "train_BIDiffSR_real_x4_pairs"]
 DIRECT = [f"{kind}_BBCUNet_x{scale}" for kind in ("train", "test") for scale in (2, 4)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.config.yaml import dump_options
+from bidiffsr_arch.config.yaml import dump_options, read_yaml
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import load_weights
@@ -83,6 +83,17 @@ def test_the_student_learns_the_teachers_image_of_the_same_noise(options, teache
         for t in sampler.timesteps:
             x = sampler.step(weights.network(x, condition, t.expand(2)), t, x).prev_sample
     torch.testing.assert_close(model.distillation.result(condition, noise), x.clamp(0, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "sampler", [{"scheduler_type": "DDPM"}, {"eta": 0.5}, {"scheduler_type": "EulerAncestralDiscrete"}]
+)
+def test_a_teacher_that_draws_noise_is_refused(options, teacher, tmp_path, sampler):
+    file = tmp_path / "noisy.yml"
+    stored = read_yaml(teacher.with_suffix(".yml"))
+    file.write_text(dump_options(stored | {"beta_schedule": stored["beta_schedule"] | sampler}))
+    with pytest.raises(InputError, match="depends on the initial noise only in train: distill, got the sampler"):
+        build(options, distill=dict(path=str(teacher), options=str(file)))
 
 
 def test_distillation_needs_no_ground_truth(options, teacher):

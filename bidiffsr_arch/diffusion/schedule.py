@@ -191,8 +191,22 @@ class Diffusion:
         Raises:
             InputError: the scheduler does not support the number of steps, or one of its arguments.
         """
-        noise = torch.zeros(1, 1, 4, 4)
-        self._denoised(lambda x, time: torch.zeros_like(x), noise, [torch.Generator()], steps, iter)
+        self._rehearsal(steps)
+
+    def draws_noise(self, steps: int | None = None) -> bool:
+        """Whether the sampler draws noise after the initial one, as DDPM and ancestral samplers do.
+
+        Raises:
+            InputError: as for `rehearse`.
+        """
+        generator = self._rehearsal(steps)
+        return not torch.equal(generator.get_state(), torch.Generator().get_state())
+
+    def _rehearsal(self, steps: int | None) -> torch.Generator:
+        """The generator after `rehearse`."""
+        noise, generator = torch.zeros(1, 1, 4, 4), torch.Generator()
+        self._denoised(lambda x, time: torch.zeros_like(x), noise, [generator], steps, iter)
+        return generator
 
     @torch.no_grad()
     def _denoised(

@@ -49,18 +49,23 @@ class Distillation:
 
     Args:
         block: the teacher's file and number of sampling steps. Architecture and range of values may differ from the
-            student's. Its sampler should be deterministic, such as DDIM.
+            student's.
         scale: scale of the student.
         device: device of the student.
     Raises:
-        InputError: no such file, or a teacher of another scale.
+        InputError: no such file, a teacher of another scale, or one whose sampler draws noise.
     """
 
     def __init__(self, block: Distill, scale: int | None, device: torch.device) -> None:
         self.weights = _load(block, scale, device, "distill")
         self.super_resolution = SuperResolution(Trained.part_of(self.weights.options))
         self.steps = block.steps
-        self.super_resolution.diffusion.sampler(self.steps)
+        diffusion = self.super_resolution.diffusion
+        if diffusion.draws_noise(self.steps):
+            raise InputError(
+                "expected a teacher whose image depends on the initial noise only in train: distill, got the sampler "
+                f"{diffusion.schedule.scheduler_type} in {block.path}, which draws more; take DDIM with eta: 0"
+            )
 
     def result(self, condition: Tensor, noise: Tensor) -> Tensor:
         """The teacher's images for conditions (B, 3, H, W) in [0, 1] and this noise; height and width are multiples of
