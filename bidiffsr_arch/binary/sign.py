@@ -32,7 +32,8 @@ def signs_of(v: Tensor, scale: Tensor | None = None, dtype: torch.dtype | None =
         dtype: of the result; v's if None.
     """
     if torch.compiler.is_compiling():
-        return torch.where(v >= 0, 1.0, -1.0).to(dtype or v.dtype) * (1 if scale is None else scale)
+        values = torch.where(v >= 0, 1.0, -1.0).to(dtype or v.dtype)
+        return values if scale is None else values * scale
     positive = torch.ge(v, 0, out=torch.empty_like(v, dtype=dtype))  # 1 and 0
     return positive.mul_(2).sub_(1) if scale is None else positive.mul_(2 * scale).sub_(scale)
 
