@@ -139,7 +139,7 @@ STEPS: dict[str, Callable[[], Step]] = {
     "packed, full size, 64x64": lambda: full_size(64),
     "packed, full size, 256x256": lambda: full_size(256),
 }
-# From how many multiply-accumulates on training counts bits (`packed.training.LEAST_WORK`).
+# Least number of multiply-accumulates for which training uses XNOR-popcount (`packed.training.MIN_MACS`).
 THRESHOLD: dict[str, Callable[[], Step]] = {
     f"1-bit layer, {channels} channels, 2^{math.log2(4 * 9 * channels**2 * size**2):.1f} MACs, "
     f"{'popcount' if kernels else 'conv2d'}": partial(binary_layer, channels, size, kernels)

@@ -23,7 +23,7 @@ import torch
 import bidiffsr_arch  # noqa: F401 (patches BasicSR)
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.upscale.photo import Photo, read_photo, write_photo
-from bidiffsr_arch.upscale.tiles import spans
+from bidiffsr_arch.upscale.spans import spans
 from bidiffsr_arch.upscale.upscaler import OVERLAP
 
 

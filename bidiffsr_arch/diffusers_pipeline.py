@@ -53,7 +53,7 @@ class BIDiffSRNetwork(ModelMixin, ConfigMixin):
             raise InputError("expected a diffusion network for a diffusers pipeline, got one without diffusion")
         self.register_to_config(**weights.options)
         self.weights, self.network = weights, weights.network
-        self.register_buffer("place", torch.zeros(()), persistent=False)  # gives packed networks a device
+        self.register_buffer("device_tag", torch.zeros(()), persistent=False)  # packed networks have no other tensor
 
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """The prediction of the network, see `BIDiffSRUNet.forward`."""
@@ -160,7 +160,7 @@ class BIDiffSRPipeline(DiffusionPipeline):
         generators = generator if isinstance(generator, list) else [generator] * len(images)
         if len(generators) != len(images):
             raise InputError(f"expected a generator for each of {len(images)} images, got {len(generators)}")
-        upscaler = Upscaler(self.unet.weights, device=str(self.unet.place.device), tile=tile, overlap=overlap)
+        upscaler = Upscaler(self.unet.weights, device=str(self.unet.device_tag.device), tile=tile, overlap=overlap)
         upscaler.steps = num_inference_steps
         inputs = callback_on_step_end_tensor_inputs if callback_on_step_end else ()
         assert upscaler.super_resolution is not None  # `BIDiffSRNetwork` accepts diffusion networks only
@@ -169,15 +169,15 @@ class BIDiffSRPipeline(DiffusionPipeline):
         for each, noise in zip(images, generators, strict=True):
             upscaler.seed = 0 if noise is None else noise
             results.append(upscaler.sample(each) if isinstance(each, Tensor) else upscaler(each))
-        made = OUTPUTS[output_type](results)
+        output = OUTPUTS[output_type](results)
         self.maybe_free_model_hooks()
-        return SuperResolutionOutput(images=made) if return_dict else (made,)
+        return SuperResolutionOutput(images=output) if return_dict else (output,)
 
 
 def _sample_by(
     pipe: BIDiffSRPipeline, diffusion: Any, on_step_end: OnStepEnd | None, inputs: tuple[str, ...]
 ) -> None:
-    """Make a diffusion sample with the pipeline's scheduler and report its steps to the pipeline."""
+    """Replace a diffusion's scheduler by the pipeline's, and report each step to the pipeline."""
     trained = {name: diffusion.training.config[name] for name in FROM_NETWORK}
     kind = type(pipe.scheduler)
     diffusion.sampler_clips = "clip_sample" in inspect.signature(kind).parameters
@@ -226,7 +226,7 @@ def _as_image(result: Any) -> Image.Image:
         return result
     pixels = _as_array(result)
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
-        raise InputError('expected output_type="np" for colour of 16 bits, which Pillow does not have, got "pil"')
+        raise InputError('expected output_type="np" for 16-bit colour, which Pillow does not support, got "pil"')
     return Image.fromarray((pixels * 255).round().astype(np.uint8) if pixels.dtype.kind == "f" else pixels)
 
 

@@ -35,15 +35,26 @@ class Stopped(Exception):
         self.exit_status = 128 + number
 
 
+def first_line(error: BaseException | None) -> str:
+    """The first line of an exception's message; the name of its type if it has no message."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def typed_line(error: BaseException | None) -> str:
+    """`first_line` after the name of the exception's type, printable."""
+    line, kind = first_line(error), type(error).__name__
+    return printable(line if line == kind else f"{kind}: {line}")
+
+
 def printable(text: str) -> str:
     """The text in one line: line breaks, control characters and bytes that are not UTF-8 are escaped.
 
-    Names of files may contain them.
+    File names may contain them.
     """
-    hidden = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of controls, surrogates and separators
+    escaped = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of controls, surrogates and separators
     categories = map(unicodedata.category, text)
     return "".join(
-        char.encode("unicode_escape").decode() if category in hidden else char
+        char.encode("unicode_escape").decode() if category in escaped else char
         for char, category in zip(text, categories, strict=True)
     )
 

@@ -1,8 +1,8 @@
-"""Float networks as ONNX files and as programs of `torch.export`, for runtimes that do not have this package.
+"""Export float networks as ONNX files and as programs of `torch.export`, for runtimes without this package.
 
-What is exported is one call of the network, ``(x_t, condition, time) -> prediction``, or ``image -> result`` without
-diffusion; noise, sampler and tiles stay with the caller. Batch, height and width are free, height and width in
-multiples of the network's own. The file carries what the network was trained to do, see `bidiffsr_arch.description`.
+One call of the network is exported: ``(x_t, condition, time) -> prediction``, or ``image -> result`` without diffusion.
+Noise, sampler and tiles are the caller's. Batch size, height and width are dynamic; height and width must be multiples
+of the network's `multiple`. The file contains the network's description, see `bidiffsr_arch.description`.
 """
 
 import json
@@ -21,7 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d, cached_weights
 from bidiffsr_arch.description import KEY, describe
-from bidiffsr_arch.errors import CheckFailed, InputError, choose
+from bidiffsr_arch.errors import CheckFailed, InputError, choose, first_line
 from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.networks import Weights, is_direct
 from bidiffsr_arch.packed import PackedNetwork
@@ -29,12 +29,12 @@ from bidiffsr_arch.packed import PackedNetwork
 INPUTS, DIRECT_INPUTS = ("x_t", "condition", "time"), ("image",)
 OPSET = 18  # of ONNX
 TOLERANCE = 1e-4
-# Of the images that a file is checked with, in multiples of the network's own; torch.export takes no side of 1.
+# Sizes of the images with which a file is checked, in units of the network's `multiple`; torch.export refuses 1.
 SIZES = ((2, 2), (2, 3), (5, 2))
-# A sign flips where rounding moves its argument across zero, and every later layer sees it. So files are checked with
-# images whose signs do not depend on rounding: all arguments are at least this far from zero.
+# Rounding can move the argument of a sign across zero, and the flipped sign changes all later layers. Files are
+# therefore checked with images for which all arguments of signs are at least this far from zero.
 MARGIN = 4e-6
-DRAWS = 100
+DRAWS = 100  # images that are drawn to find one
 
 Call = Callable[..., Tensor]
 
@@ -44,12 +44,12 @@ class Format:
     """A kind of file.
 
     Attributes:
-        suffix: how names of such files end.
-        packages: what writes them, beside torch.
-        named: whether free sizes have names, see `trace`.
+        suffix: suffix of file names.
+        packages: packages that writing needs, in addition to torch.
+        named: whether dynamic sizes have names, see `trace`.
         encode: (program, names of the inputs, description) -> content of the file.
-        open: content -> what it computes, as a function of the network's inputs; None where the runtime is missing.
-        runtime: what opens it.
+        open: content -> the exported function of the network's inputs; None if the runtime is not installed.
+        runtime: name of the runtime.
     """
 
     suffix: str
@@ -104,17 +104,17 @@ FORMATS = {
 
 
 def export(weights: Weights, path: Path | str, kind: str = "onnx", *, overwrite: bool = False) -> float | None:
-    """Write a float network for other runtimes; it is compared with the original before the file appears.
+    """Export a float network to a file, after comparing the exported network with the original.
 
     Args:
         weights: as `load_weights` reads them.
         kind: ``onnx``, or ``pt2`` for a program of `torch.export`.
     Returns:
         The largest difference from the original over images of several sizes and all timestep groups; None if the
-        runtime that would tell is not installed.
+        runtime is not installed.
     Raises:
-        InputError: a packed network, one that cannot be traced, an existing file, or a package that is not installed.
-        CheckFailed: it differs by more than `TOLERANCE`. Nothing is written.
+        InputError: the network is packed or cannot be traced, the file exists, or a package is not installed.
+        CheckFailed: the exported network differs by more than `TOLERANCE`. Nothing is written.
     """
     path, form = Path(path).expanduser(), choose("format", kind, FORMATS)
     if path.suffix != form.suffix:
@@ -141,7 +141,7 @@ def _refuse_missing(packages: tuple[str, ...]) -> None:
             import_module(name)
         except ImportError as error:
             raise InputError(
-                f"expected the package {name}, it is not installed; pip install 'bidiffsr_arch[export]'"
+                f"expected the package {name}, which is not installed; pip install 'bidiffsr_arch[export]'"
             ) from error
 
 
@@ -151,8 +151,8 @@ def trace(weights: Weights, named: bool) -> ExportedProgram:
     The signs of 1-bit weights are constants of the program, one byte each.
 
     Args:
-        named: name free sizes, height and width as multiples of `rows` and `columns`. A program that is saved cannot
-            have such sizes: `torch.export.load` does not find their values (torch 2.13).
+        named: name the dynamic sizes; height and width are multiples of `rows` and `columns`. `torch.export.load` does
+            not find their values (torch 2.13), so a program that will be saved cannot have them.
     Raises:
         InputError: it cannot be traced.
     """
@@ -167,15 +167,15 @@ def trace(weights: Weights, named: bool) -> ExportedProgram:
         with torch.no_grad(), cached_weights(network):
             return torch.export.export(network.cpu(), example, dynamic_shapes=shapes)
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{type(network).__name__} cannot be traced by torch.export: {reason}") from error
+        name = type(network).__name__
+        raise InputError(f"{name} cannot be traced by torch.export: {first_line(error)}") from error
 
 
 def images(weights: Weights, size: tuple[int, int], time: Tensor, seed: int) -> tuple[Tensor, ...]:
     """Random inputs of the network.
 
     Args:
-        size: height and width in multiples of the network's own.
+        size: height and width in units of the network's `multiple`.
         time: (B,) float32.
     """
     height, width = (weights.multiple * length for length in size)
@@ -186,9 +186,9 @@ def images(weights: Weights, size: tuple[int, int], time: Tensor, seed: int) -> 
 
 
 def largest_difference(weights: Weights, call: Call) -> float:
-    """The largest difference between a network and what was exported, over `SIZES` and all timestep groups.
+    """The largest difference between a network and its export, over `SIZES` and all timestep groups.
 
-    The images of one size are one batch, so each sample has another timestep.
+    The images of one size form a batch, in which each sample has a different timestep.
     """
     differences = []
     for size in SIZES:
@@ -213,7 +213,7 @@ def times(weights: Weights) -> Tensor:
 
 
 def _without_close_signs(weights: Weights, size: tuple[int, int], time: Tensor) -> tuple[Tensor, ...]:
-    """`images` for one timestep, of the first seed that keeps `MARGIN`; failing that, of the one closest to it."""
+    """`images` for one timestep, from the first seed that keeps `MARGIN`, or else from the best of `DRAWS` seeds."""
     drawn = []
     for seed in range(DRAWS):
         inputs = images(weights, size, time, seed)
@@ -227,7 +227,7 @@ def _without_close_signs(weights: Weights, size: tuple[int, int], time: Tensor) 
 
 @contextmanager
 def _smallest_sign_argument(network: nn.Module) -> Iterator[list[float]]:
-    """A list that each 1-bit convolution appends to: the smallest magnitude of what it takes signs of."""
+    """A list to which each 1-bit convolution appends the smallest magnitude of the values whose signs it takes."""
     found: list[float] = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor, Tensor | None]) -> None:

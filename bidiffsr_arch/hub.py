@@ -33,7 +33,7 @@ def local(source: str | Path, revision: str | None = None) -> Path:
         return Path(os.path.expanduser(source))
     address = ADDRESS.fullmatch(text.removeprefix(SCHEME))
     if address is None:
-        raise InputError(f"expected hf://OWNER/NAME, with @REVISION or /FILE.safetensors behind it, got {text}")
+        raise InputError(f"expected hf://OWNER/NAME, optionally with @REVISION or /FILE.safetensors, got {text}")
     return fetch(address["name"], address["revision"] or revision, address["file"])
 
 
@@ -97,9 +97,20 @@ def write_config(folder: Path, description: Mapping[str, Any]) -> None:
     write_bytes(folder / CARD, model_card(description).encode())
 
 
-def upload(folder: Path, name: str, *, private: bool | None, token: str | None, message: str) -> str:
+def upload(
+    folder: Path,
+    name: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload network",
+) -> str:
     """Upload a folder to a repository, which is created if it does not exist.
 
+    Args:
+        name: ``OWNER/NAME``.
+        private: whether a new repository is private.
+        token: access token of the Hub; the stored one if None.
     Returns:
         The commit's address.
     Raises:
@@ -110,7 +121,7 @@ def upload(folder: Path, name: str, *, private: bool | None, token: str | None, 
     try:
         api = HfApi(token=token)
         api.create_repo(name, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message=message))
+        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message=commit_message))
     except Exception as error:  # as in `fetch`
         raise InputError(f"cannot upload to {name} on the Hub: {_line(error)}") from error
 

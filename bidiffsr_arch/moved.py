@@ -71,7 +71,7 @@ class MovedModules(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self, is_package=has_children)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Warn, and let the module forward to the new ones."""
+        """Warn, and make the module forward to the new ones."""
         old = module.__name__
         new = MOVED[old.partition(".")[2]]
         paths = [f"{PACKAGE}.{path}" for path in ([new] if isinstance(new, str) else new)]
@@ -86,9 +86,5 @@ class MovedModules(MetaPathFinder, Loader):
                         return getattr(target, wanted)
             raise AttributeError(f"module {old!r} has no attribute {name!r}; it is now {' and '.join(paths)}")
 
-        module.__dict__.update(__doc__=message, __getattr__=forward, __all__=public(modules))
-
-
-def public(modules: Sequence[ModuleType]) -> list[str]:
-    """The names that `from … import *` takes from these modules."""
-    return sorted({name for module in modules for name in getattr(module, "__all__", dir(module)) if name[0] != "_"})
+        names = {name for target in modules for name in getattr(target, "__all__", dir(target)) if name[0] != "_"}
+        module.__dict__.update(__doc__=message, __getattr__=forward, __all__=sorted(names))

@@ -19,11 +19,11 @@ from torch import nn
 from bidiffsr_arch import archs, description, hub
 from bidiffsr_arch.config.diffusion import FIRST
 from bidiffsr_arch.config.file import load_options
-from bidiffsr_arch.errors import InputError, choose
+from bidiffsr_arch.errors import InputError, choose, first_line
 from bidiffsr_arch.parameters import SAFETENSORS, load_parameters, read_content, set_parameters
 from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
 
-CHECKPOINT = ".pth"
+CHECKPOINTS = (".pth", ".pt", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -85,19 +85,19 @@ def find_architecture(name: Any) -> type[nn.Module]:
         raise InputError(f"{error}{failed}") from error
 
 
-def build_network(network_g: Mapping[str, Any], *, without_memory: bool = False) -> nn.Module:
+def build_network(network_g: Mapping[str, Any], *, on_meta: bool = False) -> nn.Module:
     """Build the network of an option file's ``network_g`` block.
 
     Args:
         network_g: ``type``, a name of `find_architecture`, and the constructor's arguments.
-        without_memory: build on the meta device, which needs neither time nor memory for parameters. Constructors that
-            read values of tensors are called on the CPU instead.
+        on_meta: build on the meta device, which needs neither time nor memory for parameters. Constructors that read
+            values of tensors are called on the CPU instead.
     Raises:
         InputError: there is no such network, or its arguments are wrong.
     """
     arguments = dict(network_g)
     architecture = find_architecture(arguments.pop("type", None))
-    for device in (torch.device("meta"), nullcontext()) if without_memory else (nullcontext(),):
+    for device in (torch.device("meta"), nullcontext()) if on_meta else (nullcontext(),):
         try:
             with device:
                 return architecture(**arguments)
@@ -105,8 +105,7 @@ def build_network(network_g: Mapping[str, Any], *, without_memory: bool = False)
             raise
         except Exception as error:
             failure = error
-    reason = str(failure).splitlines()[0] if str(failure) else type(failure).__name__
-    raise InputError(f"network_g: {architecture.__name__} cannot be built: {reason}") from failure
+    raise InputError(f"network_g: {architecture.__name__} cannot be built: {first_line(failure)}") from failure
 
 
 def load_weights(
@@ -118,15 +117,14 @@ def load_weights(
     """Read a checkpoint or a packed network.
 
     Args:
-        path: a ``.pth`` written by training or a ``.safetensors`` of float parameters, or a ``.safetensors`` written by
-            `basicsr pack`, which is recognised by its content; a folder that has them in the Hub's layout; or
-            ``hf://OWNER/NAME``, see `hub.local`.
+        path: a ``.pth`` written by training, a ``.safetensors`` of float parameters or of `basicsr pack` (recognised by
+            its content), a folder in the Hub's layout, or ``hf://OWNER/NAME``, see `hub.local`.
         option_file: option file of a checkpoint; if None, the description in the checkpoint, config.json in its folder,
             or the option file that training stored beside it, see `stored_options`. A packed network contains its
             options.
         packed: whether to use packed inference; if None, use it for packed files.
-        quality: which set of parameters of a packed file, see `QUALITIES`; the first if None. Other files have only
-            that one.
+        quality: which set of parameters of a packed file, see `QUALITIES`; the first if None. Other files have only the
+            first.
     Raises:
         InputError: no such file, not weights, weights of another network or scale, no such set, or options that are
             missing or wrong.
@@ -134,12 +132,12 @@ def load_weights(
     path = _weights_file(path)
     if is_packed(path):
         return _load_packed(path, option_file, packed, quality)
-    choose(f"the quality that is taken from {path}", quality or FIRST, {FIRST: path})
+    choose(f"the quality of {path}", quality or FIRST, {FIRST: path})
     return _load_checkpoint(path, option_file, packed)
 
 
 def qualities(path: str | Path) -> list[str]:
-    """The sets of parameters in what `load_weights` reads; of all but packed files the first name of `QUALITIES`.
+    """Names of the sets of parameters in weights, as `load_weights` takes them; only packed files may have several.
 
     Raises:
         InputError: no such file, not weights, or a damaged packed file.
@@ -151,13 +149,13 @@ def qualities(path: str | Path) -> list[str]:
 
 
 def _weights_file(path: str | Path) -> Path:
-    """The file of weights that a path or an address on the Hub stands for."""
+    """The weights file for a path or an address on the Hub."""
     path = hub.local(path)
     path = hub.weights_in(path) if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"expected weights at {path}, found no such file; give --weights a .pth or .safetensors")
-    if path.suffix not in (CHECKPOINT, SAFETENSORS):
-        raise InputError(f"expected weights ending in {CHECKPOINT} or {SAFETENSORS}, got {path}")
+    if path.suffix not in (*CHECKPOINTS, SAFETENSORS):
+        raise InputError(f"expected weights ending in {', '.join(CHECKPOINTS)} or {SAFETENSORS}, got {path}")
     return path
 
 
@@ -202,16 +200,16 @@ def described_options(path: Path) -> Mapping[str, Any] | None:
     own = description.read_description(path) if path.suffix == SAFETENSORS else read_content(path).get(description.KEY)
     config = hub.read_config(path.parent) if path.name == hub.WEIGHTS else None
     if own and config and own != config:
-        raise InputError(f"expected {hub.CONFIG} and {path} to say the same, they differ; save both again")
+        raise InputError(f"expected equal descriptions in {hub.CONFIG} and {path}, but they differ; save both again")
     return description.usable(own or config)
 
 
 def checkpoint_options(path: Path, option_file: str | Path | None = None) -> tuple[Mapping[str, Any], str | Path]:
-    """What a checkpoint was trained to do, and which file says so: the option file; else the checkpoint itself, or
-    config.json beside it; else an option file that lies beside it, see `stored_options`.
+    """The options with which a checkpoint was trained, and the file that contains them: `option_file` if given, else
+    the checkpoint itself or config.json beside it, else an option file beside it, see `stored_options`.
 
     Raises:
-        InputError: none of them, or one without a network or scale, or of another scale than the checkpoint.
+        InputError: there is no such file, it lacks the network or the scale, or its scale is not the checkpoint's.
     """
     options = None if option_file else described_options(path)
     chosen = path if options else option_file or stored_options(path)
@@ -221,7 +219,7 @@ def checkpoint_options(path: Path, option_file: str | Path | None = None) -> tup
         )
     options = options or load_options(chosen)
     if not isinstance(options.get("network_g"), Mapping) or options.get("scale") is None:
-        raise InputError(f"{chosen}: expected `network_g:` and `scale:`, as a network is trained with, found none")
+        raise InputError(f"{chosen}: expected `network_g:` and `scale:` of the trained network, found none")
     if option_file is not None:
         _refuse_other_scale(path, option_file, options["scale"])
     return options, chosen
@@ -241,7 +239,7 @@ def _load_checkpoint(path: Path, option_file: str | Path | None, packed: bool | 
 
 
 def _refuse_other_scale(path: Path, option_file: str | Path, scale: int) -> None:
-    """Refuse an option file whose scale is not that of the checkpoint, if that is known."""
+    """Refuse an option file whose scale differs from that of the checkpoint, if the latter is known."""
     try:
         beside = stored_options(path)
         known = described_options(path) or (load_options(beside) if beside else {})
@@ -259,14 +257,13 @@ def _load_packed(path: Path, option_file: str | Path | None, packed: bool | None
         raise InputError(f"expected a .pth to compute in float, got the packed network {path}; leave --float out")
     if option_file is not None:
         raise InputError(f"expected no -opt with {path}: a packed network contains its options")
-    network, said = load_packed(path, quality=quality)
-    return _packed_weights(path, network, said)
+    return _packed_weights(path, *load_packed(path, quality=quality))
 
 
-def _packed_weights(source: Path | str, network: Any, said: Any) -> Weights:
-    options = {name: value for name, value in said.model_dump(exclude_unset=True).items() if value is not None}
+def _packed_weights(source: Path | str, network: Any, stored: Any) -> Weights:
+    options = {name: value for name, value in stored.model_dump(exclude_unset=True).items() if value is not None}
     if "scale" not in options:
-        raise InputError(f"expected {source} to say its scale, it does not; pack it again with `basicsr pack`")
+        raise InputError(f"expected a scale in the description of {source}, found none; pack it again")
     if "steps" in options and not is_direct(network):
         options["beta_schedule"] = options.get("beta_schedule", {}) | {"num_inference_steps": options["steps"]}
     return Weights(network, options, network.multiple)
@@ -285,8 +282,8 @@ def weights_from_tensors(tensors: Mapping[str, Any]) -> Weights:
     if any(name.endswith(".bits") for name in tensors):
         from bidiffsr_arch.packed.file_format import Description, assemble
 
-        said = Description.read(options, source)
-        return _packed_weights(source, assemble(source, said, tensors), said)
+        stored = Description.read(options, source)
+        return _packed_weights(source, assemble(source, stored, tensors), stored)
     network = build_network(options["network_g"])
     parameters = OrderedDict((name, tensor) for name, tensor in tensors.items() if name != description.TENSOR)
     set_parameters(network, parameters, source)

@@ -7,12 +7,13 @@ file.
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, typed_line
 
 GROUP = "basicsr.plugins"
 
@@ -29,11 +30,9 @@ def load_plugins() -> None:
         return
     _failed = {}
     for plugin in entry_points(group=GROUP):
-        try:
-            plugin.load()
-        except (Exception, SystemExit) as error:
+        if error := _failure_of(plugin.load):
             package = f" of package {plugin.dist.name}" if plugin.dist else ""
-            _failed[f"{plugin.name!r}{package}"] = reason = _line(error)
+            _failed[f"{plugin.name!r}{package}"] = reason = typed_line(error)
             print(f"basicsr: plugin {plugin.name!r}{package} is skipped: {reason}", file=sys.stderr)
 
 
@@ -72,13 +71,19 @@ def import_plugins(arguments: Iterable[str], options: Mapping[str, Any]) -> None
 
 
 def _import(module: str) -> None:
-    try:
-        import_module(module)
-    except (Exception, SystemExit) as error:  # another package's import may raise anything
+    if error := _failure_of(lambda: import_module(module)):
         raise InputError(
-            f"plugin {module} cannot be imported: {_line(error)}; install it, or correct its name"
+            f"plugin {module} cannot be imported: {typed_line(error)}; install it, or correct its name"
         ) from error
 
 
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+def _failure_of(load: Callable[[], Any]) -> BaseException | None:
+    """What importing another package raises, which may be anything; what it prints goes to stderr."""
+    try:
+        with redirect_stdout(sys.stderr):
+            load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return error
+    return None

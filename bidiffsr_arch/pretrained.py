@@ -27,10 +27,10 @@ def load_pretrained(
     Raises:
         InputError: neither a folder nor a repository on the Hub, or the weights or their options are wrong.
     """
-    text = str(name_or_folder)
-    is_address = text.startswith(hub.SCHEME) or not Path(os.path.expanduser(text)).exists()
-    address = text if text.startswith(hub.SCHEME) or not is_address else hub.SCHEME + text
-    return load_weights(hub.local(address, revision), packed=packed, quality=quality)
+    source = str(name_or_folder)
+    if not source.startswith(hub.SCHEME) and not Path(os.path.expanduser(source)).exists():
+        source = hub.SCHEME + source
+    return load_weights(hub.local(source, revision), packed=packed, quality=quality)
 
 
 def network_from(kind: type[nn.Module], name_or_folder: str | Path, revision: str | None = None) -> nn.Module:
@@ -40,11 +40,10 @@ def network_from(kind: type[nn.Module], name_or_folder: str | Path, revision: st
         InputError: as `load_pretrained`, or the network is of another class.
     """
     weights = load_pretrained(name_or_folder, revision)
-    network = weights.network
-    if not isinstance(network, kind):
-        raise InputError(f"expected a {kind.__name__} in {name_or_folder}, got a {type(network).__name__}")
-    vars(network)["trained"] = {name: value for name, value in weights.options.items() if name != "network_g"}
-    return network
+    if not isinstance(weights.network, kind):
+        raise InputError(f"expected a {kind.__name__} in {name_or_folder}, got a {type(weights.network).__name__}")
+    vars(weights.network)["trained"] = {name: value for name, value in weights.options.items() if name != "network_g"}
+    return weights.network
 
 
 def save_pretrained(
@@ -54,13 +53,11 @@ def save_pretrained(
     about: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write config.json, model.safetensors and a model card.
+    """Write config.json, model.safetensors and a model card of a float or packed network.
 
     Args:
-        network: a float or packed network.
         options: ``network_g``, ``scale`` and the other options that sampling needs, as at an option file's top level.
-        about: further entries of the card: ``title``, ``license``, ``author``, ``date``, ``data``, and ``results``,
-            a dictionary of numbers by data set.
+        about: further entries of the card, see `archs.pretrained.Pretrained.save_pretrained`.
     Raises:
         InputError: options are missing, or such files exist and `overwrite` is not set.
     """
@@ -81,26 +78,15 @@ def save_pretrained(
 
 
 def push_to_hub(
-    network: nn.Module,
-    name: str,
-    options: Mapping[str, Any],
-    about: Mapping[str, Any] | None = None,
-    *,
-    private: bool | None = None,
-    token: str | None = None,
-    commit_message: str = "Upload network",
+    network: nn.Module, name: str, options: Mapping[str, Any], about: Mapping[str, Any] | None = None, **upload: Any
 ) -> str:
-    """Upload the files of `save_pretrained`.
+    """Upload the files of `save_pretrained`, and return the URL of the commit.
 
     Args:
-        name: ``OWNER/NAME``; the repository is created if it does not exist.
-        private: whether a new repository is private.
-        token: access token of the Hub; the stored one if None.
-    Returns:
-        URL of the commit.
+        name, upload: as in `hub.upload`: the repository; ``private``, ``token`` and ``commit_message``.
     Raises:
-        InputError: as `save_pretrained`, or the Hub refuses it.
+        InputError: as `save_pretrained` and `hub.upload`.
     """
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(network, folder, options, about)
-        return hub.upload(Path(folder), name, private=private, token=token, message=commit_message)
+        return hub.upload(Path(folder), name, **upload)

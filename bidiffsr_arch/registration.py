@@ -24,7 +24,7 @@ NEED_BASICSR = (*compat.AFTER_BASICSR, *ENTRIES["MODEL_REGISTRY"])
 
 @contextmanager
 def patched_and_registered() -> Iterator[None]:
-    """Apply the patches needed before BasicSR's import, then, after it, the others, and register."""
+    """Apply the patches needed before BasicSR's import, and after it the others; then register."""
     if warning := compat.unsupported_python(sys.version_info[:3]):
         print(warning, file=sys.stderr)
     compat.apply(compat.BEFORE_BASICSR)

@@ -40,7 +40,7 @@ class SampledNetwork(nn.Module):
         super().__init__()
         self.network = weights.network
         self.upscaler = Upscaler(weights, device="cpu", seed=SEED)
-        self.place = nn.Parameter(torch.zeros(()), requires_grad=False)  # packed networks have no other parameter
+        self.device_tag = nn.Parameter(torch.zeros(()), requires_grad=False)  # packed networks have no other parameter
 
     def forward(self, image: Tensor) -> Tensor:
         """Sample each image of the batch in tiles, with the number of steps in the weights' options."""

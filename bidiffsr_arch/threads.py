@@ -1,9 +1,9 @@
-"""How OpenMP threads wait for each other when other programs use the same cores.
+"""Limit the time for which OpenMP threads spin while they wait for each other.
 
 A parallel loop ends when its last thread finishes; until then GNU's OpenMP lets the others spin for milliseconds.
 If another program occupies the core of the last thread, they keep spinning instead of yielding their cores, and small
-layers take hundreds of times as long. torch and Numba are therefore loaded with a shorter spin; `python
-benchmarks/shared_cores.py` measures what it costs and gains. OpenMP reads its environment once, when it is loaded.
+layers take hundreds of times as long. torch and Numba are therefore loaded with a shorter spin;
+`benchmarks/shared_cores.py` measures the costs and gains. OpenMP reads its environment once, when it is loaded.
 """
 
 import os

@@ -373,7 +373,7 @@ def test_real_weights_convolve_signs(activation):
 @pytest.mark.parametrize("name", BINARIZERS)
 def test_the_second_stage_begins_with_the_weights_of_the_first(name):
     """A layer of either stage has the same tensors, and where weights are ±scale, gives the same result."""
-    first, second = (BinaryConv2d(4, 4, 3, BINARIZERS[name], real_weights=real).eval() for real in (True, False))
+    first, second = (BinaryConv2d(4, 4, 3, BINARIZERS[name], binarize=what).eval() for what in ("activations", "all"))
     second.load_state_dict(first.state_dict())
     with torch.no_grad():
         first.binary_conv.weight.copy_(second.binary_conv.binary_weight())

@@ -176,8 +176,8 @@ def number_for_metrics(options):
     ("damage", "said"),
     [
         (drop_expected, "expected an `expected:` block"),
-        (rename_dataset, "`expected: Her:` is no data set of the file; those are Here, Away"),
-        (rename_metric, "`expected: Here: psn:` is no metric of the file; those are psnr, lpips"),
+        (rename_dataset, "`expected: Her:` is not a data set of the file; its data sets are Here, Away"),
+        (rename_metric, "`expected: Here: psn:` is not a metric of the file; its metrics are psnr, lpips"),
         (drop_tolerance, "expected the key `tolerance:` in `expected: Here: psnr:`"),
         (text_for_value, "expected `expected: Here: psnr: value` to be a number, got '30 dB'"),
         (number_for_metrics, "expected `expected: Here:` to hold keys of its own, got 30"),

@@ -2,11 +2,14 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import cv2
 import pytest
 import torch
 import yaml
@@ -86,6 +89,47 @@ def test_a_full_disk_ends_training_and_keeps_the_last_checkpoint(workplace, run_
     assert not (models / "net_g_4.pth").exists() and not list(models.glob(f"{UNFINISHED}*"))
     assert basicsr("train", options, "--auto_resume") == 0
     assert (models / "net_g_4.pth").exists()
+
+
+@pytest.fixture
+def on_a_small_disk(workplace, run_options, small_disk) -> dict[str, Any]:
+    """Options of a run on a file system that is soon full; nothing is validated."""
+    run_options["path"] |= dict(experiments_root=str(small_disk / "run"), results_root=str(small_disk / "results"))
+    run_options["val"]["metrics"] = {"psnr": run_options["val"]["metrics"]["psnr"]}
+    return run_options
+
+
+def fill(folder: Path, left: int) -> None:
+    """Leave that many bytes of a file system."""
+    (folder / "ballast").write_bytes(bytes(shutil.disk_usage(folder).free - left))
+
+
+def test_training_on_a_disk_that_is_really_full_ends_in_one_line(on_a_small_disk, small_disk, capsys):
+    """The log does not fit, which is a warning; a checkpoint does not fit, which ends the run."""
+    fill(small_disk, 16 << 10)
+    on_a_small_disk["val"] = None
+    del on_a_small_disk["datasets"]["val"]
+    assert basicsr("train", on_a_small_disk) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and "Logging error" not in said
+    assert said.count("warning: ") == 1 and ".log cannot be written (No space left on device)" in said
+    assert re.search(r"^basicsr: .*net_g_2\.pth cannot be written \(No space left on device\)", said, re.M)
+    assert not list(small_disk.rglob("*.pth")) and not list(small_disk.rglob(f"{UNFINISHED}*"))
+
+
+@pytest.mark.parametrize("model", ["BIDiffSRModel", "SRModel"])
+def test_an_image_that_does_not_fit_is_named_and_not_half_there(on_a_small_disk, small_disk, capsys, model):
+    options = on_a_small_disk
+    options["datasets"] = {"test_1": options["datasets"]["val"]}
+    if model == "SRModel":
+        options |= dict(model_type=model, network_g=dict(type="SRVGGNetCompact", num_feat=4, num_conv=1, upscale=2))
+        del options["beta_schedule"]
+    fill(small_disk, 8 << 10)
+    assert basicsr("test", options) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert re.search(r"^basicsr: cannot write the image .*\.png: No space left on device", said, re.M)
+    assert all(cv2.imread(str(image)) is not None for image in small_disk.rglob("*.png"))
 
 
 def damage(path: Path, kind: str) -> None:

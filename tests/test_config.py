@@ -40,7 +40,7 @@ def test_all_mistakes_are_reported_in_one_line():
     said = error_of(Train, TRAIN | dict(total_iter=0, ema_decay=2, amp="fp8", gradclip=1), "train")
     assert said.startswith("a.yml: unknown key 'gradclip' in train:; did you mean 'grad_clip'? Known: accumulate, ")
     for sentence in (
-        "; expected train: total_iter to be a whole number from 1 on, got 0",
+        "; expected train: total_iter to be an integer of at least 1, got 0",
         "; expected train: ema_decay to be a number from 0 to below 1, got 2",
         "; expected train: amp to be one of bf16, fp16, or ~, got 'fp8'",
     ):
@@ -124,7 +124,7 @@ class Example(Struct):
 def test_words_of_a_schema():
     properties = Example.model_json_schema()["properties"]
     assert [words(entry, {}) for entry in properties.values()] == [
-        "a whole number from 1 on", "a whole number from 1 on, without a point, or ~", "two numbers",
+        "an integer of at least 1", "an integer of at least 1, without a decimal point, or ~", "two numbers",
     ]  # fmt: skip
 
 
@@ -210,8 +210,8 @@ def target(needed, count: int = 3, share: float = 0.5, sides: Sequence[int] = ()
         (dict(type="T", needed=1, count=2.0, share=1, sides=[1, 2.0], eps=0.5), []),
         (dict(type="T"), ["expected the key(s) needed in a:, found none"]),
         (dict(type="T", neded=1), ["unknown key 'neded' in a:; did you mean 'needed'?"]),
-        (dict(type="T", needed=1, count=2.5), ["expected a: count to be a whole number, got 2.5"]),
-        (dict(type="T", needed=1, sides=[1, "2"]), ["expected a: sides to be a list of whole numbers, got [1, '2']"]),
+        (dict(type="T", needed=1, count=2.5), ["expected a: count to be an integer, got 2.5"]),
+        (dict(type="T", needed=1, sides=[1, "2"]), ["expected a: sides to be a list of integers, got [1, '2']"]),
         (dict(type="T", needed=1, share=True, eps="x"), ["a: share to be a number, got True", "a: eps to be a number"]),
     ],
 )
@@ -252,7 +252,7 @@ def test_other_models_may_read_any_keys():
         (dict(dataroot_gt=["a"], dataroot_lq="c"), "as many folders"),
         (dict(dataroot_gt=["a"], dataroot_lq=["c"], io_backend={"type": "lmdb"}), "io_backend: disk"),
         (dict(dataroot_gt=["a"], dataroot_lq=["c"], meta_info_file="m"), "no meta_info_file"),
-        (dict(dataroot_gt=[]), "to be a text, or a list of texts"),
+        (dict(dataroot_gt=[]), "to be a string, or a list of strings"),
         (dict(mean=[0.5, 0.5, 0.5]), "both mean and std"),
         (dict(io_backend={"type": "memcached"}), "server_list_cfg and client_cfg"),
     ],

@@ -230,7 +230,7 @@ def test_counts_each_binarizer_by_hand(binarizer: str, params_fp: int, ops_fp: i
 
 
 def test_weights_that_stay_real_count_as_full_precision() -> None:
-    cost = count_cost(BinaryConv2d(4, 6, 3, BINARIZERS["bidiffsr"], real_weights=True), (5, 7))
+    cost = count_cost(BinaryConv2d(4, 6, 3, BINARIZERS["bidiffsr"], binarize="activations"), (5, 7))
     assert (cost.params_fp, cost.params_binary) == (4 + 18 + 6 * 4 * 9, 0)
     assert (cost.ops_fp, cost.ops_binary) == (6 * 4 * 9 * 35, 0)
     assert cost.uncounted == {}
@@ -435,7 +435,7 @@ def test_the_table_lists_uncounted_operators(option_file, sorter_registered, cap
     run_command("-opt", option_file(dict(type="Sorter")), "--input-size", "8", "4", "--by-module")
     out = capsys.readouterr().out
     assert "mine: counted for an input of 1x3x8x4" in out
-    assert "mine: not counted, since there is no rule: aten.sort (2 times), aten.cumsum (1 times)" in out
+    assert "mine: not counted, because there is no rule: aten.sort (2 times), aten.cumsum (1 times)" in out
     conv = next(line for line in out.splitlines() if line.startswith("conv "))
     assert conv.split() == ["conv", "Conv2d", "0.0000", "0.0000", "4", "0", "96", "0"]
 

@@ -74,7 +74,7 @@ def test_resuming_changes_nothing_before_and_after_the_pool_is_full(workplace, o
         (pool,) = torch.load(f"experiments/{name}/training_states/{stopped_at}.state", weights_only=True)["pools"]
         assert pool["queue_ptr"] == filled and pool["queue_lr"].shape == (2, 3, 16, 16)
         assert basicsr("train", options, "--auto_resume") == 0
-        assert "begins anew" not in log_of(f"experiments/{name}")
+        assert "starts empty" not in log_of(f"experiments/{name}")
         assert losses(log_of(f"experiments/{name}")) == losses(log_of("experiments/whole"))[stopped_at:]
         assert_same_end("whole", name, 4)
 
@@ -216,9 +216,9 @@ WRONG = {
     "a crop larger than what is loaded": (put("datasets: train: gt_size", 402), "gt_size of DF2K between 26 and 400"),
     "kernels without weights": (put("datasets: train: kernel_list", ["iso"]), "kernel_prob to have a number for each"),
     "an unknown kernel": (put("datasets: train: kernel_list2", ["box"] * 6), "kernel_list2"),
-    "a range the wrong way round": (put("noise_range", [30, 1]), "noise_range to be two numbers from 0 on, in order"),
+    "a range the wrong way round": (put("noise_range", [30, 1]), "noise_range to be two numbers of at least 0"),
     "JPEG without loss": (put("jpeg_range2", [100, 100]), "jpeg_range2 from 1 to below 100"),
-    "images too small to blur": (put("resize_range", [0.01, 1]), "resize_range from 0.0275 on"),
+    "images too small to blur": (put("resize_range", [0.01, 1]), "resize_range of at least 0.0275"),
     "a scale that does not divide": (lambda options: (put("scale", 3)(options), put("datasets: train: gt_size", 33)(
         options)), "scale to divide 400"),
     "a key of pairs": (put("datasets: train: dataroot_lq", "data/LR"), "unknown key 'dataroot_lq' in datasets: train:"),

@@ -156,7 +156,7 @@ def test_wrong_arguments_are_reported_in_one_line(pipe):
         pipe(IMAGES["colour"], output_type="jpg")
     with pytest.raises(InputError, match="a generator for each of 1 images, got 2"):
         pipe(IMAGES["colour"], generator=[seeded(0), seeded(1)])
-    with pytest.raises(InputError, match='output_type="np" for colour of 16 bits'):
+    with pytest.raises(InputError, match='output_type="np" for 16-bit colour'):
         pipe(IMAGES["16 bits"])
     with pytest.raises(InputError, match="expected a PIL image or an array"):
         pipe("image.png")

@@ -100,8 +100,8 @@ def test_other_options_reach_the_scheduler():
         ({"shedule": "linear"}, "did you mean 'schedule'"),
         ({"schedule": "quadratic"}, "expected a beta_schedule that diffusers' DDIMScheduler takes"),
         ({"prediction_type": "noise"}, "prediction_type to be one of epsilon"),
-        ({"num_inference_steps": 0}, "num_inference_steps to be a whole number"),
-        ({"n_timestep": 1.5}, "n_timestep to be a whole number"),
+        ({"num_inference_steps": 0}, "num_inference_steps to be an integer"),
+        ({"n_timestep": 1.5}, "n_timestep to be an integer"),
         ({"is_guidance": True}, "expected beta_schedule: is_guidance: false"),
     ],
 )

@@ -85,7 +85,7 @@ def test_srmodel_tests_float_safetensors(workplace, options, capsys):
     torch.manual_seed(0)
     save_file(BBCUNet(**NETWORK).state_dict(), "direct.safetensors")
     options |= dict(datasets=dict(test_1=options["datasets"]["val"]), name="tested")
-    options["path"]["pretrain_network_g"] = "direct.safetensors"
+    options["path"] |= dict(pretrain_network_g="direct.safetensors", strict_load_g=True)
     assert basicsr("test", options) == 0
     options["network_g"]["num_feat"] = 16
     assert basicsr("test", options) == 2

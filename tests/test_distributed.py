@@ -172,7 +172,7 @@ def test_a_run_can_be_resumed_with_another_number_of_processes(workplace, option
     assert ends(start(options, 2, "--auto_resume"), "more") == [0, 0]
     states = [torch.load(f"experiments/more/training_states/{n}.state", weights_only=True) for n in (3, 6, 8)]
     assert [(state["epoch"], state["position"]) for state in states] == [(0, 3), (0, 9), (1, 4)]
-    assert "dropout draws other numbers" in Path("more.0").read_text()
+    assert "dropout uses other random numbers" in Path("more.0").read_text()
 
 
 def test_torchrun_without_launcher_is_distributed(workplace, options):

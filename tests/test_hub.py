@@ -127,12 +127,12 @@ def test_only_diffusion_networks_have_a_prediction_type(description, expected):
 
 def test_packed_files_without_the_tensor_are_read(tiny_network, tmp_path):
     """As earlier versions wrote them."""
-    from bidiffsr_arch.packed.file_format import FORMAT, VERSION, load_packed, sealed
+    from bidiffsr_arch.packed.file_format import FORMAT, VERSION, load_packed, with_checksum
     from bidiffsr_arch.packed.state import packed_state
 
     network_g = {"type": "BIDiffSRUNet"} | tiny_network.arguments
     metadata = {"format": FORMAT, "version": VERSION, "description": json.dumps({"network_g": network_g, "scale": 2})}
-    (tmp_path / "old.safetensors").write_bytes(sealed(packed_state(tiny_network), metadata))
+    (tmp_path / "old.safetensors").write_bytes(with_checksum(packed_state(tiny_network), metadata))
     network, description = load_packed(tmp_path / "old.safetensors")
     assert description.scale == 2 and network.multiple == tiny_network.multiple
     assert Upscaler.shipped(2).scale == 2

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.images import pad_to_multiple, upsample
@@ -18,6 +17,10 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training import BIDiffSRModel  # isort: split
 
 from basicsr.utils import get_root_logger  # after bidiffsr_arch, which patches what BasicSR imports
+
+SR3 = dict(
+    type="SR3UNet", inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1, dropout=0, image_size=16
+)
 
 
 def build(options: dict[str, Any], **changes: Any) -> BIDiffSRModel:
@@ -144,6 +147,31 @@ def test_timesteps_are_drawn_by_weight(options):
     assert abs(share - (0.75 + 0.25 * 4 / 100)) < 4 * (0.25 * 0.75 / 400) ** 0.5  # four standard deviations
 
 
+def test_uniform_noise_levels_lie_between_those_of_neighbouring_timesteps(options):
+    """As SR3 trains: sqrt(abar) is uniform between sqrt(abar_t) and sqrt(abar_t-1), which is 1 before t = 0."""
+    options["network_g"], given, count = SR3, [], 64
+    model = build(options, time_input="noise_level", noise_level_sampling="uniform")
+    model.net_g.register_forward_pre_hook(lambda network, inputs: given.extend(inputs))
+    model.feed_data(batch(count))
+    model.optimize_parameters(1)
+    x_t, _, level = given
+    time, noise = model._draw(model.gt, 1)
+    levels = torch.cat([torch.ones(1), model.diffusion.alphas_cumprod.sqrt()])
+    below, above = levels[time + 1], levels[time]
+    rounding = 1e-6  # of float32 below 1
+    assert (below - rounding <= level).all() and (level <= above + rounding).all()
+    mean = ((level - below) / (above - below)).mean()
+    assert abs(mean - 0.5) < 4 / (12 * count) ** 0.5  # four standard deviations
+    signal = level[:, None, None, None]
+    torch.testing.assert_close(x_t, signal * model.gt + (1 - signal**2).sqrt() * noise)
+
+
+def test_a_batch_with_one_timestep_has_one_noise_level(options):
+    options["network_g"] = SR3
+    model = build(options, time_input="noise_level", noise_level_sampling="uniform", timestep_sampling="batch")
+    assert len(model._draw_between(torch.zeros(8, 3, 2, 2), 5).unique()) == 1
+
+
 def test_random_numbers_depend_on_seed_iteration_and_position_not_on_the_number_of_processes(options):
     whole_time, whole_noise = build(options)._draw(torch.zeros(4, 3, 2, 2), 5)
     for rank in range(2):
@@ -196,70 +224,6 @@ def test_ema_is_saved_and_preferred_in_tests(options, tmp_path):
     assert not torch.equal(super_resolve(build(options, is_train=False), lq), expected)
 
 
-SPELLINGS = {
-    "params": lambda state: {"params": state},
-    "params_ema": lambda state: {"params_ema": state},
-    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
-    "bare": lambda state: state,
-    "module.": lambda state: {"params": {f"module.{name}": t for name, t in state.items()}},
-    "model": lambda state: {"model": state, "optimizer": {}},
-    "model: state_dict": lambda state: {"model": {"state_dict": state}},
-    "_orig_mod.": lambda state: {"params": {f"_orig_mod.{name}": t for name, t in state.items()}},
-    "module._orig_mod.": lambda state: {f"module._orig_mod.{name}": t for name, t in state.items()},
-    "a compiled part": lambda state: {name.replace("downs.", "downs._orig_mod."): t for name, t in state.items()},
-    "denoise_fn.": lambda state: {f"denoise_fn.{name}": t for name, t in state.items()} | {"betas": torch.zeros(3)},
-}
-
-
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_checkpoint_format_loads_without_a_warning(spelling, options, tiny_network, tmp_path, caplog):
-    torch.save(SPELLINGS[spelling](tiny_network.state_dict()), tmp_path / "net.pth")
-    options["path"]["pretrain_network_g"] = str(tmp_path / "net.pth")
-    model = build(options, is_train=False)
-    loaded = model.net_g.state_dict()
-    assert all(torch.equal(t, loaded[name]) for name, t in tiny_network.state_dict().items())
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
-
-
-def test_plain_safetensors_load_too(options, tiny_network, tmp_path):
-    file = tmp_path / "net.safetensors"
-    save_file(tiny_network.state_dict(), file)
-    options["path"]["pretrain_network_g"] = str(file)
-    for is_train in (False, True):
-        loaded = build(options, is_train=is_train).net_g.state_dict()
-        assert all(torch.equal(t, loaded[name]) for name, t in tiny_network.state_dict().items())
-
-
-class Payload:
-    def __reduce__(self):
-        return (print, ("code from a checkpoint ran",))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "expected a checkpoint at .*, got no such file"),
-        (b"PK\x03\x04 half", "which does not load"),
-        (b"", "which does not load"),
-        ({"params": Payload()}, "which does not load"),
-        ([1, 2], "expected a dictionary of tensors"),
-        ({"params": {"a": 1}}, "expected parameters under"),
-        ({"params": {"a": torch.zeros(1)}}, r"which differs in \d+ places; first: Missing key"),
-    ],
-)
-def test_checkpoints_that_cannot_be_used_are_named(content, message, options, tmp_path, capsys):
-    path = tmp_path / "net.pth"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        torch.save(content, path)
-    options["path"]["pretrain_network_g"] = str(path)
-    with pytest.raises(InputError, match=message) as caught:
-        build(options, is_train=False)
-    assert "net.pth" in str(caught.value) and "\n" not in str(caught.value)
-    assert "code from a checkpoint ran" not in capsys.readouterr().out
-
-
 def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
     wide = deepcopy(options)
     wide["network_g"]["inner_channel"] = 16
@@ -273,7 +237,7 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
     ("changes", "message"),
     [
         ({"diffuse": "noise"}, "diffuse to be one of image, residual"),
-        ({"timestep_sampling": "epoch"}, "timestep_sampling to be one of sample, batch"),
+        ({"timestep_sampling": "epoch"}, "timestep_sampling to be one of sample, batch, or ~"),
         ({"time_input": "sigma"}, "time_input to be one of timestep, noise_level"),
         ({"residual_scale": "two"}, "residual_scale to be a number"),
         ({"residual_scale": 0}, "residual_scale other than 0"),
@@ -281,7 +245,7 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
         ({"beta_schedule": {"n_timestep": 50}}, "total_step and beta_schedule: n_timestep to be equal, got 100 and 50"),
         ({"train": {"timestep_weighting": {"late": 1}}}, "unknown key 'late' in train: timestep_weighting:"),
         ({"train": {"timestep_weighting": {"uniform": 0}}}, "a weight above 0 in train: timestep_weighting"),
-        ({"train": {"timestep_weighting": {"sampler": "all"}}}, "sampler to be a number from 0 on, got 'all'"),
+        ({"train": {"timestep_weighting": {"sampler": "all"}}}, "sampler to be a number of at least 0, got 'all'"),
         ({"train": {"timestep_weighting": 3}}, "`train: timestep_weighting:` to hold keys of its own, or ~, got 3"),
         ({"train": {"perceptual_opt": {}, "pixel_opt": None}}, "expected a loss in train: pixel_opt"),
     ],
@@ -302,9 +266,7 @@ def test_the_image_is_recovered_from_the_diffusion_target(options, diffuse):
 
 
 def test_sr3_trains_and_tests_under_the_same_model(options):
-    options["network_g"] = dict(
-        type="SR3UNet", inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1, dropout=0, image_size=16
-    )
+    options["network_g"] = SR3
     model = build(options, time_input="noise_level")
     assert all(np.isfinite(losses(model, 1, 2)))
     assert super_resolve(model, torch.rand(1, 3, 5, 6)).shape == (1, 3, 10, 12)

@@ -1,9 +1,13 @@
 """Options that have changed between a training state and the run that resumes it."""
 
+from typing import Any
+
 import pytest
 
+from bidiffsr_arch.config.diffusion import BetaSchedule, Trained
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training.option_changes import (
+    NOISE,
     changed_options,
     check_changes,
     concerns_learning_rate,
@@ -53,6 +57,63 @@ def test_networks_that_are_not_resumed_may_change():
     check_changes(changes, "1.state", ("network_d",), strict=False)
     with pytest.raises(InputError, match="network_d: type: A"):
         check_changes(changes, "1.state", (), strict=False)
+
+
+# Another value of each option that defines what trained weights compute.
+OTHER_MEANING = {
+    "scale": 4, "diffuse": "residual", "residual_scale": 3, "data_range": [-1, 1], "time_input": "noise_level",
+    "beta_schedule: schedule": "cosine", "beta_schedule: n_timestep": 50, "beta_schedule: linear_start": 1e-3,
+    "beta_schedule: linear_end": 0.5, "beta_schedule: prediction_type": "sample",
+    "beta_schedule: trained_betas": [0.1, 0.2], "beta_schedule: rescale_betas_zero_snr": True,
+    "datasets: train: mean": [0.5] * 3, "datasets: train: std": [0.5] * 3, "datasets: train: color": "y",
+    "network_g: channel_mults": [1, 4],
+}  # fmt: skip
+OTHER_SAMPLER = {
+    "scheduler_type": "DDPM", "num_inference_steps": 4, "eta": 0.5, "timestep_spacing": "trailing",
+    "clip_sample": False, "clip_sample_range": 2.0, "guidance_scale": 1.0, "steps_offset": 1,
+}  # fmt: skip
+
+
+def resumed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Changes between two runs, if they can be resumed."""
+    changes = changed_options(then, now)
+    check_changes(changes, "1.state", (), strict=False)
+    return changes
+
+
+@pytest.mark.parametrize("key", OTHER_MEANING)
+def test_what_trained_weights_compute_cannot_change(key):
+    then = training_options(options(), False)
+    for pair in ((then, then | {key: OTHER_MEANING[key]}), (then | {key: OTHER_MEANING[key]}, then)):
+        with pytest.raises(InputError, match=f"^expected {key}: .*, as 1.state was trained with, got ") as caught:
+            resumed(*pair)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", OTHER_SAMPLER)
+def test_the_sampler_may_change(key):
+    then = training_options(options(), False)
+    changes = resumed(then, then | {f"beta_schedule: {key}": OTHER_SAMPLER[key]})
+    assert list(changes) == [f"beta_schedule: {key}"]
+
+
+def test_every_option_of_the_diffusion_is_one_of_the_network_s_or_the_sampler_s():
+    named = {key.removeprefix("beta_schedule: ") for key in OTHER_MEANING}
+    assert {*Trained.model_fields, *NOISE} - {"beta_schedule"} <= named
+    assert set(BetaSchedule.model_fields) - {"is_guidance"} <= named | set(OTHER_SAMPLER)
+
+
+def test_defaults_and_further_names_of_the_diffusion_count_as_given():
+    then = training_options(options(), False)
+    given = {"data_range": [0, 1], "diffuse": "image", "beta_schedule: num_train_timesteps": 2000,
+             "beta_schedule: beta_end": 0.01, "beta_schedule: scheduler_type": "DDIMScheduler"}  # fmt: skip
+    assert resumed(then, then | given) == resumed(then | given, then) == {}
+
+
+def test_a_plugin_s_own_values_of_such_options_are_compared_as_they_are():
+    then = training_options(options(), False) | {"diffuse": "latent"}
+    assert resumed(then, then) == {}
+    assert resumed(then, then | {"train: optim_g: lr": 1e-5}) == {"train: optim_g: lr": (1e-4, 1e-5)}
 
 
 @pytest.mark.parametrize(

@@ -212,9 +212,9 @@ def test_existing_pairs_are_kept_and_missing_ones_made(photographs, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scales": [1]}, "scales from 2 on"),
+        ({"scales": [1]}, "scales of 2 or more"),
         ({"scales": [64]}, "at least 64 x 64"),
-        ({"reduce": 0}, "reduce from 1 on"),
+        ({"reduce": 0}, "reduce of 1 or more"),
         ({"reduce": 2}, "move it away"),
         ({"jpeg": (80, 70)}, "the lower one first, got \\[80, 70\\]"),
         ({"jpeg": (0, 70)}, "qualities from 1 to 100"),

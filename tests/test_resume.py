@@ -75,9 +75,7 @@ def options(run_options: dict[str, Any]) -> dict[str, Any]:
         ("PairedImageDataset", 2, "cpu", 6, IRNET),
     ],
 )
-def test_resuming_changes_nothing(
-    workplace, options, monkeypatch, kind, workers, prefetch_mode, stopped_at, network
-):
+def test_resuming_changes_nothing(workplace, options, monkeypatch, kind, workers, prefetch_mode, stopped_at, network):
     options["network_g"] |= network
     options["datasets"]["train"] |= {"type": kind, "num_worker_per_gpu": workers, "prefetch_mode": prefetch_mode}
     options["name"] = "whole"
@@ -87,6 +85,24 @@ def test_resuming_changes_nothing(
     assert basicsr("train", options, "--auto_resume") == 0
     assert losses(log_of("experiments/stopped")) == losses(log_of("experiments/whole"))[stopped_at:]
     assert_same_end("whole", "stopped", 9)
+
+
+def test_uniform_noise_levels_depend_on_the_seed_alone_and_are_resumed(workplace, options, monkeypatch):
+    """Levels between timesteps, as SR3 draws them, are random numbers of each sample, too."""
+    options |= {"time_input": "noise_level", "noise_level_sampling": "uniform"}
+    options["network_g"] = {key: value for key, value in options["network_g"].items()
+                            if key not in ("fp_res", "total_step", "dynamic_group")} | {"type": "SR3UNet"}  # fmt: skip
+    for changes in ({"name": "whole"}, {"name": "again"}, {"name": "discrete", "noise_level_sampling": "discrete"},
+                    {"name": "other seed", "manual_seed": 11}):  # fmt: skip
+        assert basicsr("train", options | changes) == 0
+    assert_same_end("whole", "again", 9)
+    options["name"] = "stopped"
+    assert train_until(4, options, signal.SIGTERM, monkeypatch) == 143
+    assert basicsr("train", options, "--auto_resume") == 0
+    assert_same_end("whole", "stopped", 9)
+    whole = losses(log_of("experiments/whole"))
+    assert losses(log_of("experiments/stopped")) == whole[4:]
+    assert all(losses(log_of(f"experiments/{name}")) != whole for name in ("discrete", "other seed"))
 
 
 def test_workers_and_prefetching_change_nothing(workplace, options):
@@ -183,6 +199,56 @@ def test_a_drawn_seed_is_kept(workplace, options):
     assert len(seeds) == 1
 
 
+def test_a_run_goes_on_with_another_sampler_but_not_with_another_meaning_of_its_weights(workplace, options, capsys):
+    def resume(*changes: str) -> int:
+        return basicsr("train", options, "--auto_resume", "--force_yml", "train:total_iter=2", *changes)
+
+    assert basicsr("train", options, "--force_yml", "train:total_iter=1") == 0
+    others = {"residual_scale": 3, "data_range": [-1, 1], "diffuse": "residual", "beta_schedule:linear_end": 0.5,
+              "beta_schedule:prediction_type": "v_prediction"}  # fmt: skip
+    for key, value in others.items():
+        capsys.readouterr()
+        assert resume(f"{key}={value}") == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("basicsr: ")]
+        assert len(lines) == 1 and f"expected {key.replace(':', ': ')}: " in lines[0]
+    assert resume("beta_schedule:num_inference_steps=7", "beta_schedule:scheduler_type=DDPM") == 0
+    log = log_of("experiments/tiny")
+    assert "resumed with another beta_schedule: num_inference_steps: 2 -> 7" in log
+    assert "resumed with another beta_schedule: scheduler_type: DDIM -> DDPM" in log
+
+
+OTHER_NETWORK = {
+    "inner_channel": 16, "norm_groups": 2, "channel_mults": [1, 2, 4], "attn_res": [16], "res_blocks": 2,
+    "dropout": 0.1, "image_size": 32, "fp_res": [8], "dynamic_group": 2, "binarizer": "reactnet", "identity": False,
+    "mid_attn": False, "tar": False, "taa": False, "rescale": "pixelshuffle", "fusion": "split", "patch_size": 2,
+    "input_scale": 2.0, "output_scale": 2.0, "zero_init": True,
+}  # fmt: skip
+
+
+def test_every_change_of_the_network_is_refused_in_one_line(workplace, options, capsys):
+    """Those that would not fit the weights, and those that would go on with another function."""
+    assert basicsr("train", options, "--force_yml", "train:total_iter=1") == 0
+    for key, value in OTHER_NETWORK.items():
+        capsys.readouterr()
+        changed = options | {"network_g": options["network_g"] | {key: value}}
+        assert basicsr("train", changed, "--auto_resume") == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("basicsr: ")]
+        assert len(lines) == 1 and f"expected network_g: {key}: " in lines[0], (key, lines)
+        assert "was trained with, got " in lines[0]
+
+
+def test_strict_resume_refuses_any_change(workplace, options, capsys):
+    assert basicsr("train", options, "--force_yml", "train:total_iter=2") == 0
+    others = {"train:optim_g:lr": 2e-4, "train:ema_decay": 0.5, "datasets:train:batch_size_per_gpu": 1}
+    for key, value in others.items():
+        capsys.readouterr()
+        changes = ("--force_yml", "train:total_iter=2", f"{key}={value}")
+        assert basicsr("train", options, "--auto_resume", "--strict-resume", *changes) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("basicsr: ")]
+        assert f"expected {key.replace(':', ': ')}: " in line
+    assert basicsr("train", options, "--auto_resume", "--strict-resume", "--force_yml", "train:total_iter=2") == 0
+
+
 def saved() -> list[int]:
     """Iterations of the states in the experiment; each has its network."""
     iterations = sorted(int(path.stem) for path in Path("experiments/tiny/training_states").glob("*.state"))
@@ -219,8 +285,8 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(workplace, run_options, m
 @pytest.mark.parametrize(
     ("logger", "message"),
     [
-        ({"keep_newest": 0}, "keep_newest to be a whole number from 1 on"),
-        ({"keep_newest": "three"}, "keep_newest to be a whole number"),
+        ({"keep_newest": 0}, "keep_newest to be an integer of at least 1"),
+        ({"keep_newest": "three"}, "keep_newest to be an integer"),
         ({"keep_newest": 1, "keep_best": "psnr"}, r"keep_best to be one of val: metrics \(none\)"),
     ],
 )

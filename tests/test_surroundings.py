@@ -113,6 +113,13 @@ TRAINING = {
     "a crop_border that leaves nothing": (put("val: metrics: psnr: crop_border", 10), "at least 21x21 pixels"),
     "a crop that scale does not divide": (put("datasets: train: gt_size", 15), "gt_size to be a multiple of scale 2"),
     "a network of three channels": (put("network_g: in_channel", 3), "images of 3 channels"),
+    "a diffusion network without diffusion": (
+        put("model_type", "SRModel"),
+        r"a network of \(image\) for SRModel, got BIDiffSRUNet of \(x_t, condition, time\)"),
+    "a network without diffusion in diffusion": (put("network_g", dict(type="BBCUNet", num_feat=8, upscale=2)),
+                                                 r"of \(x_t, condition, time\) for BIDiffSRModel, got BBCUNet of"),
+    "BasicSR's network in diffusion": (put("network_g", dict(type="EDSR", num_in_ch=3, num_out_ch=3)),
+                                       r"of \(x_t, condition, time\) for BIDiffSRModel, got EDSR of \(x\)"),
     "a network that predicts one channel": (put("network_g: out_channel", 1), "out_channel to be 3"),
     "a perceptual loss of noise": (put("train: perceptual_opt", {"type": "PerceptualLoss"}),
                                    "prediction_type sample or v_prediction"),
@@ -124,8 +131,8 @@ TRAINING = {
                                          "unknown key 'betas'"),
     "too few steps for a sampler": (
         lambda options: options["beta_schedule"].update(scheduler_type="PNDM", num_inference_steps=2),
-        "PNDM can do .* the least is 4"),
-    "an argument that a sampler cannot use": (put("beta_schedule: steps_offset", "a"), "that DDIM can sample by"),
+        "PNDM supports .* the least is 4"),
+    "an argument that a sampler cannot use": (put("beta_schedule: steps_offset", "a"), "with which DDIM can sample"),
     "lists of unequal length": (put("datasets: train: dataroot_gt", ["data/HR"]), "as many folders"),
 }  # fmt: skip
 

@@ -132,7 +132,7 @@ def test_a_resumed_training_goes_on_with_the_same_losses(options, teacher, tmp_p
         ({"data_range": [-1, 1]}, {"teacher": {}}, r"data_range: \[-1.0, 1.0\], as the student, got \[0, 1\]"),
         ({}, {"teacher": {"weight": 1.5}}, "weight to be a number above 0 and at most 1, got 1.5"),
         ({}, {"distill": {"steps": 101}}, "1 to 100 steps, at most as many as in training, got 101"),
-        ({}, {"distill": {"path": None}}, "train: distill: path to be a text, got None"),
+        ({}, {"distill": {"path": None}}, "train: distill: path to be a string, got None"),
         ({}, {"distill": {"path": "nowhere.pth"}}, "expected weights at nowhere.pth"),
     ],
 )

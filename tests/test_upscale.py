@@ -292,7 +292,7 @@ def test_quiet_prints_errors_only(workplace, monkeypatch, capsys):
     Path("in/d.png").write_bytes(Path("in/a.png").read_bytes()[:100])
     assert upscale("in", "-o", "out", "--weights", WEIGHTS, "--quiet") == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("basicsr: expected a whole image, got in/d.png")
+    assert said.out == "" and said.err.startswith("basicsr: expected a complete image, got in/d.png")
     assert said.err.count("\n") == 1
 
 
@@ -372,7 +372,7 @@ def not_finite() -> list[str]:
         (output_is_a_file, "that can be written to, got -o out"),
         (["in", "-o", "/proc/out"], "that can be written to, got -o /proc/out"),
         (["in", "--weights", "absent.pth"], "expected weights at absent.pth, found no such file"),
-        (["in", "--weights", "in/a.png"], "ending in .pth or .safetensors, got in/a.png"),
+        (["in", "--weights", "in/a.png"], "ending in .pth, .pt, .ckpt or .safetensors, got in/a.png"),
         (["in", "--scale", "4"], "expected weights of x4, got .*trained for x2"),
         (other_scale, "expected weights of x4, as other.yml says"),
         (other_network, "expected weights of the network in other.yml"),
@@ -382,7 +382,7 @@ def not_finite() -> list[str]:
         (["in", "--steps", "0"], "1 to 100 steps, at most as many as in training, got 0"),
         (["in", "--steps", "101"], "1 to 100 steps, at most as many as in training, got 101"),
         (["in", "--sampler", "Dim"], "scheduler_type to be one of"),
-        (["in", "--seed", "-1"], "a seed from 0 on, got -1"),
+        (["in", "--seed", "-1"], "a seed of 0 or more, got -1"),
         (["in", "--tile", "8", "--overlap", "6"], "an overlap from 0 to half of the tile"),
         (["in", "--device", "abacus"], "a device that this machine has.*got abacus"),
     ],

@@ -527,7 +527,7 @@ def test_what_follows_a_png_is_no_part_of_it(tmp_path):
 def test_further_channels_of_a_tiff_are_said(tmp_path, extra):
     pixels = np.dstack([PIXELS, *[PIXELS[..., :1]] * len(extra)])
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=extra, metadata=None)
-    with pytest.warns(MetadataWarning, match="further channels? beside"):
+    with pytest.warns(MetadataWarning, match="channels? in addition to colours"):
         photo = read_photo(tmp_path / "a.tif")
     np.testing.assert_array_equal(photo.pixels, pixels[..., : photo.pixels.shape[2]])
 
@@ -553,7 +553,7 @@ def test_a_tiff_that_claims_to_be_larger_than_memory_is_refused(tmp_path, dtype)
         struct.pack_into("<HII", content, place + 2, 4, 1, 10**6)
     path.write_bytes(content)
     for read in (photo_size, read_photo):
-        with pytest.raises(InputError, match=r"an image that memory can hold, got .*a\.tif"):
+        with pytest.raises(InputError, match=r"an image that fits into memory, got .*a\.tif"):
             read(path)
 
 
@@ -568,5 +568,5 @@ def test_an_image_beyond_memory_is_named_for_what_it_is(tmp_path):
     header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header)) + bytes(4) + b"IDAT")
-    with pytest.raises(InputError, match=r"expected an image that memory can hold, got .*3600000000 pixels"):
+    with pytest.raises(InputError, match=r"expected an image that fits into memory, got .*3600000000 pixels"):
         read_photo(path)

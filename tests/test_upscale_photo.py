@@ -125,7 +125,7 @@ def test_compressed_16_bit_tiffs_of_others_are_read(tmp_path):
 
 
 def test_pillow_has_no_16_bit_colour():
-    with pytest.raises(InputError, match="16-bit colour; use arrays"):
+    with pytest.raises(InputError, match="16-bit colour; use a NumPy array"):
         to_pillow(Photo(pixels((3,), np.uint16)))
 
 

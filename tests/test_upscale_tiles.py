@@ -13,7 +13,8 @@ from bidiffsr_arch.config.diffusion import BetaSchedule, Trained
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.upscale.tiles import TiledNetwork, spans
+from bidiffsr_arch.upscale.spans import spans
+from bidiffsr_arch.upscale.tiles import TiledNetwork
 
 
 @settings(deadline=None, max_examples=200)

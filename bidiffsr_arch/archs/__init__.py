@@ -1,7 +1,7 @@
 """Networks, independent of noise schedules and of BasicSR.
 
-Those for diffusion are functions (x_t, condition, time) -> prediction; `BBCUNet` is a function of the image alone.
-Files with networks end in `_arch.py`, as BasicSR's do; the others hold their parts.
+Diffusion networks are functions (x_t, condition, time) -> prediction; `BBCUNet` is a function of the image alone. Names
+of files with networks end in `_arch.py`, as BasicSR's do; the other files contain their parts.
 """
 
 from bidiffsr_arch.archs.bbcu_arch import BBCUNet

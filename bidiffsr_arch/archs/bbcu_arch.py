@@ -1,5 +1,5 @@
-"""A 1-bit super-resolution network without diffusion: basic binary convolution units (BBCU, Xia et al., ICLR 2023) in
-the arrangement of SRResNet (Ledig et al. 2017)."""
+"""A 1-bit super-resolution network without diffusion: SRResNet (Ledig et al. 2017) built from basic binary convolution
+units (BBCU, Xia et al., ICLR 2023)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bidiffsr_arch.binary import BINARIZERS, REAL_WEIGHTS, BinaryConv2d
+from bidiffsr_arch.binary import BINARIZERS, Binarize, BinaryConv2d
 from bidiffsr_arch.errors import InputError, choose
 
 
 class BinaryUp(nn.Module):
-    """Twice the resolution, (B, C, H, W) -> (B, C, 2H, 2W): four 1-bit convolutions side by side, then PixelShuffle(2).
+    """Upsampling by 2: four parallel 1-bit convolutions, concatenated, then PixelShuffle(2).
 
-    Each keeps the width and therefore has an identity shortcut, which a single convolution C -> 4C could not have.
+    Each convolution keeps the width and therefore has an identity shortcut, which a single convolution C -> 4C could
+    not have.
     """
 
     def __init__(self, channels: int, conv: Callable[[int, int, int], nn.Module]) -> None:
@@ -30,19 +31,19 @@ class BinaryUp(nn.Module):
 class BBCUNet(nn.Module):
     """1-bit super-resolution in one call: ``tail(up(body(h) + h)) + bilinear(x)`` with ``h = head(x)``.
 
-    The first and the last convolution are full precision, all others 1-bit. The options are those of BasicSR's
-    MSRResNet, and like it, it is trained by BasicSR's SRModel.
+    The first and the last convolution are full precision, all others 1-bit. It has the arguments of BasicSR's MSRResNet
+    and is trained by BasicSR's SRModel, too.
 
     Args:
         num_in_ch: channels of the image.
         num_out_ch: channels of the result; equal to num_in_ch.
         num_feat: width.
-        num_block: blocks of two 1-bit convolutions, each with a shortcut of its own.
+        num_block: blocks of two 1-bit convolutions, each with its own shortcut.
         upscale: scale, a power of two.
         binarizer: a row of `bidiffsr_arch.binary.BINARIZERS`.
         binarize: all | activations; with ``activations`` weights stay real, as in the first of two stages of training.
     Raises:
-        InputError: an impossible value, with the reason.
+        InputError: an argument is out of range or unknown; the message names it.
     """
 
     def __init__(
@@ -53,15 +54,14 @@ class BBCUNet(nn.Module):
         num_block: int = 16,
         upscale: int = 4,
         binarizer: str = "bbcu",
-        binarize: str = "all",
+        binarize: Binarize = "all",
     ) -> None:
         super().__init__()
-        method = choose("binarizer", binarizer, BINARIZERS)
-        conv = partial(BinaryConv2d, method=method, real_weights=choose("binarize", binarize, REAL_WEIGHTS))
+        conv = partial(BinaryConv2d, method=choose("binarizer", binarizer, BINARIZERS), binarize=binarize)
         if upscale < 1 or upscale & (upscale - 1):
-            raise InputError(f"expected upscale to be a power of two, as 2 or 4, got {upscale}")
+            raise InputError(f"expected upscale to be a power of two, such as 2 or 4, got {upscale}")
         if num_in_ch != num_out_ch:
-            raise InputError(f"expected num_out_ch to be num_in_ch, {num_in_ch}, got {num_out_ch}")
+            raise InputError(f"expected num_out_ch to equal num_in_ch, {num_in_ch}, got {num_out_ch}")
         if min(num_in_ch, num_feat, num_block) < 1:
             raise InputError(
                 f"expected num_in_ch, num_feat and num_block of 1 or more, got {num_in_ch}, {num_feat}, {num_block}"
@@ -79,5 +79,5 @@ class BBCUNet(nn.Module):
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:
-    """Bilinear interpolation, to which the network adds a residual: (B, C, H, W) -> (B, C, scale H, scale W)."""
+    """Bilinear interpolation, (B, C, H, W) -> (B, C, scale H, scale W); the network predicts its residual."""
     return x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)

@@ -26,7 +26,7 @@ from bidiffsr_arch.archs.fusion import FUSIONS, Fusion
 from bidiffsr_arch.archs.norm_swish import norm_swish_then
 from bidiffsr_arch.archs.pretrained import Pretrained
 from bidiffsr_arch.archs.rescale import RESCALERS, ConvBuilder
-from bidiffsr_arch.binary import BINARIZERS, REAL_WEIGHTS, Binarizer, BinaryConv2d, timestep_group
+from bidiffsr_arch.binary import BINARIZERS, Binarize, Binarizer, BinaryConv2d, timestep_group
 from bidiffsr_arch.errors import InputError, choose
 
 
@@ -57,7 +57,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: TimeCode) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        # In place, since no layer needs its own result for the backward pass.
+        # In place, because no layer needs its own result for the backward pass.
         h = self.block1(x, time).add_(self.timestep_func(time.embedding)[:, :, None, None])
         return self.block2(h, time).add_(x)
 
@@ -70,8 +70,8 @@ class BIDiffSRUNet(Pretrained, nn.Module):
         out_channel: channels of the prediction.
         inner_channel: width of the outermost level.
         norm_groups: groups of every GroupNorm.
-        channel_mults: width of each level in units of `inner_channel`; each must be twice the one before, since CP-Down
-            doubles the width.
+        channel_mults: width of each level in units of `inner_channel`; each must be twice the previous one, because
+            CP-Down doubles the width.
         attn_res: nominal resolutions (``image_size / 2^level``) whose ResBlocks are followed by self-attention.
         res_blocks: ResBlocks per level in the encoder; the decoder has one more.
         dropout: dropout probability before each ResBlock's second convolution.
@@ -86,14 +86,15 @@ class BIDiffSRUNet(Pretrained, nn.Module):
         tar: one bias before the sign per timestep group; if false, one for all timesteps.
         taa: one RPReLU per timestep group; if false, one for all timesteps.
         zero_init: initialise the last convolution with zeros, so that an untrained network predicts 0.
-        mid_attn: self-attention in the bottleneck. Its cost grows with the square of the bottleneck's pixels: set it to
-            false in networks with few levels.
+        mid_attn: self-attention in the bottleneck. Its cost grows with the square of the number of pixels there, so set
+            it to false in networks with few levels.
         patch_size: side P of the patches whose pixels become channels before the first convolution (space-to-depth) and
             pixels again after the last. All levels work at 1/P of the resolution; `image_size`, `attn_res` and `fp_res`
             still count the image's pixels.
-        input_scale: factor of both inputs, for data whose deviation is far from 1 (c_in of Karras et al. 2022).
-        output_scale: factor of the prediction, for targets whose deviation is far from 1 (their c_out). Small targets
-            are otherwise overshot by Adam's steps in the last layer.
+        input_scale: factor of both inputs, for data whose standard deviation is far from 1 (c_in of Karras et al.
+            2022).
+        output_scale: factor of the prediction, for targets whose standard deviation is far from 1 (their c_out).
+            Otherwise Adam's steps in the last layer overshoot small targets.
         binarize: all | activations; with ``activations`` weights stay real, as in the first of two stages of training.
     Raises:
         InputError: the arguments do not fit together; the message says why.
@@ -126,7 +127,7 @@ class BIDiffSRUNet(Pretrained, nn.Module):
         patch_size: int = 1,
         input_scale: float = 1.0,
         output_scale: float = 1.0,
-        binarize: str = "all",
+        binarize: Binarize = "all",
     ) -> None:
         super().__init__()
         method = choose("binarizer", binarizer, BINARIZERS)
@@ -145,7 +146,7 @@ class BIDiffSRUNet(Pretrained, nn.Module):
             shift_groups=dynamic_group if tar else 1,
             rprelu_groups=dynamic_group if taa else 1,
             identity=identity,
-            real_weights=choose("binarize", binarize, REAL_WEIGHTS),
+            binarize=binarize,
         )
         widths = [inner_channel * mult for mult in channel_mults]
         sizes = [image_size // 2**level for level in range(len(widths))]

@@ -95,8 +95,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        # torch's CPU kernel that does not store the score matrix needs contiguous tokens. The matrix would take 17 GB
-        # for a 512x512 image in a network of two levels.
+        # torch's CPU kernel that never stores the score matrix needs contiguous tokens. The matrix would take 17 GB for
+        # a 512x512 image in a network of two levels.
         tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)[:, None].contiguous()
         h = F.scaled_dot_product_attention(*tokens.chunk(3, dim=-1))
         return x + self.out(h[:, 0].transpose(1, 2).reshape(x.shape))
@@ -123,11 +123,11 @@ class ResBlockAttention(nn.Module):
 
     def _statistics_once(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """Contexts of the checkpointed pass and of its recomputation, which must not update BatchNorm's statistics."""
-        return nullcontext(), without_averages(self)
+        return nullcontext(), frozen_statistics(self)
 
 
 @contextmanager
-def without_averages(network: nn.Module) -> Iterator[None]:
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
     """Freeze the running statistics of a network's BatchNorms inside the context, even in training mode."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]

@@ -1,4 +1,4 @@
-"""How the decoder takes in a skip connection: both inputs and the output are (B, C, H, W)."""
+"""Fusion of the decoder's feature map with a skip connection; both inputs and the output are (B, C, H, W)."""
 
 from abc import ABC, abstractmethod
 
@@ -21,7 +21,8 @@ class Fusion(nn.Module, ABC):
 class CSFusion(Fusion):
     """Channel-shuffle fusion (Chen et al. 2024, sec. 3.4): ``conv1([x_odd | skip_even]) + conv2([x_even | skip_odd])``.
 
-    Channels are counted from 0. Each convolution gets half the channels of x and of skip, whose ranges differ.
+    Channels are counted from 0. Each convolution gets half the channels of x and half of those of skip, because the
+    value ranges of x and skip differ.
     """
 
     def __init__(self, channels: int, conv: ConvBuilder) -> None:
@@ -34,8 +35,8 @@ class CSFusion(Fusion):
         # The gradient of unbind takes one pass over memory; that of slices fills a whole map with zeros first.
         x_even, x_odd = x.unflatten(1, (-1, 2)).unbind(2)
         skip_even, skip_odd = skip.unflatten(1, (-1, 2)).unbind(2)
-        # The encoder's next layer stores skip anyway, so recomputing the shuffled inputs adds only x to what is stored.
-        # Neither may be changed in place.
+        # The encoder's next layer stores skip anyway, so recomputing the shuffled inputs stores only x in addition.
+        # Neither x nor skip may be changed in place.
         y = with_recomputed_input(
             lambda: torch.cat([x_odd, skip_even], dim=1), lambda s1: self.biconv_1(s1, time.group)
         )
@@ -60,7 +61,7 @@ class SplitFusion(Fusion):
 
 
 class ConcatFusion(Fusion):
-    """``conv([x | skip])``, 2C -> C; its widths differ, so it has no identity shortcut."""
+    """``conv([x | skip])``, 2C -> C; the convolution changes the width, so it has no identity shortcut."""
 
     def __init__(self, channels: int, conv: ConvBuilder) -> None:
         super().__init__()

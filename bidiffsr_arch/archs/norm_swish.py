@@ -1,6 +1,6 @@
 """GroupNorm, Swish and Dropout in sequence, storing less for the backward pass than the separate modules.
 
-GroupNorm and Swish each store their input. Fused, they store only GroupNorm's and recompute the normalised map.
+GroupNorm and Swish each store their input. Fused, they store only GroupNorm's input and recompute the normalized map.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,7 @@ class _NormSwish(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, dtype: torch.dtype
     ) -> Tensor:
-        batch, channels, height, width = x.shape
-        ctx.sizes = (batch, channels, height * width, groups)
+        ctx.sizes = (*x.shape[:2], x.shape[2] * x.shape[3], groups)
         normed, mean, deviation = aten.native_group_norm(x.to(weight.dtype), weight, bias, *ctx.sizes, eps)
         ctx.save_for_backward(x, weight, bias, mean, deviation)
         ctx.eps = eps
@@ -54,20 +53,20 @@ class NormSwish(nn.GroupNorm):
     recompute = True
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Normalise x, (B, C, H, W); the result has type `dtype`, by default autocast's or else x's."""
+        """Normalize x, (B, C, H, W). The result has type `dtype`; if None, autocast's if it is enabled, else x's."""
         return _NormSwish.apply(x, self.weight, self.bias, self.num_groups, self.eps, dtype or working_dtype(x))
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` with a mask of one byte per element, which is drawn several times faster on a CPU."""
+    """`torch.nn.Dropout` with a mask of one byte per element, which is several times faster to draw on a CPU."""
 
     def mask(self, x: Tensor) -> Tensor | None:
-        """A new mask of x's shape, bool, true for what is kept; None if everything is kept."""
+        """A new mask of x's shape, bool, true for elements that are kept; None if all are kept."""
         if not self.training or self.p == 0:
             return None
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - self.p)
-        # Each random 64-bit integer gives four of 16 bits, which rounds p to a multiple of 2^-16.
+        # Each random 64-bit integer is split into four of 16 bits, which rounds p to a multiple of 2^-16.
         numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         return (numbers[: x.numel()] >= round(self.p * 2**16) - 2**15).view(x.shape)
 

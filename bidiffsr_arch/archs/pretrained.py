@@ -10,7 +10,7 @@ Network = TypeVar("Network", bound="Pretrained")
 
 
 def _files() -> ModuleType:
-    """The module that reads and writes files; imported on first use, because it imports the architectures."""
+    """The module that reads and writes files. It imports the architectures, and therefore is imported on first use."""
     return import_module("bidiffsr_arch.pretrained")
 
 
@@ -57,7 +57,8 @@ class Pretrained:
         """Write config.json, model.safetensors and a model card.
 
         Args:
-            about: further entries of the card: ``title``, ``license``, ``author``, ``date``, ``data``, ``results``.
+            about: further entries of the card: ``title``, ``license``, ``author``, ``date``, ``data``, and ``results``,
+                a dictionary of numbers by data set.
             overwrite: replace existing files.
             trained: top-level options, such as ``scale=2, beta_schedule={…}``, in addition to those in `trained`.
         Raises:

@@ -12,9 +12,10 @@ def with_recomputed_input(
     """``layer(compute())``; if autograd wants to store the layer's input, it calls ``compute()`` again instead.
 
     Args:
-        compute: cheap, and bit-identical at each call. What it uses stays in memory and must not be changed in place.
-        enabled: false for the plain ``layer(compute())``, needed inside `torch.utils.checkpoint`, which cannot track
-            tensors that are recomputed here.
+        compute: cheap, with bit-identical results. The tensors that it uses stay in memory and must not be changed in
+            place.
+        enabled: if false, just ``layer(compute())``. Needed inside `torch.utils.checkpoint`, which cannot track tensors
+            that are recomputed here.
     """
     h = compute()
     # torch.compile decides by itself what to recompute; torch.jit.trace would record the recomputation.

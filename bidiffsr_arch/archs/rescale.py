@@ -1,6 +1,6 @@
 """Down- and up-sampling by 2 in a 1-bit UNet: CP-Down, CP-Up and their baselines.
 
-The convolutions of CP-Down and CP-Up keep their width, and with it their identity shortcut.
+The convolutions of CP-Down and CP-Up keep the width, so they have identity shortcuts.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ ConvBuilder = Callable[[int, int, int], nn.Module]
 class CPDown(nn.Module):
     """Consistent-pixel down-sampling, (B, C, H, W) -> (B, 2C, H/2, W/2) (Chen et al. 2024, sec. 3.3).
 
-    Each half of the channels passes a 1-bit convolution, the results are added, and PixelUnshuffle(2) moves pixels into
-    channels.
+    Each half of the channels passes through a 1-bit convolution, the results are added, and PixelUnshuffle(2) moves
+    pixels into channels.
     """
 
     def __init__(self, channels: int, conv: ConvBuilder) -> None:

@@ -1,4 +1,4 @@
-"""SR3's UNet (Saharia et al. 2021), full precision: the quality ceiling of the paper's Table 2."""
+"""SR3's UNet (Saharia et al. 2021) in full precision: the upper bound of quality in the paper's Table 2."""
 
 from collections.abc import Sequence
 
@@ -108,7 +108,8 @@ class SR3UNet(nn.Module):
         sizes = [image_size // 2**level for level in range(len(widths))]
         if inner_channel % 2 or any(width % norm_groups for width in [inner_channel, *widths]):
             raise InputError(
-                f"expected an even inner_channel and norm_groups that divides the widths {widths}, got {norm_groups}"
+                f"expected an even inner_channel, and norm_groups to divide the widths {widths}, got {inner_channel} "
+                f"and {norm_groups}"
             )
         self.in_channel, self.patch_size = in_channel, patch_size
         self.input_scale, self.output_scale = input_scale, output_scale

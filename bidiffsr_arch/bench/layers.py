@@ -1,8 +1,10 @@
 """Rates of a packed network's convolutions beside those of torch."""
 
+import inspect
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +18,8 @@ OPERATIONS = {"binary_conv": "1-bit", "conv3x3": "float", "pointwise": "float"}
 
 
 class Layer(NamedTuple):
-    """Layers of one kind and shape: their median seconds per step, and rates in 1e9 multiply-accumulates per second, of
-    the packed layer and of torch's float32 convolution in the faster of its two memory layouts.
+    """Layers of one kind and shape: their median seconds per step, and the rates of the packed layer and of torch's
+    float32 convolution in 1e9 multiply-accumulates per second.
     """
 
     kind: str
@@ -41,12 +43,11 @@ def layer_rates(
             network(*inputs)
         runs.append(calls)
     layers = []
-    for key in runs[0]:
-        seconds = statistics.median(sum(calls[key]) for calls in runs)
-        count = len(runs[0][key])
+    for key, first in runs[0].items():
         kind, k, channels, filters, h, w = key
+        count, seconds = len(first), statistics.median(sum(calls[key]) for calls in runs)
         work = h * w * k * k * channels * filters / 1e9
-        rate = work / _torch_seconds(channels, filters, k, h, w, rounds, clock)
+        rate = work / _torch_seconds(channels, filters, k, (h, w), rounds, clock)
         layers.append(Layer(kind, channels, filters, h, w, count, seconds, work * count / seconds, rate))
     return sorted(layers, key=lambda layer: -layer.seconds)
 
@@ -57,25 +58,16 @@ def _watched(network: PackedNetwork, clock: Callable[[], float]) -> Iterator[dic
     calls: dict[tuple, list[float]] = {}
     backend: Any = network.backend
 
-    def watch(name: str, kind: str) -> None:
-        operation = getattr(backend, name)
+    def timed(name: str, operation: Callable, *args: Any, **options: Any) -> Any:
+        start = clock()
+        result = operation(*args, **options)
+        seconds = clock() - start
+        given = inspect.signature(operation).bind(*args, **options).arguments
+        calls.setdefault(_kind_and_shape(name, given), []).append(seconds)
+        return result
 
-        def timed(x: Any, weight: Any, third: Any, fourth: Any, *rest: Any, **options: Any) -> Any:
-            out = rest[0] if name == "binary_conv" else fourth
-            channels = len(third) if name == "binary_conv" else x.shape[2]
-            if options.get("other") is not None:
-                channels *= 2
-            k = 1 if name == "pointwise" or (name == "binary_conv" and _is_pointwise(weight)) else 3
-            start = clock()
-            result = operation(x, weight, third, fourth, *rest, **options)
-            key = (f"{kind} {k}x{k}", k, channels, out.shape[2], *x.shape[:2])
-            calls.setdefault(key, []).append(clock() - start)
-            return result
-
-        setattr(backend, name, timed)
-
-    for name, kind in OPERATIONS.items():
-        watch(name, kind)
+    for name in OPERATIONS:
+        setattr(backend, name, partial(timed, name, getattr(backend, name)))
     try:
         yield calls
     finally:
@@ -83,18 +75,25 @@ def _watched(network: PackedNetwork, clock: Callable[[], float]) -> Iterator[dic
             delattr(backend, name)
 
 
-def _is_pointwise(weight: Any) -> bool:
-    return getattr(weight, "radius", None) == 0 or getattr(weight, "kernel_size", None) == 1
+def _kind_and_shape(name: str, given: dict[str, Any]) -> tuple:
+    """Kind, kernel size, channels, filters, height and width of an operation's call with these arguments."""
+    (height, width, channels), weight = given["x"].shape, given["weight"]
+    if name == "binary_conv":
+        channels = len(given["shift"])
+    elif given.get("other") is not None:
+        channels *= 2
+    is_1x1 = name == "pointwise" or getattr(weight, "radius", None) == 0 or getattr(weight, "kernel_size", None) == 1
+    k = 1 if is_1x1 else 3
+    return f"{OPERATIONS[name]} {k}x{k}", k, channels, given["out"].shape[2], height, width
 
 
 def _torch_seconds(
-    channels: int, filters: int, k: int, height: int, width: int, rounds: int, clock: Callable[[], float]
+    channels: int, filters: int, k: int, size: tuple[int, int], rounds: int, clock: Callable[[], float]
 ) -> float:
     """Median seconds of torch's float32 convolution in the faster of its two memory layouts."""
-    x, weight = torch.rand(1, channels, height, width), torch.rand(filters, channels, k, k)
-    x_last, weight_last = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    maps = torch.rand(1, channels, *size), torch.rand(filters, channels, k, k)
     steps = {
-        "contiguous": lambda: F.conv2d(x, weight, padding=k // 2),
-        "channels_last": lambda: F.conv2d(x_last, weight_last, padding=k // 2),
+        layout: partial(F.conv2d, *(each.contiguous(memory_format=layout) for each in maps), padding=k // 2)
+        for layout in (torch.contiguous_format, torch.channels_last)
     }
     return min(in_turns(steps, rounds, clock).values())

@@ -96,7 +96,7 @@ def measure(settings: Settings) -> Result:
         InputError: a size that the networks do not support, or a network that cannot be packed.
     """
     for subject in settings.subjects:
-        _check_size(subject.name, build_network(subject.network_g, without_memory=True), settings.size)
+        _check_size(subject.name, build_network(subject.network_g, on_meta=True), settings.size)
     environment = without_avx512() if settings.backend == "numba-avx2" else {}
     if not environment or all(os.environ.get(name) == value for name, value in environment.items()):
         return _measure(settings)

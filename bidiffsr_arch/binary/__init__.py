@@ -1,15 +1,15 @@
 """What "1-bit" means: sign functions, binary convolutions and the table of binarizers.
 
-Depends on nothing but PyTorch: no UNet, no diffusion, no BasicSR. A new binarizer is a new row of `BINARIZERS`.
+It depends on PyTorch only: no UNet, no diffusion, no BasicSR. A new binarizer is a new row of `BINARIZERS`.
 """
 
 from bidiffsr_arch.binary.bank import repeat_groups, timestep_group
 from bidiffsr_arch.binary.conv import BinaryConv2d, cached_weights, set_progress
-from bidiffsr_arch.binary.methods import BINARIZERS, REAL_WEIGHTS, Binarizer
+from bidiffsr_arch.binary.methods import BINARIZERS, Binarize, Binarizer
 
 __all__ = [
     "BINARIZERS",
-    "REAL_WEIGHTS",
+    "Binarize",
     "Binarizer",
     "BinaryConv2d",
     "cached_weights",

@@ -1,4 +1,4 @@
-"""Timestep-aware parameters: K sets of per-channel numbers; each sample uses the set of its timestep group.
+"""Timestep-aware parameters: K sets of per-channel parameters; each sample uses the set of its timestep group.
 
 BI-DiffSR's TaR is a bank of biases, its TaA a bank of RPReLUs. A bank stores (K, C) tensors and is indexed by group, so
 a batch may mix timesteps. Checkpoints use the reference's names, one tensor per group.
@@ -100,12 +100,12 @@ class TimestepBank(nn.Module):
 
 
 def repeat_groups(network: nn.Module, state: MutableMapping[str, Tensor]) -> tuple[int, int] | None:
-    """Make a network's state dict fit one with more timestep groups, by repeating its banks: group k of n has the
-    numbers of group ``floor(k m / n)`` of m, the one that has served its timesteps so far.
+    """Repeat the banks of a state dict with m timestep groups for a network with n. Group k of n gets the parameters of
+    group ``floor(k m / n)`` of m, which so far was used for the same timesteps.
 
     Args:
-        network: with the banks that `state` is to be loaded into.
-        state: changed in place, where m divides n; elsewhere it is left as it is.
+        network: the network into which `state` will be loaded.
+        state: changed in place; a bank stays unchanged if m does not divide n.
     Returns:
         m and n; None if nothing was repeated.
     """

@@ -1,7 +1,8 @@
 """A convolution of 1-bit activations with 1-bit weights, and the layers that each binarizer adds around it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,12 +12,13 @@ from torch.autograd.function import once_differentiable
 
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
 from bidiffsr_arch.binary.convolve import BinaryConvBackend, ScaledSums, convolve, working_dtype
-from bidiffsr_arch.binary.methods import Binarizer
+from bidiffsr_arch.binary.methods import Binarize, Binarizer
 from bidiffsr_arch.binary.sign import SURROGATES, signs_of
 from bidiffsr_arch.binary.weight import WEIGHTS
+from bidiffsr_arch.errors import choose
 
-# Only sign and scale of a weight matter. Small initial weights let Adam at 1e-4 flip signs within the first hundreds of
-# steps.
+# Only the sign and the scale of a weight matter. With small initial weights, Adam at a learning rate of 1e-4 can flip
+# signs within the first hundreds of steps.
 INITIAL_WEIGHT = 1e-3
 
 
@@ -24,8 +26,8 @@ class BinarizedWeight(NamedTuple):
     """A weight as ``scale * ±1``, without gradients.
 
     scale: (C_out, 1, 1) or (1, 1, 1).
-    signs: for conv2d, one tensor, bool (C_out, C_in, k, k), true for +1; empty where it is not needed.
-    packed: the same signs as a `BinaryConvBackend` packs them; empty where there is no backend or it is not used.
+    signs: for conv2d, one tensor, bool (C_out, C_in, k, k), true for +1; empty if not needed.
+    packed: the same signs as a `BinaryConvBackend` packs them; empty without a backend, or if not needed.
     """
 
     scale: Tensor
@@ -34,7 +36,7 @@ class BinarizedWeight(NamedTuple):
 
 
 class SignConv2d(nn.Module):
-    """Convolution of signs, zero padding (a padded tap adds 0), stride 1, no bias; a subclass says with which weights.
+    """Convolution of signs, zero padding (a padded tap adds 0), stride 1, no bias; subclasses define its weights.
 
     Args:
         kernel_size: odd.
@@ -71,14 +73,14 @@ class _Sign(torch.autograd.Function):
 
 
 class RealWeightConv2d(SignConv2d):
-    """Convolution of signs with real weights: the first of two stages, after which a `BinaryWeightConv2d` begins with
-    the same weights (Martinez et al. 2020; ReActNet, Liu et al. 2020)."""
+    """Convolution of signs with real weights, for the first of two stages of training. In the second stage a
+    `BinaryWeightConv2d` starts from its weights (Martinez et al. 2020; ReActNet, Liu et al. 2020)."""
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, None]:
         """Convolve ``sign(x + shift)`` with the weight; arguments as `BinaryWeightConv2d.forward`.
 
         Returns:
-            The result, (B, C_out, H, W), and None: it is stored for the backward pass, not recomputed.
+            The result, (B, C_out, H, W), and None, because it is stored for the backward pass, not recomputed.
         """
         activations = _Sign.apply(x if shift is None else x + shift, self.activation, self.progress)
         return F.conv2d(activations, self.weight, padding=self.kernel_size // 2), None
@@ -99,7 +101,7 @@ class BinaryWeightConv2d(SignConv2d):
 
     @torch.no_grad()
     def binarized(self, v: Tensor, *, for_conv2d: bool = True, for_backend: bool = True) -> BinarizedWeight:
-        """The binarized weight, for conv2d, for the backend where there is one that supports it, or for both.
+        """The binarized weight for conv2d, for the backend (if there is one that supports it), or for both.
 
         Args:
             v: ``rule.prepare(weight)``.
@@ -144,7 +146,7 @@ class BinaryWeightConv2d(SignConv2d):
 
 
 class BinaryConv2d(nn.Module):
-    """``shortcut + RPReLU_k(BatchNorm(K * conv(sign(x + b_k), w_b)))``, each part where the binarizer has it.
+    """``shortcut + RPReLU_k(BatchNorm(K * conv(sign(x + b_k), w_b)))``; the binarizer determines which parts exist.
 
     With the row ``bidiffsr`` this is the paper's BI-Conv (Chen et al. 2024, eq. 4 to 7).
 
@@ -153,8 +155,10 @@ class BinaryConv2d(nn.Module):
         method: a row of `BINARIZERS`.
         shift_groups: number K of biases before the sign (TaR); 1 is one bias for all timesteps.
         rprelu_groups: number K of RPReLUs after the convolution (TaA).
-        identity: add the input where the method has a shortcut and the widths match.
-        real_weights: binarize activations alone.
+        identity: add the input if the method has a shortcut and the widths match.
+        binarize: all | activations; with ``activations`` weights stay real.
+    Raises:
+        InputError: `binarize` is neither.
     """
 
     def __init__(
@@ -167,14 +171,18 @@ class BinaryConv2d(nn.Module):
         shift_groups: int = 1,
         rprelu_groups: int = 1,
         identity: bool = True,
-        real_weights: bool = False,
+        binarize: Binarize = "all",
     ) -> None:
         super().__init__()
         self.method = method
         self.shortcut = method.shortcut and identity and in_channels == out_channels
         self.TaR = TimestepBias(shift_groups, in_channels) if method.shift else None
-        shape = in_channels, out_channels, kernel_size, method.activation
-        self.binary_conv = RealWeightConv2d(*shape) if real_weights else BinaryWeightConv2d(*shape, method.weight)
+        convs: dict[str, Callable[..., SignConv2d]] = {
+            "all": partial(BinaryWeightConv2d, weight=method.weight),
+            "activations": RealWeightConv2d,
+        }
+        conv = choose("binarize", binarize, convs)
+        self.binary_conv = conv(in_channels, out_channels, kernel_size, method.activation)
         self.norm = nn.BatchNorm2d(out_channels) if method.norm else None
         self.TaA = TimestepRPReLU(rprelu_groups, out_channels) if method.rprelu else None
 
@@ -201,7 +209,7 @@ class BinaryConv2d(nn.Module):
 
 
 def set_progress(network: nn.Module, progress: float) -> None:
-    """Set the fraction of training that is done, in [0, 1]: IR-Net's surrogate gradients sharpen with it."""
+    """Set the fraction of training that is done, in [0, 1]; IR-Net's surrogate gradients become sharper with it."""
     for module in network.modules():
         if isinstance(module, SignConv2d):
             module.progress.fill_(progress)
@@ -209,7 +217,7 @@ def set_progress(network: nn.Module, progress: float) -> None:
 
 @contextmanager
 def cached_weights(network: nn.Module) -> Iterator[None]:
-    """Cache binarized weights: each is computed once within the context, in which weights must not change."""
+    """Cache binarized weights: each is computed once per context. Weights must not change within the context."""
     layers = [module for module in network.modules() if isinstance(module, BinaryWeightConv2d)]
     try:
         for layer in layers:

@@ -66,7 +66,7 @@ class ScaledSums(NamedTuple):
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
-    """The type that convolutions compute in: autocast's where it is enabled, else x's own."""
+    """The type in which convolutions are computed: autocast's if it is enabled, else x's."""
     kind = x.device.type
     enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # not available on "meta"
     return torch.get_autocast_dtype(kind) if enabled else x.dtype
@@ -159,7 +159,7 @@ def convolve(
 ) -> tuple[Tensor, ScaledSums]:
     """``z = scale * n`` with ``n = conv(sign(x + shift), sign(v))``; zero padding (a padded tap adds 0), stride 1.
 
-    Signs and scale are computed in float32 under autocast, too; ±1 is exact in every type that is convolved.
+    Signs and scale are computed in float32 even under autocast; ±1 is exact in every type of the convolution.
 
     Args:
         x: (B, C_in, H, W).
@@ -174,7 +174,7 @@ def convolve(
     Returns:
         z, (B, C_out, H, W), and the numbers from which it can be recomputed.
     Raises:
-        ValueError: raised by a backend, where the channels of x, shift and v do not match.
+        ValueError: raised by a backend if the channels of x, shift and v do not match.
     """
     surrogates, dtype = (activation, weight), working_dtype(x)
     z, sums = _Convolve.apply(x, shift, v, scale, progress, surrogates, dtype, backend, *weight_signs)

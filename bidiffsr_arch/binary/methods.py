@@ -1,6 +1,7 @@
 """The table of binarizers: each row names the parts that `BinaryConv2d` is built from. A new method is a new row."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from bidiffsr_arch.binary.sign import SURROGATES
 from bidiffsr_arch.binary.weight import WEIGHTS
@@ -39,8 +40,8 @@ class Binarizer:
             )
 
 
-REAL_WEIGHTS = {"all": False, "activations": True}
-"""Whether weights stay real, by what is binarized: a network may learn 1-bit activations first, then 1-bit weights."""
+Binarize = Literal["all", "activations"]
+"""What a network binarizes. In two stages of training it learns 1-bit activations first, then 1-bit weights, too."""
 
 #                        shift  activation  weight           K      norm   rprelu shortcut source
 BINARIZERS: dict[str, Binarizer] = {

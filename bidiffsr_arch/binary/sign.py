@@ -1,7 +1,7 @@
 """The sign function and its surrogate gradients.
 
-``sign(v) = +1 where v >= 0, else -1``: one bit has no zero. Its derivative is zero almost everywhere, so training uses
-a straight-through estimator (STE) in its place: one row of `SURROGATES` for each estimator in use.
+``sign(v) = +1 where v >= 0, else -1``, because one bit cannot represent zero. Its derivative is zero almost everywhere,
+so training replaces it by a straight-through estimator (STE), one of the rows of `SURROGATES`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def signs(bits: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     Args:
         bits: bool, any shape; ``v >= 0`` for the sign of v.
     """
-    if torch.compiler.is_compiling():  # one kernel; and ONNX runtimes do not multiply int8
+    if torch.compiler.is_compiling():  # fused into one kernel; ONNX runtimes cannot multiply int8
         return torch.where(bits, 1.0, -1.0).to(dtype)
     return bits.to(torch.int8).mul_(2).sub_(1).to(dtype)
 
@@ -40,7 +40,7 @@ def signs_of(v: Tensor, scale: Tensor | None = None, dtype: torch.dtype | None =
 
 def clip(grad: Tensor, v: Tensor, progress: Tensor | None = None) -> Tensor:
     """``1 where |v| <= 1, else 0``: the clipped straight-through estimator (Hubara et al. 2016, eq. 4)."""
-    # hardtanh's gradient takes one pass over memory but excludes both limits, so take the next larger ones.
+    # hardtanh's gradient takes one pass over memory, but excludes its limits: use the next larger floats.
     above = 1 + torch.finfo(v.dtype).eps
     return torch.ops.aten.hardtanh_backward(grad, v, -above, above)
 

@@ -1,4 +1,4 @@
-"""How a real-valued convolution weight becomes ``scale * ±1``: one row per method.
+"""Rules that turn a real-valued convolution weight into ``scale * ±1``: one row of `WEIGHTS` per method.
 
 The gradient with respect to the weight is that of the sign alone: it is not multiplied by the scale, and the scale
 receives none.
@@ -41,7 +41,7 @@ def unchanged(weight: Tensor) -> Tensor:
 
 
 def standardise(weight: Tensor) -> Tensor:
-    """``(w - mean) / std`` of each filter, with the unbiased deviation; gradients flow through both."""
+    """``(w - mean) / std`` of each filter, with the unbiased standard deviation; gradients flow through both."""
     v = weight - weight.mean(FILTER_DIMS, keepdim=True)
     return v / v.std(FILTER_DIMS, keepdim=True)
 

@@ -53,7 +53,7 @@ def build_parser(chosen: str | None, name: str = NAMES[0]) -> argparse.ArgumentP
     """
     parser = OneLineParser(
         prog=name,
-        description="Train and test image restoration networks with BasicSR, BI-DiffSR among them.",
+        description="Train and test image restoration networks, such as BI-DiffSR, with BasicSR.",
         epilog=f"example: {name} train -opt options/train_BIDiffSR_x4.yml",
     )
     parser.add_argument("--version", action="version", version=f"bidiffsr_arch {bidiffsr_arch.__version__}")

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     if args.rounds < 1 or (args.threads is not None and args.threads < 1):
         raise InputError("expected --rounds and --threads of 1 or more")
     if args.clock == "cpu" and args.threads not in (None, 1):
-        raise InputError(f"expected --threads 1 with --clock cpu, got {args.threads}; waiting threads take time, too")
+        raise InputError(f"expected --threads 1 with --clock cpu, got {args.threads}, whose waiting costs time, too")
 
     import torch
 

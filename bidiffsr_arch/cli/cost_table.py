@@ -85,7 +85,7 @@ def count_file(file: str, input_size: list[int]) -> Row:
     paper_row = None if own_row is None else str(own_row)
     name = paper_row.removeprefix(MAIN_TABLE) if paper_row else top.name
     try:
-        network = build_network(top.network_g.arguments(), without_memory=True) if top.network_g else None
+        network = build_network(top.network_g.arguments(), on_meta=True) if top.network_g else None
         cost = count_cost(network, input_size) if network is not None else None
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
@@ -116,7 +116,7 @@ def remarks(row: Row) -> list[str]:
         lines.append(f"{row.name}: counted for an input of {given}")
     if row.cost.uncounted:
         met = ", ".join(f"{operation} ({times} times)" for operation, times in row.cost.uncounted.items())
-        lines.append(f"{row.name}: not counted, since there is no rule: {met}")
+        lines.append(f"{row.name}: not counted, because there is no rule: {met}")
     return lines
 
 

@@ -1,9 +1,9 @@
 """Export a float network for other runtimes: as ONNX, or as a program of torch.export.
 
 The file computes one call of the network, (x_t, condition, time) -> prediction, or image -> result for a network
-without diffusion. Batch, height and width are free, height and width in multiples that the command prints. The file
-also says what the network was trained to do. Before it is written, it is compared with the network: ONNX by
-onnxruntime, where that is installed.
+without diffusion. Batch size, height and width are dynamic; height and width must be multiples of a number that the
+command prints. The file contains the network's description. Before it is written, it is compared with the network: ONNX
+by onnxruntime, if that is installed.
 
 onnx  needs onnx and onnxscript: pip install 'bidiffsr_arch[export]'
 pt2   for torch.export.load; needs nothing more
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     add = parser.add_argument
     add("weights", metavar="FILE", help="float weights: a .pth of training, a .safetensors, a folder, or hf://OWNER/NAME")
-    add("-opt", metavar="FILE", help="option file (YAML) of their training, where they do not say it themselves")
+    add("-opt", metavar="FILE", help="option file (YAML) of their training, if they contain no description")
     add("--format", choices=KINDS, default=KINDS[0], help="kind of the file (default: %(default)s)")
     add("-o", "--output", metavar="FILE", help="name of the file (default: that of the weights, in the current folder)")
     add("--overwrite", action="store_true", help="replace an existing file")

@@ -67,11 +67,12 @@ def run(args: argparse.Namespace) -> None:
     (network, description), *_ = sets.values()
     further = {quality: entry for quality, entry in sets.items() if quality != FIRST}
     size = save_packed(network, output, description, sets=further, half=args.half, overwrite=args.overwrite)
-    for quality, (_, said) in sets.items():
-        steps = f", {said.steps} {'step' if said.steps == 1 else 'steps'}" if "steps" in said.model_fields_set else ""
-        print(f"{quality}: {said.source} ({said.params}){steps}")
+    for quality, (_, stored) in sets.items():
+        known, count = "steps" in stored.model_fields_set, stored.steps
+        steps = f", {count} {'step' if count == 1 else 'steps'}" if known else ""
+        print(f"{quality}: {stored.source} ({stored.params}){steps}")
     before = sum(Path(file).stat().st_size for file in (args.checkpoint, *files.values()))
-    print(f"wrote {output}: {size / 1e6:.2f} MB, {before / size:.1f} times less than what was packed")
+    print(f"wrote {output}: {size / 1e6:.2f} MB, {before / size:.1f} times smaller than the original")
 
 
 def further_files(entries: list[str]) -> dict[str, str]:
@@ -130,7 +131,7 @@ def packed_checkpoint(checkpoint: Path, option_file: str | None, params: str | N
     network = build_network(network_g)
     found = load_parameters(network, checkpoint, params or "params_ema", source)
     if params and found != params:
-        raise InputError(f"expected {params} in {checkpoint}, it has {found}; leave --params out to take that")
+        raise InputError(f"expected {params} in {checkpoint}, found {found}; leave --params out to use that")
     trained = Trained.part_of(options, str(source))
     given: dict[str, Any] = {"scale": trained.scale}
     if not is_direct(network):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from bidiffsr_arch.compat import require_basicsr
 from bidiffsr_arch.config.command_line import add_basicsr_arguments
-from bidiffsr_arch.errors import CheckFailed, InputError, Stopped
+from bidiffsr_arch.errors import CheckFailed, InputError, Stopped, first_line
 from bidiffsr_arch.plugins import add_plugin_argument
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def train(args: argparse.Namespace, options: OrderedDict) -> None:
             lost = isinstance(error, distributed.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))
             if not (distributed.is_initialized() and lost):
                 raise
-            reason = str(error).splitlines()[0]
             raise CheckFailed(
-                f"another process of this run ended ({reason}), its own output says why; start all with --auto_resume"
+                f"another process of this run ended ({first_line(error)}); its output says why; start all processes "
+                "again with --auto_resume"
             ) from error

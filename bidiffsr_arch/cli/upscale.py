@@ -1,20 +1,20 @@
 """Upscale images with trained weights.
 
 Reads PNG, JPEG, WebP, TIFF, BMP and AVIF with 8 or 16 bits, gray or colour, with or without alpha. Results keep the
-image's name, format, orientation, colours and metadata; what cannot be kept is reported. The network processes tiles,
-so images of any size fit into memory. An image that cannot be upscaled does not stop the others and is named at the
+image's name, format, orientation, colours and metadata; dropped metadata is reported. The network processes tiles, so
+images of any size fit into memory. An image that cannot be upscaled does not stop the others and is named at the
 end. Existing results are kept: start a stopped run again to continue it.
 
 weights:
   without --weights, the small network that comes with the package, selected by --scale 2 or --scale 4; or
   a .pth of `basicsr train` with its option file (-opt; for a .pth in experiments/NAME/models, the copy that training
-  wrote to experiments/NAME is found by itself); or a .safetensors of `basicsr pack`; or a folder of save_pretrained;
-  or hf://OWNER/NAME, a network on the Hugging Face Hub. Files that say what they are need no option file.
+  wrote to experiments/NAME is found automatically); or a .safetensors of `basicsr pack`; or a folder of
+  save_pretrained; or hf://OWNER/NAME, a network on the Hugging Face Hub. Files with a description need no option file.
 
 quality:
-  a .safetensors of `basicsr pack` may hold two sets of parameters, each with its own number of steps: fidelity, closest
-  to the true image, and perceptual, which is sharper and takes longer. --quality selects one; without it, the first is
-  taken. A file with one set has fidelity.
+  a .safetensors of `basicsr pack` may contain two sets of parameters, each with its own number of steps: fidelity,
+  closest to the true image, and perceptual, which is sharper and takes longer. --quality selects one; without it, the
+  first is used. A file with one set has fidelity.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Upscale images on a page in the browser.
+"""Upscale images on a web page.
 
-Visitors drop images, select a network, steps and seed, compare before and after, and download what `basicsr upscale`
-would write. The page offers the small networks that come with the package, and those of --weights; a visitor cannot
-name files. It is served to this machine alone, unless --host says otherwise. Nothing is loaded from elsewhere or
-reported, and images and results are deleted after an hour.
+Visitors drop images, select a network, steps and seed, compare before and after, and download the files that
+`basicsr upscale` would write. The page offers the small networks that come with the package, and those of --weights; a
+visitor cannot name files. Only this machine can reach it, unless --host is given. Nothing is downloaded from elsewhere
+or reported, and images and results are deleted after an hour.
 
 Needs Gradio: pip install 'bidiffsr_arch[web]'.
 """
@@ -32,18 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest result in millions of pixels (default: %(default)g)")  # fmt: skip
     add("--upload-megabytes", type=float, default=limits.upload_megabytes, metavar="N",
         help="largest image file in millions of bytes (default: %(default)g)")  # fmt: skip
-    add("--images", type=int, default=limits.images, metavar="N", help="most images per request (default: %(default)s)")
+    add("--images", type=int, default=limits.images, metavar="N",
+        help="largest number of images per request (default: %(default)s)")  # fmt: skip
     add("--queue", type=int, default=limits.queue, metavar="N",
-        help="most requests that wait while another runs (default: %(default)s)")  # fmt: skip
+        help="largest number of requests that wait while another runs (default: %(default)s)")  # fmt: skip
     add("--seconds", type=float, default=limits.seconds, metavar="N",
-        help="longest computation of a request (default: %(default)g)")  # fmt: skip
+        help="longest computation of a request in seconds (default: %(default)g)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
     """Serve the page until it is interrupted.
 
     Raises:
-        InputError: an argument is wrong, Gradio is missing, or the address cannot be had.
+        InputError: an argument is wrong, Gradio is missing, or the address is not available.
     """
     names = ("megapixels", "upload_megabytes", "images", "queue", "seconds")
     limits = Limits(**{name: getattr(args, name) for name in names})

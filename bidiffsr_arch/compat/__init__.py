@@ -8,7 +8,7 @@ never changed.
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, typed_line
 
 __all__ = ["Patches", "applied", "apply", "require_basicsr", "unsupported_python"]
 
@@ -27,6 +27,7 @@ BEFORE_BASICSR: Patches = {
 # Patches of BasicSR's own modules. Their order is the order in which they wrap: options are checked after the option
 # file has been read.
 AFTER_BASICSR: Patches = {
+    "bidiffsr_arch.compat.outputs": ("full_log_disk", "whole_images"),
     "bidiffsr_arch.compat.registry": ("unknown_names", "names_of_others"),
     "bidiffsr_arch.compat.options": (
         "command_line",
@@ -100,9 +101,8 @@ def require_basicsr(purpose: str) -> None:
 
 
 def _unusable(purpose: str, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines() or [""]
     return InputError(
-        f"{purpose} needs BasicSR, which cannot be imported ({type(error).__name__}: {reason[0]}); repair it: {INSTALL}"
+        f"{purpose} needs BasicSR, which cannot be imported ({typed_line(error)}); repair it: {INSTALL}"
     )
 
 

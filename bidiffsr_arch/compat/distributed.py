@@ -12,7 +12,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 
 # gloo for tensors on CPUs, nccl for those on GPUs; torch chooses per tensor.
 CPU_BACKEND, ALL_BACKENDS = "gloo", "cpu:gloo,cuda:nccl"
@@ -40,8 +40,8 @@ def _join(local_rank: int, **kwargs: Any) -> None:
         distributed.init_process_group(backend=ALL_BACKENDS if gpus else CPU_BACKEND, **kwargs)
     except (ValueError, RuntimeError) as error:  # torch's DistError is a RuntimeError
         raise InputError(
-            f"the process group could not be formed ({str(error).splitlines()[0]}); start the processes by torchrun, "
-            "or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
+            f"the process group could not be formed ({first_line(error)}); start the processes by torchrun, or set "
+            "RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
         ) from error
 
 

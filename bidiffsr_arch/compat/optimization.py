@@ -65,13 +65,13 @@ def rehearse(train: Mapping[str, Any]) -> tuple[str, Exception] | None:
                     scheduler.last_epoch = last_epoch
                 if last_epoch + 1 < train["total_iter"]:
                     scheduler.step()
-    except Exception as error:  # classes of torch and of plugins raise what they like
+    except Exception as error:  # classes of torch and of plugins may raise anything
         return place, error
     return None
 
 
 def more_optimizers() -> bool:
-    """Only Adam could be chosen: every optimizer that BasicSR's development version knows can."""
+    """Only Adam was supported: all optimizers of BasicSR's development version are."""
     stock = BaseModel.get_optimizer
     if contains(stock, "'AdamW'"):
         return False
@@ -86,7 +86,7 @@ def more_optimizers() -> bool:
 
 
 def more_schedulers() -> bool:
-    """Only two schedulers could be chosen, and plugins' not at all: any that is imported can."""
+    """Only two schedulers were supported, and none of plugins: all imported ones are."""
     stock = BaseModel.setup_schedulers
     if not contains(stock, "['MultiStepLR', 'MultiStepRestartLR']"):
         return False
@@ -101,7 +101,7 @@ def more_schedulers() -> bool:
 
 
 def reached_rate() -> bool:
-    """After a warm-up MultiStepLR stayed one step below lr for ever: the step that ends the warm-up sets lr itself."""
+    """After a warm-up MultiStepLR stayed one step below lr forever: the step that ends the warm-up sets lr itself."""
     stock = BaseModel.update_learning_rate
     if not contains(stock, "current_iter < warmup_iter"):
         return False

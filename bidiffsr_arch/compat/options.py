@@ -106,7 +106,7 @@ def _loader_of(wanted: OrderedDict) -> type:
 
 
 def command_line() -> bool:
-    """Option files and --force_yml could run code, 1e-4 was a text, --local-rank unknown: they are read safely here."""
+    """Option files and --force_yml could run code, 1e-4 was a string, --local-rank unknown: they are read safely."""
     stock = options.parse_options
     if not contains(stock, "exec(eval_str)"):
         return False
@@ -227,7 +227,7 @@ def make_possible(opt: dict[str, Any], is_train: bool) -> None:
             data["prefetch_mode"] = None
         # BasicSR loads validation and test data without workers, whatever num_worker_per_gpu says.
         if data.get("persistent_workers") and (phase != "train" or not data.get("num_worker_per_gpu")):
-            _warn(f"datasets: {phase}: persistent_workers without workers has nothing to keep; it is off")
+            _warn(f"datasets: {phase}: persistent_workers needs num_worker_per_gpu above 0; it is off")
             data["persistent_workers"] = False
         if DATA_SETS.get(data["type"]) is SingleDataset and data.get("meta_info_file", "") is None:
             del data["meta_info_file"]  # BasicSR opens whatever is there

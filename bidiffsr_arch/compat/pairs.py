@@ -1,19 +1,17 @@
 """Patches of the search for image pairs: several folders, and databases whose names differ by a suffix."""
 
-import os
-from pathlib import Path
 
 from basicsr.data import data_util
 
 from bidiffsr_arch.compat.patch import contains, replace
+from bidiffsr_arch.data.lmdb_list import META, is_database, key_of, lines_in
 from bidiffsr_arch.errors import InputError
 
 Pairs = list[dict[str, str]]
-META = "meta_info.txt"
 
 
 def several_folders() -> bool:
-    """A data set had one folder of GT and one of LQ: lists of as many folders are read one after another."""
+    """A data set had one folder of GT and one of LQ: lists of equally many folders are read one after the other."""
     inner = data_util.paired_paths_from_folder
     if contains(inner, "isinstance(input_folder, list)"):
         return False
@@ -50,10 +48,9 @@ def suffixed_databases() -> bool:
 
 
 def _names(folder: str, key: str) -> list[str]:
-    meta = Path(os.path.expanduser(folder)) / META
-    if not folder.endswith(".lmdb") or not meta.is_file():
+    if not is_database(folder):
         raise InputError(f"expected dataroot_{key} to be a database NAME.lmdb with its {META}, got {folder}")
-    return sorted({line.split(".")[0] for line in meta.read_text(encoding="utf-8").splitlines() if line})
+    return sorted({key_of(line) for line in lines_in(folder) if line.strip()})
 
 
 def _is_suffix(name: str, gt: list[str], lq: list[str]) -> bool:

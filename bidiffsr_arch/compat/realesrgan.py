@@ -47,7 +47,7 @@ def prepare_degradation(model: RealESRGANModel) -> None:
 
 
 def blurs_without_cuda() -> bool:
-    """Blurs by kernels of 21 and 51 pixels took seconds an image on a CPU: there they are computed by FFT."""
+    """Blurs by kernels of 21 and 51 pixels took seconds per image on a CPU: there they are computed by FFT."""
     stock = img_process_util.filter2D
     if not contains(stock, "F.conv2d(img, kernel, groups=b * c)"):
         return False

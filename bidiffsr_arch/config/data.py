@@ -98,7 +98,7 @@ class Pairs(TrainingDataset, NormalizedDataset, extra="forbid"):
     """Keys of all data sets of LQ and GT images."""
 
     dataroot_gt: Roots = Field(description="folder of GT (HR) images, or a list of folders")
-    dataroot_lq: Roots = Field(description="folder of LQ (LR) images, or a list of as many folders")
+    dataroot_lq: Roots = Field(description="folder of LQ (LR) images, or a list of equally many folders")
     filename_tmpl: Template = Field("{}", description="name of an LQ image, made from that of its GT image")
 
     def roots(self) -> list[str]:

@@ -24,7 +24,7 @@ def _ascending(value: list[float]) -> list[float]:
 
 def _above_zero(value: list[float]) -> list[float]:
     if value[0] == 0:
-        raise ValueError("from 0 on")
+        raise ValueError("below 0")
     return value
 
 
@@ -34,7 +34,7 @@ Weights3 = Annotated[list[FromZero], Field(strict=False, min_length=3, max_lengt
 Range = Annotated[
     list[Number],
     AfterValidator(_ascending),
-    Field(strict=False, min_length=2, max_length=2, json_schema_extra=expected("two numbers from 0 on, in order")),
+    Field(strict=False, min_length=2, max_length=2, json_schema_extra=expected("two numbers of at least 0, in order")),
 ]
 RangeAbove0 = Annotated[
     Range, AfterValidator(_above_zero), Field(json_schema_extra=expected("two numbers above 0, in order"))
@@ -50,7 +50,7 @@ KERNEL_PROB = [0.45, 0.25, 0.12, 0.03, 0.12, 0.03]
 class Kernels(Struct):
     """The blur kernels that are drawn for each image; part of a data set."""
 
-    blur_kernel_size: Items = Field(21, description="Real-ESRGAN's key, without effect: sizes are 7 to 21, all alike")
+    blur_kernel_size: Items = Field(21, description="Real-ESRGAN's key, without effect: 7 to 21, equally likely")
     kernel_list: KernelList = Field(KERNELS, description="kinds of blur of the first degradation")
     kernel_prob: Weights = Field(KERNEL_PROB, description="probability of each kind of `kernel_list`")
     sinc_prob: Probability = Field(0.1, description="probability of a sinc filter instead of a blur")
@@ -111,7 +111,7 @@ class Degradation(Struct):
             yield f"expected degradation: realesrgan with {', '.join(needless)}, got none"
         if self.resize_range[0] * LOADED < LEAST_RESIZED:
             least = LEAST_RESIZED / LOADED
-            yield f"expected resize_range from {least} on (else images are too small to blur), got {self.resize_range}"
+            yield f"expected resize_range of at least {least}, or images are too small to blur, got {self.resize_range}"
         for name in ("jpeg_range", "jpeg_range2"):
             low, high = getattr(self, name)
             if low < 1 or high >= 100:  # BasicSR's JPEG divides by 0 at 100

@@ -170,4 +170,4 @@ class Description(Trained):
         """
         own = self.model_dump(exclude_unset=True, exclude={"sets"})
         sets = {FIRST: own, **self.sets}
-        return {quality: Description.part_of(said, f"{source}: {quality}") for quality, said in sets.items()}
+        return {quality: Description.part_of(block, f"{source}: {quality}") for quality, block in sets.items()}

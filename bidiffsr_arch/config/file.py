@@ -88,7 +88,7 @@ class AnyFile(Scaled, extra="allow"):
         """The number of iterations, which BasicSR's trainer reads for every model.
 
         Raises:
-            InputError: ``total_iter`` is missing or not a whole number.
+            InputError: ``total_iter`` is missing or not an integer.
         """
         return self.train if isinstance(self.train, Length) else Length.part_of(self.train or {}, place="train")
 
@@ -146,9 +146,9 @@ class OptionFile(Degradation, AnyFile):
         names = [data.name for data in self.datasets.values()]
         for name, numbers in (self.expected or {}).items():
             if name not in names:
-                yield f"`expected: {name}:` is no data set of the file; those are {_listed(names)}"
+                yield f"`expected: {name}:` is not a data set of the file; its data sets are {_listed(names)}"
             for metric in numbers.keys() - metrics.keys():
-                yield f"`expected: {name}: {metric}:` is no metric of the file; those are {_listed(metrics)}"
+                yield f"`expected: {name}: {metric}:` is not a metric of the file; its metrics are {_listed(metrics)}"
 
     def _degraded(self) -> Iterator[str]:
         """Violated relations between ``degradation`` and the data sets, one sentence each."""
@@ -201,7 +201,7 @@ class OptionFile(Degradation, AnyFile):
 class DiffusionOptions(Trained):
     """What `BIDiffSRModel` itself reads at the top level, beside the blocks ``network_g`` and ``train``."""
 
-    timestep_sampling: Literal["sample", "batch"] = Field(
+    timestep_sampling: Literal["sample", "batch"] | None = Field(
         "sample", description="one random timestep per sample, or one per batch (as in the reference)"
     )
     noise_level_sampling: Literal["discrete", "uniform"] = Field(

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 
 def _whole(value: Any) -> Any:
-    """Convert a float such as 5e5, as YAML reads it, to the whole number that is expected."""
+    """Convert an integral float such as 5e5, as YAML reads it, to the integer that is expected."""
     return int(value) if type(value) is float and value.is_integer() else value
 
 
@@ -63,8 +63,8 @@ Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 Index = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Steps = Annotated[int, Field(ge=1, le=100_000), BeforeValidator(_whole)]
 # BasicSR passes these to range() and similar functions, which accept no float.
-Items = Annotated[int, Field(ge=1, json_schema_extra=expected("a whole number from 1 on, without a point"))]
-Workers = Annotated[int, Field(ge=0, json_schema_extra=expected("a whole number from 0 on, without a point"))]
+Items = Annotated[int, Field(ge=1, json_schema_extra=expected("an integer of at least 1, without a decimal point"))]
+Workers = Annotated[int, Field(ge=0, json_schema_extra=expected("an integer of at least 0, without a decimal point"))]
 Seed = Annotated[int, Field(ge=0, le=2**31)]
 
 Number = float

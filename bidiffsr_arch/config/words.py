@@ -1,4 +1,4 @@
-"""JSON Schema in words, for errors and tables: `{"type": "integer", "minimum": 1}` is "a whole number from 1 on"."""
+"""JSON Schema in words, for errors and tables: `{"type": "integer", "minimum": 1}` is "an integer of at least 1"."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,8 @@ Schema = Mapping[str, Any]
 
 BLOCK = "keys of its own"
 COUNTS = {2: "two", 3: "three"}
-PLAIN = {"string": "a text", "boolean": "true or false", "object": BLOCK, "null": "~"}
-NUMBERS = {"integer": "whole number", "number": "number"}
+PLAIN = {"string": "a string", "boolean": "true or false", "object": BLOCK, "null": "~"}
+NUMBERS = {"integer": "an integer", "number": "a number"}
 
 
 def resolve(schema: Schema, definitions: Schema) -> Schema:
@@ -32,7 +32,7 @@ def words(schema: Schema, definitions: Schema) -> str:
         return f"one of {', '.join(map(str, names))}" if len(names) > 1 else str(names[0])
     kind = schema.get("type")
     if kind in NUMBERS:
-        return f"a {NUMBERS[kind]}{_bounds(schema)}"
+        return f"{NUMBERS[kind]}{_bounds(schema)}"
     if kind == "array":
         return _list(schema, definitions)
     return PLAIN.get(str(kind), "anything")
@@ -54,13 +54,13 @@ def _bounds(schema: Schema) -> str:
     if above is not None and high is not None:
         return f" above {above:g} and at most {high:g}"
     if low is not None:
-        return f" from {low:g} on"
+        return f" of at least {low:g}"
     return "" if above is None else f" above {above:g}"
 
 
 def _list(schema: Schema, definitions: Schema) -> str:
-    item = words(schema.get("items", {}), definitions).removeprefix("a ")
-    plural = item.replace("number", "numbers", 1) if "number" in item else f"{item}s"
-    plural = "blocks" if item.startswith(BLOCK) else plural
+    item = words(schema.get("items", {}), definitions).removeprefix("a ").removeprefix("an ")
+    noun, *bounds = item.split(" ", 1)
+    plural = "blocks" if item.startswith(BLOCK) else " ".join([f"{noun}s", *bounds])
     least, most = schema.get("minItems"), schema.get("maxItems")
     return f"{COUNTS.get(least, least)} {plural}" if least is not None and least == most else f"a list of {plural}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 
 
 class Replacement(OrderedDict):
@@ -33,7 +33,7 @@ class OptionLoader(yaml.SafeLoader):
             ) from error
 
     def mapping(self, node: yaml.MappingNode) -> OrderedDict:
-        """An ordered mapping whose keys are unique texts."""
+        """An ordered mapping whose keys are unique strings."""
         if not isinstance(node, yaml.MappingNode):
             raise yaml.constructor.ConstructorError(None, None, "expected a mapping", node.start_mark)
         seen = set()
@@ -42,7 +42,7 @@ class OptionLoader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                problem = f"expected a text as key, got {key!r}; put it in quotes"
+                problem = f"expected a string as key, got {key!r}; put it in quotes"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -92,7 +92,7 @@ def parse(text: str, source: str) -> Any:
         line = f" line {mark.line + 1}" if mark else ""
         raise InputError(f"{source}{line}: {error.problem or error.context}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{source}: not readable as YAML: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{source}: not readable as YAML: {first_line(error)}") from error
 
 
 def read_yaml(path: str | os.PathLike) -> OrderedDict:
@@ -132,7 +132,7 @@ def merged_options(path: str | os.PathLike, _children: tuple[Path, ...] = ()) ->
     """The options of `path` merged into those of its `base:` file, if it has one (relative to `path`), recursively.
 
     Raises:
-        InputError: as `read_yaml`; besides, `base:` is not a text, or the chain of bases is circular.
+        InputError: as `read_yaml`, or `base:` is not a string, or the chain of base files is circular.
     """
     options = read_yaml(path)
     if "base" not in options:
@@ -144,7 +144,7 @@ def merged_options(path: str | os.PathLike, _children: tuple[Path, ...] = ()) ->
     parent = here.parent / Path(os.path.expanduser(base))
     lineage = (*_children, here)
     if parent.resolve() in lineage:
-        raise InputError(f"{path}: `base: {base}` leads in a circle; a chain of bases has to end")
+        raise InputError(f"{path}: `base: {base}` forms a cycle; a chain of base files must end")
     if not parent.is_file():
         raise InputError(f"{path}: `base: {base}` does not exist; it is looked for in {here.parent}")
     return _merge(merged_options(parent, lineage), options)

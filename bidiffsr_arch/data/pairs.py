@@ -33,7 +33,7 @@ class Making(NamedTuple):
         """Raise InputError for impossible settings."""
         if self.reduce < 1 or not self.scales or min(self.scales) < 2:
             raise InputError(
-                f"expected scales from 2 on and reduce from 1 on, got {list(self.scales)} and {self.reduce}"
+                f"expected scales of 2 or more and reduce of 1 or more, got {list(self.scales)} and {self.reduce}"
             )
         if self.jpeg is not None and not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
             raise InputError(f"expected JPEG qualities from 1 to 100, the lower one first, got {list(self.jpeg)}")
@@ -122,6 +122,6 @@ def _write_pair(source: Path, output: Path, making: Making) -> None:
         there = output / path
         telling = each is image or making.jpeg is not None  # files whose pixels depend on all options
         if there.exists() and telling and not np.array_equal(read_image(there), each):
-            raise InputError(f"expected no file at {there}, or the one made from {source}; got another; move it away")
+            raise InputError(f"expected {there} to be made from {source} or missing, got another file; move it away")
         if not there.exists():
             write_image(there, each)

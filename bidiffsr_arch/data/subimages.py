@@ -1,47 +1,16 @@
 """Cut large training images into overlapping subimages, which a data loader reads many times faster."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from bidiffsr_arch.data.cut import Cut
 from bidiffsr_arch.data.folders import image_shape, images_in
 from bidiffsr_arch.data.parallel import in_processes
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import read_image, write_bytes, write_image
 
 RECORD = "subimages.json"
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Settings for cutting images, in pixels of HR.
-
-    Attributes:
-        scale: size of HR divided by that of LR.
-        size: side of a square subimage, a multiple of scale.
-        step: distance between subimages, a multiple of scale; the last one of a row ends at the edge.
-    """
-
-    scale: int
-    size: int = 480
-    step: int = 240
-
-    def __post_init__(self) -> None:
-        if self.scale < 1 or any(side < 1 or side % self.scale for side in (self.size, self.step)):
-            raise InputError(
-                f"expected size and step to be multiples of the scale {self.scale}, got {self.size} and {self.step}"
-            )
-
-    def starts(self, side: int) -> list[int]:
-        """Start positions of subimages along a side of an HR image; none if it is too small."""
-        starts = list(range(0, side - self.size + 1, self.step))
-        return starts if not starts or starts[-1] + self.size == side else [*starts, side - self.size]
-
-    def squares(self, width: int, height: int) -> Iterator[tuple[str, int, int]]:
-        """Name (_s001, _s002, …), top and left of every subimage, row by row."""
-        corners = ((top, left) for top in self.starts(height) for left in self.starts(width))
-        return ((f"_s{number:03d}", top, left) for number, (top, left) in enumerate(corners, 1))
 
 
 def write_subimages(hr: Path, lr: Path, output: Path, cut: Cut, workers: int = 1) -> int:
@@ -75,7 +44,7 @@ def _record(path: Path, how: dict) -> None:
     try:
         before = json.loads(path.read_text()) if path.exists() else how
     except ValueError:
-        raise InputError(f"expected the record of an earlier run in {path}, got something else") from None
+        raise InputError(f"expected JSON of an earlier run in {path}, got other content; remove it") from None
     if before != how:
         raise InputError(f"expected {path.parent} to be cut as {before}, got {how}; choose another folder")
     write_bytes(path, (json.dumps(how, indent=1) + "\n").encode())

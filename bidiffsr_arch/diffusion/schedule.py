@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.diffusion.schedulers import arguments, diffusers_class
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
@@ -51,9 +51,8 @@ class Diffusion:
         try:
             return cls(**given)
         except (NotImplementedError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
             raise InputError(
-                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {given}: {reason}"
+                f"expected a beta_schedule that diffusers' {cls.__name__} takes, got {given}: {first_line(error)}"
             ) from error
 
     @property
@@ -139,7 +138,7 @@ class Diffusion:
         around = (count for gap in range(1, self.total_step) for count in (steps - gap, steps + gap))
         near = (count for count in around if 1 <= count <= self.total_step and self._with_timesteps(count))
         raise InputError(
-            f"expected a number of steps that {self.schedule.scheduler_type} can do with this beta_schedule, got "
+            f"expected a number of steps that {self.schedule.scheduler_type} supports with this beta_schedule, got "
             f"{steps}; the least is {next(possible, 'none')}, the nearest {next(near, 'none')}"
         )
 
@@ -181,7 +180,7 @@ class Diffusion:
         if not x.isfinite().all():
             raise InputError(
                 f"expected finite numbers from {self.schedule.scheduler_type} with {count} timesteps, got infinite "
-                "ones or NaN: the sampling diverged; take another number of steps or another sampler"
+                "ones or NaN: the sampling diverged; choose another number of steps or another sampler"
             )
         return x
 
@@ -236,11 +235,8 @@ class Diffusion:
 
     def _refused(self, error: Exception) -> InputError:
         """The error for arguments with which the scheduler fails only during sampling."""
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        further = self.schedule.model_extra or "its defaults"
-        return InputError(
-            f"expected a beta_schedule that {self.schedule.scheduler_type} can sample by, got {further} ({reason})"
-        )
+        kind, further = self.schedule.scheduler_type, self.schedule.model_extra or "its defaults"
+        return InputError(f"expected a beta_schedule with which {kind} can sample, got {further} ({first_line(error)})")
 
     def implied_x0(self, prediction: Tensor, x_t: Tensor, network_time: Tensor) -> Tensor:
         """The x0 implied by a prediction, (B, C, H, W); `network_time` (B,) is the network's time input."""

@@ -52,11 +52,11 @@ class SuperResolution:
         return condition + x0 / self.residual_scale if self.residual else x0
 
     def implied_image(self, prediction: Tensor, x_t: Tensor, condition: Tensor, network_time: Tensor) -> Tensor:
-        """The image in [0, 1], without clipping, that a prediction at one timestep stands for.
+        """The image in [0, 1], without clipping, that a prediction at one timestep implies.
 
         Args:
             prediction, x_t, condition: (B, 3, H, W); the condition in ``data_range``.
-            network_time: what the network was given of the timesteps, (B,).
+            network_time: the network's time input, (B,).
         """
         x0 = self.diffusion.implied_x0(prediction, x_t, network_time)
         return self.denormalize(self.to_image(x0, condition))

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, typed_line
 from bidiffsr_arch.metrics.cost_rules import aten, price
 
 BINARY_WEIGHTS_PER_PARAMETER = 32
@@ -104,10 +104,9 @@ def count_cost(
         except Exception as error:  # other packages' networks may raise anything
             failure = failure or error
     size = "the given inputs" if inputs is not None else f"an image of {input_size[0]}x{input_size[1]}"
-    reason = next(iter(str(failure).splitlines()), "")
     raise InputError(
-        f"expected {type(network).__name__} to run on {size}, got {type(failure).__name__}: {reason}; "
-        "try another --input-size, or count_cost(network, inputs=...)"
+        f"expected {type(network).__name__} to run on {size}, got {typed_line(failure)}; try another --input-size, or "
+        "count_cost(network, inputs=...)"
     ) from failure
 
 

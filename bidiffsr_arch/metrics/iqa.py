@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bidiffsr_arch.errors import InputError, WeightsMissing
+from bidiffsr_arch.errors import InputError, WeightsMissing, typed_line
 from bidiffsr_arch.metrics.pixels import height_width_channels, rgb
 
 NAME = "calculate_iqa"
@@ -71,7 +71,8 @@ def calculate_iqa(
             return float(network(*inputs))
     except Exception as error:  # networks raise various errors for images that are too small
         height, width = inputs[0].shape[2:]
-        raise InputError(f"pyiqa's {metric} cannot measure an image of {width}x{height} ({_reason(error)})") from error
+        reason = typed_line(error)
+        raise InputError(f"pyiqa's {metric} cannot measure an image of {width}x{height} ({reason})") from error
 
 
 @cache
@@ -88,7 +89,7 @@ def load_iqa(metric: str, device: str | None = None) -> torch.nn.Module:
             return import_module("pyiqa").create_metric(metric, device=chosen)
     except Exception as error:  # downloads, imports and broken files raise various errors
         raise WeightsMissing(
-            f"pyiqa's {metric} cannot be loaded ({_reason(error)}); connect to the network once, or choose a metric "
+            f"pyiqa's {metric} cannot be loaded ({typed_line(error)}); connect to the network once, or choose a metric "
             "without weights, such as psnr, ssim or gmsd"
         ) from error
 
@@ -105,7 +106,7 @@ def configuration(metric: str) -> Mapping[str, Any]:
         import_module("pyiqa.utils").get_root_logger().setLevel(logging.WARNING)  # it logs every network
     except Exception as error:  # its imports may raise anything
         missing = isinstance(error, ModuleNotFoundError) and error.name == "pyiqa"
-        reason = "which is not installed" if missing else f"which cannot be imported ({_reason(error)})"
+        reason = "which is not installed" if missing else f"which cannot be imported ({typed_line(error)})"
         raise InputError(f"expected the package pyiqa for {NAME}, {reason}; {INSTALL}") from error
     single = [name for name, entry in known.items() if entry["metric_opts"]["type"] not in MEASURES_SETS]
     if metric in single:
@@ -143,10 +144,6 @@ def wrong_metric(block: Mapping[str, Any], place: str) -> Iterator[str]:
     if block.get("better", better) != better:
         yield f"expected {place}: better: {better}, as pyiqa has it for {block['metric']}, got {block['better']}"
 
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 @contextmanager

@@ -6,7 +6,6 @@ AlexNet's.
 
 import math
 import os
-import pickle
 import warnings
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from bidiffsr_arch.errors import InputError, WeightsMissing
 from bidiffsr_arch.metrics.pixels import height_width_channels, rgb
+from bidiffsr_arch.parameters import load_safely, reason_of
 
 WEIGHTS_VARIABLE = "BIDIFFSR_LPIPS_WEIGHTS"
 
@@ -133,7 +133,7 @@ def untrained_lpips(net: str) -> torch.nn.Module:
 def _load(net: str, path: Path, device: str) -> torch.nn.Module:
     unfit = f"expected torchvision's {BACKBONES[net].torchvision_file} for LPIPS ({net}) in {path}, got"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_safely(path)
         if not isinstance(state, dict):
             raise TypeError(f"a {type(state).__name__}, not a state dict")
         network = untrained_lpips(net)
@@ -142,7 +142,6 @@ def _load(net: str, path: Path, device: str) -> torch.nn.Module:
         backbone.load_state_dict({name: state[f"features.{name.split('.', 1)[1]}"] for name in backbone.state_dict()})
     except KeyError as missing:
         raise WeightsMissing(f"{unfit} a file without {missing}") from missing
-    except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise WeightsMissing(f"{unfit} something else ({reason})") from error
+    except Exception as error:  # damaged files may raise anything
+        raise WeightsMissing(f"{unfit} something else ({reason_of(error)})") from error
     return network.to(device)

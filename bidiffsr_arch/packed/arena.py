@@ -60,7 +60,7 @@ class Arena:
         self._size = (0, 0)
 
     def begin(self, size: tuple[int, int]) -> None:
-        """Prepare for an image of `size`: all memory becomes free, and memory for another size is returned."""
+        """Prepare for an image of `size`: release all maps, and free the memory if the previous size was different."""
         if size != self._size:
             self._blocks.clear()
             self._size = size
@@ -87,7 +87,7 @@ class Arena:
 
     @contextmanager
     def maps(self, *shapes: tuple[int, int, int]) -> Iterator[list[Map]]:
-        """Allocate maps, and release them at the end of the with-block."""
+        """Allocate maps, and release them when the context ends."""
         arrays = [self.allocate(shape) for shape in shapes]
         yield arrays
         for array in arrays:

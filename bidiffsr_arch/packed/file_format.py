@@ -8,9 +8,9 @@ Tensors are those of `state.packed_state`. Metadata, all strings:
 - ``description``: JSON of `Description`, with the architecture's options and everything that sampling needs;
 - ``modelspec.*`` and one further tensor: see `bidiffsr_arch.description`.
 
-A file may contain several sets of parameters, see `QUALITIES`. Tensors of the first set have plain names, those of
-another set ``QUALITY/NAME``; tensors that are equal in both are stored once. Each set has a description, with steps and
-options that may differ; those of further sets are in ``sets`` of the first one.
+A file may contain several sets of parameters, see `QUALITIES`. Tensors of the first set have plain names, those of a
+further set ``QUALITY/NAME``; tensors that are equal in both are stored once. Each set has its own description, whose
+steps and options may differ; descriptions of further sets are in ``sets`` of the first one.
 """
 
 import hashlib
@@ -38,29 +38,30 @@ VERSION, VERSION_WITH_SETS = "1", "2"
 VERSIONS = (VERSION, VERSION_WITH_SETS)
 
 OF_SET = "/"
-"""Between a further set's name and that of its tensor; names of modules have none."""
+"""Separates the name of a further set from that of a tensor; names of modules do not contain it."""
 
 Sets = Mapping[str, tuple[PackedNetwork, Description]]
 """Packed networks and their descriptions by quality."""
 
-NO_SEAL = "0" * 64
-"""Placeholder of the checksum while it is computed."""
+PLACEHOLDER = "0" * 64
+"""Stands for the checksum while it is computed."""
 
-ONLY_TYPE = "BIDiffSRUNet"
-"""The architecture of files that name none, which were written before there were others."""
-
-
-def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a packed file, its checksum included."""
-    content = save(dict(tensors), {**metadata, "sha256": NO_SEAL})
-    return content.replace(NO_SEAL.encode(), hashlib.sha256(content).hexdigest().encode(), 1)  # the header comes first
+FIRST_TYPE = "BIDiffSRUNet"
+"""The architecture of files that name none: the only one when they were written."""
 
 
-def _digest_without(path: Path, seal: str) -> str:
-    """SHA-256 of a safetensors file with `seal` in its header replaced by `NO_SEAL`."""
+def with_checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a packed file, including its checksum."""
+    content = save(dict(tensors), {**metadata, "sha256": PLACEHOLDER})
+    checksum = hashlib.sha256(content).hexdigest()
+    return content.replace(PLACEHOLDER.encode(), checksum.encode(), 1)  # the header comes first
+
+
+def _checksum(path: Path, stored: str) -> str:
+    """SHA-256 of a safetensors file in whose header the stored checksum is replaced by `PLACEHOLDER`."""
     content = path.read_bytes()
     data = 8 + int.from_bytes(content[:8], "little")
-    digest = hashlib.sha256(content[:data].replace(seal.encode(), NO_SEAL.encode(), 1))
+    digest = hashlib.sha256(content[:data].replace(stored.encode(), PLACEHOLDER.encode(), 1))
     digest.update(memoryview(content)[data:])
     return digest.hexdigest()
 
@@ -84,24 +85,24 @@ def save_packed(
         Size of the file in bytes.
     Raises:
         InputError: the file exists and `overwrite` is not set, a number does not fit into float16, or a further set has
-        another scale or no known name.
+            another scale or an unknown name.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise InputError(f"expected a new file, but {path} exists; choose another name or add --overwrite")
     tensors = first = _stored(network, half)
-    for quality, (other, said) in sets.items():
+    for quality, (other, stored) in sets.items():
         choose("a further set", quality, dict.fromkeys(QUALITIES.keys() - {FIRST}))
-        if said.scale != description.scale:
-            raise InputError(f"expected sets of one scale, got x{description.scale} and {quality} of x{said.scale}")
+        if stored.scale != description.scale:
+            raise InputError(f"expected sets of one scale, got x{description.scale} and {quality} of x{stored.scale}")
         own = {name: tensor for name, tensor in _stored(other, half).items() if not _is_equal(tensor, first.get(name))}
         tensors = tensors | {f"{quality}{OF_SET}{name}": tensor for name, tensor in own.items()}
     content = description.model_dump(exclude_unset=True, exclude={"sets"})
     if sets:
-        content["sets"] = {quality: said.model_dump(exclude_unset=True) for quality, (_, said) in sets.items()}
+        content["sets"] = {quality: entry.model_dump(exclude_unset=True) for quality, (_, entry) in sets.items()}
     tensors, metadata = described(tensors, content)
     version = VERSION_WITH_SETS if sets else VERSION
-    write_bytes(path, sealed(tensors, {"format": FORMAT, "version": version, **metadata}))
+    write_bytes(path, with_checksum(tensors, {"format": FORMAT, "version": version, **metadata}))
     return path.stat().st_size
 
 
@@ -113,7 +114,7 @@ def _stored(network: PackedNetwork, half: bool) -> dict[str, Tensor]:
     tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise InputError(f"expected numbers that float16 can hold, {name} has larger ones; leave --half out")
+            raise InputError(f"expected numbers in the range of float16, got larger ones in {name}; leave --half out")
     return tensors
 
 
@@ -124,18 +125,17 @@ def _is_equal(tensor: Tensor, other: Tensor | None) -> bool:
 def load_packed(
     path: Path | str, backend: str | None = None, quality: str | None = None
 ) -> tuple[PackedNetwork, Description]:
-    """Read a packed network, which can be run without other files.
+    """Read a packed network; no other files are needed to run it.
 
     Args:
         backend: as `PackedNetwork`.
         quality: which of the file's sets of parameters, see `QUALITIES`; the first one if None.
     Raises:
-        InputError: no such file, another kind of file, an unknown version, a set or a tensor missing, a tensor of
-        another shape, or damaged contents.
+        InputError: there is no such file, it is of another kind or version or damaged, or it lacks a set or a tensor.
     """
     tensors, descriptions = _read(Path(path))
     quality = quality or FIRST
-    description = choose(f"the quality that is taken from {path}", quality, descriptions)
+    description = choose(f"the quality of {path}", quality, descriptions)
     return assemble(path, description, tensors, backend, quality), description
 
 
@@ -149,7 +149,7 @@ def load_sets(path: Path | str, backend: str | None = None) -> Sets:
 
 
 def read_descriptions(path: Path | str) -> dict[str, Description]:
-    """What a packed file says of each of its sets of parameters; errors as `load_packed`."""
+    """The description of each set of parameters in a packed file; errors as `load_packed`."""
     return _read(Path(path))[1]
 
 
@@ -161,7 +161,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Description]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             _check_kind(path, metadata)
-            _check_seal(path, metadata)
+            _check_checksum(path, metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     except (SafetensorError, OSError, struct.error) as error:
         raise InputError(
@@ -181,12 +181,12 @@ def assemble(
 
     Args:
         source: name of the file, for messages.
-        description: that of the set.
-        tensors: those of all sets.
+        description: the set's description.
+        tensors: the tensors of all sets.
         backend: as `PackedNetwork`.
-        quality: which set.
+        quality: the set.
     Raises:
-        InputError: an unknown network, a tensor that is missing or of another shape.
+        InputError: the network is unknown, or a tensor is missing or has another shape.
     """
     network = _structure(source, description)
     expected = expected_shapes(network)
@@ -197,9 +197,9 @@ def assemble(
 
 
 def _tensors_of(quality: str, tensors: Mapping[str, Tensor], expected: Mapping[str, object]) -> dict[str, Tensor]:
-    """The tensors of a set by their plain names; a further set shares those of the first that it lacks."""
+    """The tensors of a set by their plain names; a further set shares the first set's tensors that it lacks."""
     first = {name: tensor for name, tensor in tensors.items() if OF_SET not in name}
-    first.pop(TENSOR, None)  # what the header says again; older files lack it
+    first.pop(TENSOR, None)  # a copy of the header's description; older files lack it
     if quality == FIRST:
         return first
     prefix = f"{quality}{OF_SET}"
@@ -210,19 +210,18 @@ def _tensors_of(quality: str, tensors: Mapping[str, Tensor], expected: Mapping[s
 def _check_kind(path: Path, metadata: Mapping[str, str]) -> None:
     if metadata.get("format") != FORMAT:
         raise InputError(
-            f"expected {path} to be a packed network, it is another safetensors file; make one with `basicsr pack`"
+            f"expected a packed network, got {path}, another safetensors file; make one with `basicsr pack`"
         )
     if metadata.get("version") not in VERSIONS:
         raise InputError(
-            f"expected version {' or '.join(VERSIONS)} of packed networks, {path} has version "
-            f"{metadata.get('version')}; "
-            "update bidiffsr_arch or pack it again"
+            f"expected version {' or '.join(VERSIONS)} of packed networks, got version {metadata.get('version')} in "
+            f"{path}; update bidiffsr_arch or pack it again"
         )
 
 
-def _check_seal(path: Path, metadata: Mapping[str, str]) -> None:
-    seal = metadata.get("sha256", "")
-    if _digest_without(path, seal) != seal:
+def _check_checksum(path: Path, metadata: Mapping[str, str]) -> None:
+    stored = metadata.get("sha256", "")
+    if _checksum(path, stored) != stored:
         raise InputError(
             f"expected {path} to be unchanged since it was written, but its checksum differs: the file is damaged; "
             "copy or pack it again"
@@ -239,9 +238,9 @@ def _description(path: Path, metadata: Mapping[str, str]) -> Description:
 
 
 def _structure(path: Path | str, description: Description) -> nn.Module:
-    """The network that the stored type and options describe, without memory for its parameters."""
+    """The network of the stored type and options, on the meta device."""
     arguments = dict(description.network_g)
-    name = arguments.pop("type", ONLY_TYPE)
+    name = arguments.pop("type", FIRST_TYPE)
     try:
         with torch.device("meta"):
             return architecture_named(name)(**arguments)
@@ -254,7 +253,7 @@ def _structure(path: Path | str, description: Description) -> nn.Module:
 def _check_shapes(path: Path | str, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
     for name in sorted(expected.keys() ^ tensors.keys()):
         kind = "lacks" if name in expected else "has an unknown"
-        raise InputError(f"expected in {path} the tensors of its network_g, it {kind} {name}; pack it again")
+        raise InputError(f"expected the tensors of network_g in {path}, which {kind} {name}; pack it again")
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:
             raise InputError(

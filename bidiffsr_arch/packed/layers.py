@@ -1,7 +1,7 @@
-"""The layers of a packed network, each built from its training module and the packed tensors, and run by a backend on
+"""The layers of a packed network: built from the modules of training and the packed tensors, and run by a backend on
 maps (H, W, padded C).
 
-Layers that a GroupNorm may follow return the sums of their result, which saves a pass over the map.
+Layers that may be followed by a GroupNorm return the sums of their result, which saves a pass over the map.
 """
 
 from collections.abc import Mapping
@@ -110,8 +110,8 @@ class BinaryConv:
         added: np.ndarray | None = None,
         residual: Map | None = None,
     ) -> np.ndarray:
-        """The layer on channels of x from `first` on (through GroupNorm and Swish if `norm`), + added per channel +
-        residual. Returns out's sums.
+        """Apply the layer to channels of x from `first` on (after GroupNorm and Swish if `norm` is given), and add
+        `added` per channel and `residual`. Returns out's sums.
         """
         shift = self.shifts[min(step.group, len(self.shifts) - 1)]
         parameters = self.parameters[min(step.group, len(self.parameters) - 1)]
@@ -144,7 +144,7 @@ class BinaryConv:
         norm: Affine | None,
         residual: Map | None,
     ) -> np.ndarray:
-        """XNOR-Net: its map K must be computed before the convolution."""
+        """Compute XNOR-Net's map K, then the convolution."""
         height, width, _ = x.shape
         with self.arena.maps((height, width, first + self.channels)) as (value,):
             if norm is None:

@@ -7,16 +7,16 @@ A bit is 1 for +1 and 0 for -1. With a and w in bits over n positions, the produ
 Positions run over ``(tap, channel)``: taps row by row, channels innermost. Four layouts hold the same bits:
 
 - *stored* (files, `pack_bits`): uint8 (C_out, ceil(taps * C_in / 8)), position p of a filter in byte p // 8, bit p % 8.
-  No padding but the last byte's.
+  Only the last byte of a filter is padded.
 - *words* (popcount kernel, `weight_words`): channels of each tap padded to whole 64-bit words, and `BLOCK` filters side
   by side, so that one vector holds the same word of 8 filters: uint64 (C_out / BLOCK, taps, words, BLOCK).
-- *nibbles* (table kernel, `weight_nibbles`): 4 channels of a tap as one byte, 64 filters side by side, see there.
+- *nibbles* (table kernel, `weight_nibbles`): 4 channels of a tap as one byte, 64 filters side by side.
 - *planes* (training, `kernels.planes`): words of neighbouring pixels side by side along a row of the image, with a
   border of zeros and `PLANE_SLACK`: uint64 (B, ceil(C_in / 64), H + k - 1, W + k - 1 + PLANE_SLACK), and words of
   `PLANE_FILTERS` filters side by side.
 
-Feature maps are float32 (H, W, `padded`(C)), channels innermost. Padding channels hold any finite number: their
-activation bits (shift -inf) and weight bits are 0, their real weights and gains are 0, so that they add nothing.
+Feature maps are float32 (H, W, `padded`(C)), channels innermost. Padding channels contain finite numbers that do not
+affect results: their activation bits (shift -inf), weight bits, real weights and gains are 0.
 """
 
 import numpy as np
@@ -47,7 +47,7 @@ COUNT_BYTES = 2
 """Bytes of a count of differing bits; 9 * C of them must stay below 2^16."""
 
 NOTHING = np.uint8(0x80)
-"""A weight nibble for which a table look-up gives 0: padding of a run of nibbles."""
+"""A weight nibble for which the table look-up returns 0; it pads runs of nibbles."""
 
 
 def padded(channels: int, block: int = BLOCK) -> int:
@@ -143,8 +143,8 @@ def border_totals(positive: np.ndarray, in_words: bool) -> np.ndarray:
     return totals
 
 
-# The table kernel works on 64 filters and on groups of 4 channels. Widening its byte counters to 16 bits
-# in place changes their order; filters are stored in the order that makes the result sorted.
+# The table kernel processes 64 filters and groups of 4 channels. Widening its byte counters to 16 bits permutes the
+# filters; they are stored in the order that this permutation sorts.
 TABLE_FILTERS = 64
 TABLE_ORDER = np.r_[0:8, 16:24, 8:16, 24:32]
 TABLE_STEP = 3
@@ -153,14 +153,14 @@ OUTSIDE = 16
 
 
 def nibble_groups(channels: int) -> int:
-    """Groups of 4 channels of a map of `channels`."""
+    """Number of groups of 4 channels in a map of `channels`."""
     return padded(channels) // 4
 
 
 def weight_nibbles(positive: np.ndarray) -> np.ndarray:
     """Nibbles layout: bool (C_out, taps, C_in) -> uint8 (ceil(C_out / 64), k, run, 64).
 
-    `run` are the k * groups nibbles of one row of taps, padded to a multiple of `TABLE_STEP` with `NOTHING`. A nibble
+    `run` is the k * groups nibbles of one row of taps, padded with `NOTHING` to a multiple of `TABLE_STEP`. A nibble
     without any channel is `NOTHING`, too.
     """
     filters, taps, channels = positive.shape
@@ -180,8 +180,8 @@ def weight_nibbles(positive: np.ndarray) -> np.ndarray:
 def pair_table() -> np.ndarray:
     """``table[a + 17 b][w] = popcount(a ^ w) + 16 popcount(b ^ w)``: one look-up for the nibbles a, b of two pixels.
 
-    a or b = `OUTSIDE` counts 2 of 4 bits whatever the weight, so that ``4 - 2 * 2 = 0`` is added. uint8 (289, 32): 16
-    entries, twice, as a 256-bit shuffle looks up in each half on its own.
+    a or b = `OUTSIDE` counts 2 of 4 bits for every weight, so that ``4 - 2 * 2 = 0`` is added. uint8 (289, 32): 16
+    entries, twice, because a 256-bit shuffle looks up within each half.
     """
     nibble = np.arange(16)
     count = np.array([[bin(a ^ w).count("1") for w in nibble] for a in nibble] + [[2] * 16], np.uint8)

@@ -25,16 +25,16 @@ _handles = count()
 
 
 class PackedNetwork(nn.Module, ABC):
-    """A network for inference whose layers a backend runs: on the CPU, one sample after the other, without gradients.
+    """A network for inference whose layers run on a backend: on the CPU, one sample after the other, without gradients.
 
     A subclass builds its layers in `build`, runs them in `compute`, and defines its arguments in `forward`.
 
     Args:
-        network: the training network, whose structure alone is used; may be on the meta device.
-        state: its packed tensors (`state.packed_state`); kept as they are, for saving.
+        network: the network as it was trained; only its structure is used, and it may be on the meta device.
+        state: its packed tensors (`state.packed_state`), stored unchanged for saving.
         backend: numba-avx2 | numba-portable | torch; the fastest on this machine if None.
     Attributes:
-        multiple: height and width of an image are multiples of it.
+        multiple: height and width of an image must be multiples of it.
         out_channels: channels of the result; `build` sets it.
         scale_factor: height and width of the result over those of the image; 1 unless `build` sets it.
         weight_bytes: size of the packed tensors.
@@ -66,9 +66,9 @@ class PackedNetwork(nn.Module, ABC):
         """Run the layers on one sample.
 
         Args:
-            x: the image; it stays allocated, and may be overwritten.
+            x: the image, which may be overwritten but not released.
         Returns:
-            A map of the arena with `out_channels` channels; all others that were allocated are released.
+            A map of the arena with `out_channels` channels; all other maps that were allocated are released.
         """
 
     def step_contexts(self, time: Tensor) -> list[StepContext]:

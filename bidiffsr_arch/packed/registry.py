@@ -33,16 +33,16 @@ def architecture_named(name: Any) -> type[nn.Module]:
     """The architecture of an option file's ``network_g: type``.
 
     Raises:
-        InputError: there is none of this name that can be packed; the known names are listed.
+        InputError: no architecture of this name can be packed; the known names are listed.
     """
     return choose("network_g: type", name, packed_architectures())
 
 
 def packer_for(kind: type[nn.Module]) -> type[PackedNetwork]:
-    """The class that packs networks of this class.
+    """The packed class for networks of class `kind`.
 
     Raises:
-        InputError: there is none, or the networks are of a subclass that computes something else.
+        InputError: there is none, or `kind` is a subclass of an architecture and overrides its `forward`.
     """
     architecture = next((base for base in kind.__mro__ if base in _PACKERS), None)
     if architecture is None:

@@ -128,8 +128,8 @@ LAYERS: dict[type[nn.Module], Callable[[LayerBuilder, str, Any, int], Any]] = {
 }
 """Packed layers by the exact class of the training module: a subclass may compute something else."""
 
-NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
-"""Modules that are identities in inference."""
+IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout2d)
+"""Modules that do nothing in inference."""
 
 
 class PackedSequential(PackedNetwork):
@@ -190,7 +190,7 @@ def pack_layer(layer: nn.Module, backend: str | None = None) -> PackedSequential
         A module with the layer's arguments: (B, C, H, W) -> (B, C', H', W'). 1-bit convolutions give the same integers
         as in float; results differ by the rounding of float32.
     Raises:
-        InputError: there is no 1-bit layer, or a layer, stride or padding that cannot be packed; it is named.
+        InputError: there is no 1-bit layer, or a layer cannot be packed, for its class, stride or padding; it is named.
     """
     sequence = layer if isinstance(layer, nn.Sequential) else nn.Sequential(layer)
     if not any(isinstance(module, BinaryConv2d) for module in sequence.modules()):
@@ -199,11 +199,11 @@ def pack_layer(layer: nn.Module, backend: str | None = None) -> PackedSequential
 
 
 def _flat(sequence: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Names and layers of a Sequential and of nested ones, without identities in inference."""
+    """Names and layers of a Sequential and of nested ones, without `IDENTITIES`."""
     for name, module in zip(sequence._modules, sequence, strict=True):
         if type(module) is nn.Sequential:
             yield from _flat(module, f"{prefix}{name}.")
-        elif type(module) not in NOTHING:
+        elif type(module) not in IDENTITIES:
             yield prefix + name, module
 
 
@@ -214,7 +214,7 @@ def _channels(modules: list[tuple[str, nn.Module]]) -> int:
     for attribute in ("in_channels", "num_features", "channels"):
         if hasattr(first, attribute):
             return getattr(first, attribute)
-    raise InputError(f"expected a first layer that has a number of channels to pack, got {name}: {first}")
+    raise InputError(f"expected a first layer with a known number of channels to pack, got {name}: {first}")
 
 
 def _groups(module: nn.Module) -> int:

@@ -13,13 +13,13 @@ from bidiffsr_arch.packed.layout import pack_bits
 
 
 def binary_layers(network: nn.Module) -> Iterator[tuple[str, BinaryWeightConv2d]]:
-    """Name and module of every 1-bit weight; for a module that is used twice, both names."""
+    """Name and module of every 1-bit convolution; a module that is used twice occurs under both names."""
     modules = network.named_modules(remove_duplicate=False)
     return ((name, module) for name, module in modules if isinstance(module, BinaryWeightConv2d))
 
 
 def layer_shapes(layer: BinaryWeightConv2d) -> dict[str, tuple[int, ...]]:
-    """Shapes of a packed 1-bit weight: its bits (`layout.pack_bits`) and one scale for each filter."""
+    """Shapes of a packed 1-bit weight: its bits (`layout.pack_bits`) and one scale per filter."""
     positions = layer.in_channels * layer.kernel_size**2
     return {"bits": (layer.out_channels, -(-positions // 8)), "scale": (layer.out_channels,)}
 
@@ -40,12 +40,12 @@ def packed_state(network: nn.Module) -> dict[str, Tensor]:
     """The packed tensors of a network, float32 and uint8, on the CPU.
 
     Raises:
-        InputError: weights are not binarized yet, or one is not ``scale * ±1`` with one finite scale for each filter.
+        InputError: weights are not binarized yet, or one is not ``scale * ±1`` with one finite scale per filter.
     """
     real = [name for name, module in network.named_modules() if isinstance(module, RealWeightConv2d)]
     if real:
         raise InputError(
-            f"expected 1-bit weights to pack, got real ones in {len(real)} layers, {real[0]} among them (network_g: "
+            f"expected 1-bit weights to pack, got real ones in {len(real)} layers, such as {real[0]} (network_g: "
             "binarize: activations); train the second stage first, with binarize: all"
         )
     state = {name: tensor.detach().float().cpu().clone() for name, tensor in other_tensors(network)}
@@ -57,7 +57,7 @@ def packed_state(network: nn.Module) -> dict[str, Tensor]:
                 f"expected every binarized weight of {name} to be one number times +1 or -1 in each filter, "
                 "got others; check the checkpoint"
             )
-        # the signs of a filter with scale 0 do not matter
+        # For a filter with scale 0, the signs do not matter.
         state[f"{name}.bits"] = torch.from_numpy(pack_bits((weight >= 0).numpy()))
         state[f"{name}.scale"] = scale
     return state

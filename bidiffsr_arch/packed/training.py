@@ -128,12 +128,12 @@ def count_signs(packed: Tensor, words: Tensor, sums: Tensor) -> Tensor:
 # Smaller layers gain little and pay for one more synchronisation of threads. With the short spin of
 # `bidiffsr_arch.threads`, two threads beside 15 other processes on two cores (2026-11-26, Xeon at 2.8 GHz) took 2.0 ms
 # in place of conv2d's 3.8 for 2^25 multiply-accumulates, 6.7 in place of 7.6 for 2^22, 14 in place of 13 for 2^21.
-LEAST_WORK = 2**25
-POPCOUNT = BinaryConvBackend(pack_signs, pack_weight, count_signs, LEAST_WORK)
+MIN_MACS = 2**25
+POPCOUNT = BinaryConvBackend(pack_signs, pack_weight, count_signs, MIN_MACS)
 
 
 def use_popcount_kernels(network: nn.Module) -> None:
-    """Make the 1-bit convolutions of a network use popcount in training on a CPU, if Numba can be imported."""
+    """Let the 1-bit convolutions of a network use XNOR-popcount in training on a CPU, if Numba can be imported."""
     try:
         import bidiffsr_arch.packed.kernels.planes  # noqa: F401
     except ImportError:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -22,7 +21,7 @@ SHOWN = 6  # noisy images in a trajectory
 
 
 def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
-    """The sampler's x_t at several timesteps, for one photograph that is downsampled and upscaled again.
+    """The sampler's x_t at several timesteps, for a photograph that is downsampled and then upscaled.
 
     Args:
         photograph: high-resolution image, uint8 (H, W, 3), sides multiples of the scale and of the network's multiple.
@@ -32,30 +31,22 @@ def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
     process, network = upscaler.super_resolution, upscaler.network
     if process is None or isinstance(network, DirectNetwork):
         raise InputError("expected a diffusion network for a trajectory, got one without diffusion; use plot strip")
-    states: list[Tensor] = []
-    condition = process.normalize(upsample(as_tensor(imresize(photograph, 1 / upscaler.scale)), upscaler.scale))
-    condition = condition.to(upscaler.device)
-    seed = upscaler.seed
-    generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
-    noise = torch.randn(condition.shape[1:], generator=generator)[None].to(upscaler.device)
-    sampler = process.diffusion.sampler(upscaler.steps)
+    inputs: list[tuple[Tensor, Tensor]] = []
 
-    def predict(x_t: Tensor, time: Tensor) -> Tensor:
-        states.append(x_t)
+    def recorded(x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
+        inputs.append((x_t, condition))
         return network(x_t, condition, time)
 
-    x0 = process.diffusion.sample(predict, noise, [generator], steps=upscaler.steps)
-
-    def shown(x: Tensor) -> np.ndarray:
-        return as_image(process.denormalize(process.to_image(x, condition)))
-
-    chosen = np.unique(np.linspace(0, len(states) - 1, SHOWN).round().astype(int))
-    times = [round(float(time)) for time in sampler.timesteps]
-    cells = {f"t = {times[index]}": shown(states[index]) for index in chosen}
-    cells |= {"result": shown(x0), "HR": photograph}
+    condition = upsample(as_tensor(imresize(photograph, 1 / upscaler.scale)), upscaler.scale).to(upscaler.device)
+    result = process.sample(recorded, condition, [upscaler.seed], multiple=network.multiple, steps=upscaler.steps)
+    sampler = process.diffusion.sampler(upscaler.steps)
+    cells = {}
+    for index in np.unique(np.linspace(0, len(inputs) - 1, SHOWN).round().astype(int)):
+        state = process.denormalize(process.to_image(*inputs[index]))
+        cells[f"t = {round(float(sampler.timesteps[index]))}"] = as_image(state)
+    figure = grid([cells | {"result": as_image(result), "HR": photograph}], photograph.shape)
     name = type(sampler).__name__.removesuffix("Scheduler")
-    figure = grid([cells], photograph.shape)
-    figure.suptitle(f"Sampling x{upscaler.scale}: {name}, {len(states)} network calls, seed {upscaler.seed}")
+    figure.suptitle(f"Sampling x{upscaler.scale}: {name}, {len(inputs)} network calls, seed {upscaler.seed}")
     return figure
 
 
@@ -63,8 +54,8 @@ def comparison(upscaler: Upscaler, photographs: Mapping[str, np.ndarray]) -> Fig
     """LR, bicubic, result and HR in one row per photograph, with PSNR on Y.
 
     Args:
-        photographs: name -> high-resolution image, uint8 (H, W, 3), sides multiples of the scale. LR is made with
-            MATLAB's imresize.
+        photographs: name -> high-resolution image, uint8 (H, W, 3), sides multiples of the scale; MATLAB's imresize
+            makes LR.
     """
     rows = []
     for name, high in photographs.items():

@@ -13,5 +13,6 @@ compat.apply({
     "bidiffsr_arch.training.degradation": ("degrading_models",),
     "bidiffsr_arch.training.validation": ("metric_directions",),
     "bidiffsr_arch.training.leaving": ("stopping_between_iterations", "validation_apart"),
-    "bidiffsr_arch.training.packed_networks": ("safetensors", "packed_validation"),
+    "bidiffsr_arch.training.network_files": ("network_files",),
+    "bidiffsr_arch.training.packed_networks": ("packed_validation",),
 })  # fmt: skip

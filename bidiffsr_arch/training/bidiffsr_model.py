@@ -16,12 +16,12 @@ from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import is_packed
-from bidiffsr_arch.parameters import read_parameters, set_parameters
+from bidiffsr_arch.parameters import named_as_in, read_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
 from bidiffsr_arch.training.loss_schedule import LossSchedule
+from bidiffsr_arch.training.network_files import packed_for_test, set_and_log
 from bidiffsr_arch.training.objective import Objective
-from bidiffsr_arch.training.packed_networks import packed_for_test
 from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
 from bidiffsr_arch.training.teacher import Distillation, Teacher
@@ -79,13 +79,12 @@ class BIDiffSRModel(ValidatedSRModel):
         if is_packed(load_path):
             self.packed = packed_for_test(self, self.get_bare_model(net), load_path, param_key)
             return
-        parameters, found = read_parameters(load_path, param_key)
         net = self.get_bare_model(net)
+        parameters, found = read_parameters(load_path, param_key)
+        parameters = named_as_in(net, parameters)
         if self.is_train and (groups := repeat_groups(net, parameters)):
             get_root_logger().info(f"{load_path}: banks of {groups[0]} timestep groups are repeated for {groups[1]}.")
-        get_root_logger().info(f"Loading {net.__class__.__name__} model from {load_path}, with param key: [{found}].")
-        self._print_different_keys_loading(net, parameters, strict)
-        set_parameters(net, parameters, load_path, strict=strict)
+        set_and_log(self, net, parameters, load_path, found, strict)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """As BasicSR's, after `Stepping.prepare` in training."""

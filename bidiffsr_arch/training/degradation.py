@@ -1,8 +1,8 @@
-"""LQ images that are made from GT images in training, by the degradation and the pool of BasicSR's `RealESRGANModel`.
+"""Make LQ images from GT images in training, by the degradation and the pool of BasicSR's `RealESRGANModel`.
 
-With ``degradation: realesrgan``, every model that takes its batches by `SRModel.feed_data` gets LQ and GT from here.
-Random numbers depend on the seed and on the sample index of a batch's first sample. The pool mixes pairs of earlier
-batches, so it is part of the training state.
+With ``degradation: realesrgan``, this module provides LQ and GT of every model that uses `SRModel.feed_data`. Random
+numbers depend on the seed and on the sample index of a batch's first sample. The pool mixes pairs of earlier batches,
+so it is part of the training state.
 """
 
 import argparse
@@ -33,8 +33,8 @@ class RealESRGANDegradation(RealESRGANModel):
     """`RealESRGANModel` without networks: its `feed_data` degrades, and its pool mixes training pairs.
 
     Args:
-        opt: options of a training run, as BasicSR hands them to a model; those of `config.degradation` that are left
-            out have their defaults.
+        opt: options of a training run, as BasicSR passes them to a model; missing ones of `config.degradation` have
+            their defaults.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ class RealESRGANDegradation(RealESRGANModel):
     def _drawn(self, batch: dict[str, Any]) -> Iterator[None]:
         """Seed all generators by the batch's sample index inside the context; torch's states are restored afterwards.
 
-        Batches without sample indices, which no trainer of BasicSR loads, use the present states.
+        Batches without sample indices, which BasicSR's trainer never loads, use the generators as they are.
         """
         indices = sample_indices(batch)
         if not indices:
@@ -125,7 +125,8 @@ def pool_state(model: BaseModel) -> dict[str, Any] | None:
 
 
 def restore_pool(model: BaseModel, states: list[dict[str, Any]]) -> None:
-    """Restore the pool of a model's process; with other options or processes it starts empty, with a warning.
+    """Restore the pool of a model's process. If options or the number of processes changed, it starts empty, with a
+    warning.
 
     Args:
         states: `pool_state` of each process; none in a training state without a pool.
@@ -135,7 +136,9 @@ def restore_pool(model: BaseModel, states: list[dict[str, Any]]) -> None:
         return
     same = len(states) == model.opt["world_size"] and degradation.restore(states[model.opt["rank"]])
     if not same:
-        get_root_logger().warning("the pool of training pairs begins anew: the state has none of this size and number")
+        get_root_logger().warning(
+            "the pool of training pairs starts empty: the training state has none for these options and processes"
+        )
 
 
 def _on_cpu(value: Tensor | int) -> Tensor | int:
@@ -143,10 +146,10 @@ def _on_cpu(value: Tensor | int) -> Tensor | int:
 
 
 def _check_pool(opt: dict[str, Any], args: argparse.Namespace) -> None:
-    """Compare the pool with the batch of this machine's GPUs, which an option file does not know.
+    """Compare the pool's size with the batch size, which depends on this machine's number of GPUs.
 
     Raises:
-        InputError: the pool is no multiple.
+        InputError: the pool's size is not a multiple of the batch size.
     """
     if not opt["is_train"] or not opt.get("degradation"):
         return

@@ -1,7 +1,7 @@
 """Separate optimizer parameters for each timestep group of TaR and TaA, as in the reference.
 
-A bank stores all K groups in one (K, C) tensor, of which a step uses the groups of its timesteps. Adam would also move
-the unused groups, by the momentum of earlier steps; it skips parameters without a gradient.
+A bank stores all K groups in one (K, C) tensor, of which a step uses the groups of its timesteps. Adam would update the
+unused groups, too, by the momentum of earlier steps; it skips parameters without a gradient.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ class GroupParameters:
     """Passes each row of a bank to the optimizer as a separate parameter that shares the bank's memory.
 
     Args:
-        network: the bare network; for None, or a network without banks, all methods do nothing.
+        network: the bare network; if it is None or has no banks, all methods do nothing.
     """
 
     def __init__(self, network: nn.Module | None = None) -> None:
@@ -44,11 +44,7 @@ class GroupParameters:
         yield from self.rows
 
     def begin(self, time: Tensor) -> None:
-        """Record the groups that a step uses, in all processes.
-
-        Args:
-            time: the network's timesteps, (B,).
-        """
+        """Record the groups that a step uses in all processes; `time`, (B,), are the timesteps of this one."""
         if not self.rows:
             return
         groups = self.network.dynamic_group
@@ -85,16 +81,11 @@ class GroupParameters:
         if len(groups) != 1 or len(groups[0]["params"]) != len(parts) or sum(parts) == len(parts):
             return state
         split: dict[int, Any] = {}
-        for old, (parameter, count) in enumerate(zip(self.whole, parts, strict=True)):
-            for part in range(count):
-                entry = state["state"].get(old)
-                if entry is not None:
-                    split[sum(parts[:old]) + part] = {
-                        name: value[part].clone() if count > 1 and _is_like(value, parameter) else value
-                        for name, value in entry.items()
-                    }
+        for old, entry in state["state"].items():
+            bank, first = self.whole[old].shape, sum(parts[:old])
+            for part in range(parts[old]):
+                split[first + part] = {
+                    name: value[part].clone() if parts[old] > 1 and getattr(value, "shape", None) == bank else value
+                    for name, value in entry.items()
+                }
         return {"state": split, "param_groups": [groups[0] | {"params": list(range(sum(parts)))}]}
-
-
-def _is_like(value: Any, parameter: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.shape == parameter.shape

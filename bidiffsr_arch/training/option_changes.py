@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import find_architecture
 
@@ -16,7 +17,17 @@ LOADING = (
     "name", "phase", "scale", "num_worker_per_gpu", "prefetch_mode", "num_prefetch_queue", "pin_memory",
     "persistent_workers", "io_backend",
 )  # fmt: skip
-NETWORK, SEPARATOR = "network_", ": "
+NETWORK, SEPARATOR, SCHEDULE = "network_", ": ", "beta_schedule"
+# Options that define, as the network's do, what trained weights compute. Others in beta_schedule are the sampler's.
+NOISE = (
+    "schedule", "n_timestep", "linear_start", "linear_end", "prediction_type", "trained_betas",
+    "rescale_betas_zero_snr",
+)  # fmt: skip
+MEANING = {
+    *Trained.model_fields,
+    *(f"{SCHEDULE}{SEPARATOR}{name}" for name in NOISE),
+    *(f"datasets{SEPARATOR}train{SEPARATOR}{name}" for name in ("mean", "std", "color")),
+}
 
 
 def training_options(opt: Mapping[str, Any], seed_is_drawn: bool) -> dict[str, Any]:
@@ -30,8 +41,11 @@ def training_options(opt: Mapping[str, Any], seed_is_drawn: bool) -> dict[str, A
 
 
 def changed_options(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """``{key: (then, now)}`` of all differences, None for missing options; a network's defaults are filled in."""
-    then, now = ({**_network_defaults(options), **options} for options in (then, now))
+    """``{key: (then, now)}`` of all differences, None for missing options.
+
+    The defaults of networks and of the diffusion are filled in, and keys of ``beta_schedule`` have their first name.
+    """
+    then, now = ({**_network_defaults(options), **_diffusion(options)} for options in (then, now))
     keys = dict.fromkeys([*then, *now])
     return {key: (then.get(key), now.get(key)) for key in keys if then.get(key) != now.get(key)}
 
@@ -44,7 +58,7 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]], path: Any, ignored: tu
         ignored: networks that are not resumed (``path: ignore_resume_networks``).
         strict: refuse all changes.
     Raises:
-        InputError: a network or the class of an optimizer has changed; with `strict`, anything.
+        InputError: a network, an option of `MEANING` or the class of an optimizer has changed; with `strict`, anything.
     """
     refused = [key for key in changes if strict or _belongs_to_state(key, ignored)]
     if refused:
@@ -69,7 +83,8 @@ def concerns_learning_rate(key: str) -> bool:
 
 def _belongs_to_state(key: str, ignored: tuple[str, ...]) -> bool:
     block, *inner = key.split(SEPARATOR)
-    of_network = block.startswith(NETWORK) and block not in ignored
+    network = "network_g" if key in MEANING else block
+    of_network = network.startswith(NETWORK) and network not in ignored
     return of_network or (block == "train" and inner[0].startswith("optim_") and inner[-1] == "type")
 
 
@@ -84,6 +99,22 @@ def _network_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
             if parameter.default is not parameter.empty:
                 defaults |= _flat({block: {name: parameter.default}})
     return defaults
+
+
+def _diffusion(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, those of the diffusion as `Trained` reads them; unchanged if other models' values do not fit it."""
+    own: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for key, value in options.items():
+        block, _, name = key.partition(SEPARATOR)
+        if block == SCHEDULE and name:
+            own.setdefault(block, {})[name] = value
+        else:
+            (own if key in Trained.model_fields else others)[key] = value
+    try:
+        return others | _flat(Trained.read(own).model_dump())
+    except InputError:
+        return dict(options)
 
 
 def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ package's networks by building them on the meta device. Models and data sets of 
 ``**kwargs``, may read any keys.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from bidiffsr_arch import archs
 from bidiffsr_arch.config.file import AnyFile, DiffusionFile, OptionFile, check_file
 from bidiffsr_arch.config.signature import KINDS, wrong_arguments
 from bidiffsr_arch.config.struct import one_line
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 from bidiffsr_arch.metrics.iqa import calculate_iqa, wrong_metric
 from bidiffsr_arch.networks import is_direct
 from bidiffsr_arch.training.surroundings import wrong_here
@@ -23,6 +24,8 @@ from bidiffsr_arch.training.surroundings import wrong_here
 # Above these, building a network of this package would take hours or exhaust the memory.
 Size = Annotated[int, Field(ge=1, le=100_000)]
 SIZES = {int: Size, Sequence[int]: list[Size], "res_blocks": Annotated[int, Field(ge=1, le=100)]}
+# What a model calls its network with.
+INPUTS = {"BIDiffSRModel": ("x_t", "condition", "time"), "SRModel": ("image",)}
 # Modules whose functions ignore their ``**kwargs``.
 IGNORING = ("basicsr.metrics", "basicsr.losses", "bidiffsr_arch")
 
@@ -81,9 +84,22 @@ def _wrong_network(options: Mapping[str, Any], path: str) -> Iterator[str]:
     network = registered(ARCH_REGISTRY, block["type"], f"{path}: network_g: type")
     is_ours = block["type"] in archs.__all__
     wrong = list(wrong_arguments(network, block, "network_g", kinds=KINDS | SIZES if is_ours else KINDS))
+    wrong = wrong or list(_wrong_inputs(network, options["model_type"]))
     yield from wrong or (_build(network, block, options) if is_ours else ())
     if (options.get("val") or {}).get("packed"):
         yield from _without_packer(network)
+
+
+def _wrong_inputs(network: Any, model: str) -> Iterator[str]:
+    """Check that the model can call the network, which a diffusion network and a direct one need differently."""
+    if model not in INPUTS:
+        return
+    forward = inspect.signature(network.forward)
+    try:
+        forward.bind(network, *INPUTS[model])
+    except TypeError:
+        inputs, own = ", ".join(INPUTS[model]), ", ".join(list(forward.parameters)[1:])
+        yield f"expected network_g: type to be a network of ({inputs}) for {model}, got {network.__name__} of ({own})"
 
 
 def _without_packer(network: type) -> Iterator[str]:
@@ -111,10 +127,9 @@ def _build(network: type, block: Mapping[str, Any], options: Mapping[str, Any]) 
     except InputError as error:
         yield str(error)
     except Exception as error:  # torch's layers may raise anything for impossible sizes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         yield (
-            f"network_g cannot be built, or run on images of {channels} channels ({reason}); see the values of "
-            f"{block['type']}"
+            f"network_g cannot be built, or run on images of {channels} channels ({first_line(error)}); see the values "
+            f"of {block['type']}"
         )
     else:
         if shape[1] != channels:
@@ -176,5 +191,5 @@ def _wrong_training(options: Mapping[str, Any], path: str) -> Iterator[str]:
     yield from wrong
     if not wrong and (failure := rehearse(train)):
         place, cause = failure
-        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
-        yield f"expected train: {place} to work for total_iter {train['total_iter']}, got {train[place]} ({reason})"
+        found = f"{train[place]} ({first_line(cause)})"
+        yield f"expected train: {place} to work for total_iter {train['total_iter']}, got {found}"

@@ -4,42 +4,18 @@ import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 from torch import nn
-from torch.utils.data import DataLoader
 
 from bidiffsr_arch.compat.patch import contains, replace_method
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import is_packed
 from bidiffsr_arch.packed import load_packed, pack
 from bidiffsr_arch.packed.network import PackedNetwork
-from bidiffsr_arch.parameters import CONTAINERS, SAFETENSORS, read_parameters, set_parameters
+from bidiffsr_arch.parameters import CONTAINERS
 from bidiffsr_arch.training.validation import ValidatedSRModel
-
-
-def safetensors() -> bool:
-    """BasicSR loads .pth only: .safetensors are loaded, too, and a packed one replaces the network in a test."""
-    stock = BaseModel.load_network
-    if contains(stock, "safetensors"):
-        return False
-
-    def load_network(
-        self: BaseModel, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
-    ) -> None:
-        if Path(load_path).suffix != SAFETENSORS:
-            stock(self, net, load_path, strict, param_key)
-        elif is_packed(load_path):
-            name = next(name for name, value in vars(self).items() if value is net)
-            setattr(self, name, packed_for_test(self, self.get_bare_model(net), load_path, param_key))
-        else:
-            set_parameters(self.get_bare_model(net), read_parameters(load_path, param_key)[0], load_path, strict=strict)
-
-    replace_method(BaseModel, "load_network", load_network)
-    return True
 
 
 def packed_validation() -> bool:
@@ -48,12 +24,10 @@ def packed_validation() -> bool:
     if contains(stock, "packed"):
         return False
 
-    def validation(
-        self: BaseModel, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool = False
-    ) -> None:
+    def validation(self: BaseModel, *args: Any, **kwargs: Any) -> None:
         wanted = self.opt["val"].get("packed") and not isinstance(self, ValidatedSRModel)
         with packed_inference(self) if wanted else nullcontext():
-            stock(self, dataloader, current_iter, tb_logger, save_img)
+            stock(self, *args, **kwargs)
 
     replace_method(BaseModel, "validation", validation)
     return True
@@ -61,17 +35,14 @@ def packed_validation() -> bool:
 
 @contextmanager
 def packed_inference(model: BaseModel) -> Iterator[None]:
-    """Within the context the model tests with its packed network: the average if there is one, else ``net_g``.
+    """Make the model test with its packed network inside the context: the EMA if there is one, else ``net_g``.
 
     Raises:
         InputError: the network cannot be packed.
     """
     name = "net_g_ema" if hasattr(model, "net_g_ema") else "net_g"
     network = getattr(model, name)
-    if isinstance(network, PackedNetwork):
-        yield
-        return
-    setattr(model, name, pack(model.get_bare_model(network)))
+    setattr(model, name, network if isinstance(network, PackedNetwork) else pack(model.get_bare_model(network)))
     try:
         yield
     finally:

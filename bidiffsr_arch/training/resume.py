@@ -19,6 +19,7 @@ from bidiffsr_arch.compat.options import after_parsing
 from bidiffsr_arch.compat.patch import contains, replace, replace_method
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import digest
+from bidiffsr_arch.parameters import load_safely, reason_of
 from bidiffsr_arch.training import signals
 from bidiffsr_arch.training.checkpoint_file import remove_abandoned
 from bidiffsr_arch.training.degradation import restore_pool
@@ -91,7 +92,7 @@ def resume_state() -> bool:
 
 
 def resumed_epochs() -> bool:
-    """A resumed run repeated its epoch with other crops: samples have an index, and the epoch goes on at the next."""
+    """A resumed run repeated its epoch with other crops: samples have an index, and the epoch continues at the next."""
     stock = train.create_train_val_dataloader
     if not contains(stock, "EnlargedSampler(train_set"):
         return False
@@ -153,7 +154,7 @@ def resumed_models() -> bool:
             restore_random_states(states[self.opt["rank"]])
         elif states:
             get_root_logger().warning(
-                f"resumed in {self.opt['world_size']} processes, not {len(states)}: dropout draws other numbers"
+                f"resumed in {self.opt['world_size']} processes, not {len(states)}: dropout uses other random numbers"
             )
 
     replace_method(BaseModel, "resume_training", resume_training)
@@ -171,10 +172,9 @@ def read_state(path: Path) -> dict[str, Any]:
             damaged = records.testzip()
         if damaged:
             raise InputError(f"{damaged} has another checksum")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_safely(path)
     except Exception as error:  # truncated zips and foreign pickles may raise anything
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{path} does not load as a training state ({reason[0]})") from error
+        raise InputError(f"{path} does not load as a training state ({reason_of(error)})") from error
     if not isinstance(state, dict) or not state.keys() >= NEEDED:
         raise InputError(f"{path} does not load as a training state (expected {', '.join(sorted(NEEDED))})")
     for key, kind in TYPES.items():
@@ -208,7 +208,7 @@ def check_networks(opt: dict[str, Any], path: Path, state: dict[str, Any]) -> No
 
 def _load_network(file: Path) -> None:
     try:
-        torch.load(file, map_location="cpu", weights_only=True)
+        load_safely(file)
     except Exception as error:
         raise InputError(f"{file} does not load as a network") from error
 

@@ -23,7 +23,7 @@ def retention_of(opt: Mapping[str, Any]) -> "Retention":
     """Create the `Retention` of BasicSR's options.
 
     Raises:
-        InputError: ``keep_newest`` is not a whole number, or ``keep_best`` not a metric of the file.
+        InputError: ``keep_newest`` is not an integer, or ``keep_best`` is not a metric of the file.
     """
     kept = Kept.part_of(opt.get("logger") or {}, place="logger")
     metrics = (opt.get("val") or {}).get("metrics") or {}
@@ -80,7 +80,7 @@ class Retention:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            get_root_logger().warning(f"{file} cannot be read ({error}); scores are recorded afresh")
+            get_root_logger().warning(f"{file} cannot be read ({error}); the record of scores starts empty")
             return {}
         return {iteration: score for iteration, score in scores.items() if math.isfinite(score)}
 

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib.util import find_spec
@@ -12,12 +11,11 @@ from typing import Any
 from bidiffsr_arch.compat.validation import needs_gt
 from bidiffsr_arch.config.data import ImageDataset, Pairs, RealPairs, SingleDataset, TrainingDataset
 from bidiffsr_arch.config.file import OptionFile
+from bidiffsr_arch.data.lmdb_list import META, is_database, sizes_in
 from bidiffsr_arch.metrics.lpips import WeightsMissing, find_weights
 
 # Sides in pixels that a metric needs after crop_border: one pixel, SSIM's window, two of NIQE's blocks.
 LEAST_SIDES = {"calculate_psnr": (1, 1), "calculate_ssim": (11, 11), "calculate_niqe": (96, 192)}
-META = "meta_info.txt"
-SHAPE = re.compile(r"\((?P<height>\d+), ?(?P<width>\d+), ?\d+\)[^()]*$")  # names may have parentheses, too
 
 Size = tuple[int, int]  # width, height
 
@@ -97,7 +95,7 @@ def _wrong_files(phase: str, data: ImageDataset) -> Iterator[str]:
     block = f"datasets: {phase}"
     if data.io_backend.type == "lmdb":
         for root in data.roots():
-            if not root.endswith(".lmdb") or not Path(os.path.expanduser(root)).joinpath(META).is_file():
+            if not is_database(root):
                 yield (
                     f"expected {block}: {root} to be a database NAME.lmdb with its {META}, as io_backend: lmdb reads, "
                     "got another folder; write one by `basicsr data lmdb`, or set io_backend: {type: disk}"
@@ -175,7 +173,7 @@ def _sizes(data: Mapping[str, Any], has_gt: bool) -> Iterator[tuple[str, Size, S
 
     dataset = DATASET_REGISTRY.get(data["type"])(deepcopy(dict(data)))
     sides = ("lq", "gt") if has_gt else ("lq",)
-    listed = {side: _listed_sizes(data[f"dataroot_{side}"]) for side in sides} if _is_lmdb(data) else None
+    listed = {side: sizes_in(data[f"dataroot_{side}"]) for side in sides} if _is_lmdb(data) else None
     for entry in dataset.paths:
         paths = [entry[f"{side}_path"] for side in sides] if has_gt else [entry]
         sizes = [listed[side].get(path) if listed else _size(path) for side, path in zip(sides, paths, strict=True)]
@@ -188,12 +186,6 @@ def _sizes(data: Mapping[str, Any], has_gt: bool) -> Iterator[tuple[str, Size, S
 def _is_lmdb(data: Mapping[str, Any]) -> bool:
     return data["io_backend"]["type"] == "lmdb"
 
-
-def _listed_sizes(database: str) -> dict[str, Size]:
-    """Sizes of the images in an LMDB by key, from its meta_info.txt: ``0001.png (480,320,3) 1``."""
-    lines = Path(os.path.expanduser(database)).joinpath(META).read_text(encoding="utf-8").splitlines()
-    shapes = {line.split(".")[0]: SHAPE.search(line) for line in lines}
-    return {key: (int(shape["width"]), int(shape["height"])) for key, shape in shapes.items() if shape}
 
 
 def _size(path: str) -> Size | None:

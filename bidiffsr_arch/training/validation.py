@@ -1,4 +1,4 @@
-"""An SRModel whose validation runs in all processes, measures cost, and goes on without the weights of a metric."""
+"""An SRModel whose validation runs in all processes, measures cost, and continues if a metric lacks its weights."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext

@@ -1,7 +1,8 @@
 """Upscale images of any size and format with trained weights.
 
-`upscaler` has the API; `tiles` and `direct` run a network tile by tile; `photo`, `formats`, `metadata` and the modules
-named after formats read and write image files; `plan` and `batch` serve `basicsr upscale`.
+`upscaler` has the API; `tiles` and `direct` run a network on tiles, which `spans` lays out; `photo`, `formats`,
+`metadata` and the modules named after formats read and write image files; `plan` and `batch` implement
+`basicsr upscale`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ TILE, OVERLAP = 256, 32  # result pixels
 
 
 def __getattr__(name: str) -> Any:
-    """`Upscaler`, imported on first use: the command's arguments need only the two numbers."""
+    """`Upscaler`, imported on first use, because the command line only needs `TILE` and `OVERLAP`."""
     if name != "Upscaler":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from bidiffsr_arch.upscale.upscaler import Upscaler

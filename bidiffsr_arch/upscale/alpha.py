@@ -1,9 +1,9 @@
-"""Colours of transparent images: the network sees only colours, including those of hidden pixels."""
+"""Colours of transparent images. The network gets colours without alpha, including those of hidden pixels."""
 
 import cv2
 import numpy as np
 
-HIDDEN = 0.01  # opacity below which a colour is meaningless: rounding and lossy alpha leave noise there
+HIDDEN = 0.01  # opacity below which colours are noise, from rounding or lossy alpha
 
 
 def fill_hidden(pixels: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ def fill_hidden(pixels: np.ndarray) -> np.ndarray:
 
 
 def unpremultiplied(pixels: np.ndarray) -> np.ndarray:
-    """Divide colours by their opacity, by which TIFF's associated alpha multiplies them.
+    """Divide colours by their opacity; in TIFFs with associated alpha they are multiplied by it.
 
     Args:
         pixels: uint8 or uint16, (H, W, 2) or (H, W, 4), alpha last.

@@ -1,4 +1,4 @@
-"""Upscale many images in sequence, with one progress bar; an error stops only the image in which it occurs."""
+"""Upscale many images in sequence, with one progress bar; an error in one image does not stop the others."""
 
 import itertools
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bidiffsr_arch.errors import InputError, printable
+from bidiffsr_arch.errors import InputError, first_line, printable
 from bidiffsr_arch.upscale.metadata import MetadataWarning
 from bidiffsr_arch.upscale.photo import check_writable, read_photo, write_photo
 from bidiffsr_arch.upscale.plan import Job
@@ -46,7 +46,7 @@ def upscale_one(upscaler: Upscaler, job: Job, on_tile: Callable[[], None]) -> No
 
 @contextmanager
 def warnings_about(source: Path) -> Iterator[None]:
-    """Print warnings as lines that name the image."""
+    """Print each warning in one line that names the image."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MetadataWarning)
         yield
@@ -56,9 +56,7 @@ def warnings_about(source: Path) -> Iterator[None]:
 
 def naming(source: Path, error: Exception) -> InputError:
     """An error in one line that names the image."""
-    message = str(error).strip() or type(error).__name__
-    if not isinstance(error, InputError):
-        message = f"cannot be upscaled: {message.splitlines()[0]}"
+    message = str(error) if isinstance(error, InputError) else f"cannot be upscaled: {first_line(error)}"
     return InputError(message if source.name in message else f"{source}: {message}")
 
 

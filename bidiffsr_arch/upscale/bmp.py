@@ -8,7 +8,7 @@ import numpy as np
 
 from bidiffsr_arch.upscale.metadata import METRE
 
-BITFIELDS = 3  # compression: pixels as they are, with masks that say where the channels are
+BITFIELDS = 3  # no compression; masks define the positions of the channels
 MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)  # red, green, blue, alpha
 SRGB = int.from_bytes(b"sRGB", "big")
 DOTS = (96, 96)  # per inch

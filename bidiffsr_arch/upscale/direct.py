@@ -1,4 +1,4 @@
-"""A network without diffusion, called once per overlapping tile; the results are blended."""
+"""Run a network without diffusion once per overlapping tile, and blend the results."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bidiffsr_arch.diffusion.images import pad_to_multiple
-from bidiffsr_arch.upscale.tiles import Span, spans
+from bidiffsr_arch.upscale.spans import Span, spans
 
 
 class DirectNetwork:
@@ -17,7 +17,7 @@ class DirectNetwork:
         scale: height and width of the result divided by those of the image.
         tile: largest side of a tile in result pixels; None for the whole image at once.
         overlap: overlap of neighbouring tiles in result pixels, see `spans`.
-        multiple: height and width of the network's input are multiples of it.
+        multiple: height and width of the network's input must be multiples of it.
         on_tile: called after each tile.
     """
 
@@ -52,8 +52,8 @@ class DirectNetwork:
                 tile = padded[..., row.start : row.stop, column.start : column.stop].contiguous()
                 weight = (row.weight[:, None] * column.weight).to(image.device)
                 weight = weight.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-                place = blended[..., scale * row.start : scale * row.stop, scale * column.start : scale * column.stop]
+                target = blended[..., scale * row.start : scale * row.stop, scale * column.start : scale * column.stop]
                 with torch.no_grad():
-                    place += weight * self.network(tile)
+                    target += weight * self.network(tile)
                 self.on_tile()
         return blended[..., : scale * height, : scale * width].clamp(0, 1)

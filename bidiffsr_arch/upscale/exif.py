@@ -1,4 +1,4 @@
-"""EXIF and GPS directories of TIFF files, copied to and from EXIF blocks: their offsets count from the file's start."""
+"""Copy EXIF and GPS directories between TIFF files and EXIF blocks; their offsets count from the start of the file."""
 
 import mmap
 import struct
@@ -29,7 +29,7 @@ def order_of(exif: bytes) -> Order:
 
 
 def block_of(tiff: bytes | mmap.mmap, tags: Collection[int]) -> bytes:
-    """An EXIF block with some tags of a TIFF, including EXIF and GPS directories; empty if it has none.
+    """An EXIF block with some tags of a TIFF, including EXIF and GPS directories; empty if the TIFF has none of them.
 
     Raises:
         BrokenDirectory: a directory is broken, or the file is a BigTIFF.
@@ -40,9 +40,9 @@ def block_of(tiff: bytes | mmap.mmap, tags: Collection[int]) -> bytes:
 
 
 def with_tags(tiff: bytes, exif: bytes, tags: Collection[int]) -> bytes:
-    """A TIFF with some tags of an EXIF block that it does not have yet.
+    """Add tags of an EXIF block to a TIFF that does not have them yet.
 
-    They are appended as a new first directory, which has the tags of the old one, too.
+    A new first directory is appended, which contains the tags of the old one and the new tags.
 
     Args:
         tiff: in the byte order of `exif`, see `order_of`.
@@ -89,15 +89,15 @@ def _copied(
     directories: Mapping[int, Mapping] = DIRECTORIES,
     own: Sequence[Entry] = (),
 ) -> bytes:
-    """A directory to be written at `place`, followed by its values and the directories in it.
+    """A directory to be written at `place`, followed by its values and its subdirectories.
 
-    Makers' notes are dropped with a warning, since they may contain offsets in an unknown format.
+    Makers' notes are dropped with a warning, because they may contain offsets in an unknown format.
 
     Args:
         own: existing entries, whose offsets stay valid.
     """
     if any(entry[0] == MAKER_NOTE for entry in entries):
-        warn("its MakerNote, which is valid only at its place in the file, was dropped")
+        warn("its MakerNote, which is valid only at its position in the file, was dropped")
     kept = [entry for entry in entries if entry[0] != MAKER_NOTE and entry[0] not in POINTERS - directories.keys()]
     copied, content, start = [*own], b"", place + len(_directory(order, [*kept, *own]))
     for tag, kind, count, value in kept:

@@ -22,7 +22,7 @@ class Format:
         metadata: the kinds of metadata that it can store, see `Photo`.
         has_alpha: whether it can store transparency.
         has_16_bits: whether it can store 16 bits per sample.
-        options: Pillow's options for writing: high quality at a reasonable size.
+        options: Pillow's options for writing, for high quality at a reasonable size.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Format:
 
 
 PNG = Format("PNG", 2**31 - 1, (*BASIC, "dpi", "PNG"), has_16_bits=True)
-# JPEG allows 65535 pixels, but libjpeg, which nearly every program uses, only 65500.
+# JPEG allows 65535 pixels, but libjpeg, which nearly all programs use, only 65500.
 JPEG = Format("JPEG", 65500, (*BASIC, "dpi", "JPEG"), has_alpha=False,
               options={"quality": 95, "subsampling": "4:4:4"})  # fmt: skip
 WEBP = Format("WEBP", 16383, BASIC, options={"quality": 95, "method": 4})
 TIFF = Format("TIFF", 2**31 - 1, (*BASIC, "dpi", "TIFF"), has_16_bits=True)
 BMP = Format("BMP", 2**31 - 1, ("dpi",))
-# libavif writes 65536 pixels, but by default reads at most these.
+# libavif writes up to 65536 pixels, but by default reads at most 32768.
 AVIF = Format("AVIF", 32768, BASIC, options={"quality": 95, "subsampling": "4:4:4"})
 
 FORMATS: dict[str, Format] = {

@@ -1,14 +1,13 @@
-"""JPEG (ISO/IEC 10918-1) by segments: the decoder gets a file without metadata, which is passed on as raw bytes."""
+"""JPEG (ISO/IEC 10918-1) by segments: pixels are decoded from a file without metadata; metadata is kept as bytes."""
 
-import io
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bidiffsr_arch.upscale.metadata import EXIF_PREFIX, warn
+from bidiffsr_arch.upscale.pillow import saved
 
 SIGNATURE = b"\xff\xd8\xff"
 Segment = tuple[int, bytes]
@@ -26,7 +25,7 @@ def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Segment]]:
     """Split a file into a file without metadata, and its metadata.
 
     Args:
-        whole: keep the pixels; if false, only what precedes them, which is enough to identify the image.
+        whole: keep the pixels; if false, only the bytes before them, which are enough to identify the image.
     """
     bare, segments, place = [bytes(data[:2])], [], 2
     while place + 4 <= len(data) and data[place] == 0xFF:
@@ -47,9 +46,8 @@ def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Segment]]:
 
 
 def metadata_of(segments: list[Segment]) -> dict[str, Any]:
-    """Metadata in the form of `Photo`; under ``JPEG``, unchanged, the segments that only JPEG has.
-
-    Those are comments, Photoshop's blocks with IPTC, and extended XMP.
+    """Metadata in the form of `Photo`. The key ``JPEG`` has the segments that only JPEG has, unchanged: comments,
+    Photoshop's blocks with IPTC, and extended XMP.
     """
     metadata: dict[str, Any] = {}
     own, profile, dropped = [], [], []
@@ -74,7 +72,7 @@ def metadata_of(segments: list[Segment]) -> dict[str, Any]:
 
 
 def _join_profile(parts: list[bytes], metadata: dict[str, Any]) -> None:
-    """Join a profile's segments, which contain their number and the total number."""
+    """Join the segments of a profile; each contains its number and the number of segments."""
     numbered = {part[0]: part[2:] for part in parts if len(part) > 2 and part[1] == len(parts)}
     if sorted(numbered) == list(range(1, len(parts) + 1)):
         metadata["icc_profile"] = b"".join(numbered[number] for number in sorted(numbered))
@@ -94,9 +92,7 @@ def encode(pixels: np.ndarray, metadata: dict[str, Any], options: Mapping[str, A
             warn(f"its {name.upper()} is too long for a JPEG and was dropped")
         elif data:
             kept["extra"] = _segment(APP1, prefix + data) + kept["extra"]
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", **options, **kept)
-    return buffer.getvalue()
+    return saved(pixels, "JPEG", **options, **kept)
 
 
 def _segment(marker: int, data: bytes) -> bytes:

@@ -1,6 +1,6 @@
-"""Image metadata: passed on unchanged if it still applies, updated if it states sizes or colours, else dropped.
+"""Image metadata: kept unchanged if it applies to the result, updated if it states sizes or colours, else dropped.
 
-Nothing here raises: unreadable metadata is passed on or dropped with a warning, since pixels matter more.
+Nothing here raises: unreadable metadata is kept or dropped with a warning, so that the pixels are never lost.
 """
 
 import io
@@ -52,8 +52,8 @@ def resized(metadata: dict[str, Any], height: int, width: int) -> dict[str, Any]
 def with_values(exif: bytes, values: dict[int, int]) -> bytes:
     """EXIF with new integers for some tags; missing tags are not added.
 
-    It is edited in place. Rewriting it would lose what Pillow does not understand, such as makers' notes, whose offsets
-    count from the beginning of the data.
+    Values are replaced at their positions. Rewriting EXIF with Pillow would lose what Pillow does not understand, such
+    as makers' notes, whose offsets count from the beginning of the data.
     """
     start = len(EXIF_PREFIX) if exif.startswith(EXIF_PREFIX) else 0
     body = bytearray(exif[start:])
@@ -66,7 +66,7 @@ def with_values(exif: bytes, values: dict[int, int]) -> bytes:
                 if tag in values:
                     struct.pack_into(f"{order}HII", body, place, LONG, 1, values[tag])
     except (KeyError, struct.error):
-        warn("its EXIF cannot be read and is passed on unchanged")
+        warn("its EXIF cannot be read and is kept unchanged")
         return exif
     return exif[:start] + bytes(body)
 
@@ -99,7 +99,8 @@ def orientation_of(exif: bytes) -> int:
 
 
 def resolution(value: Any) -> tuple[float, float] | None:
-    """Dots per inch if `value` is a pair of positive numbers, else None; with a warning if no format can store them."""
+    """Dots per inch if `value` is a pair of positive numbers that some format can store; else None, with a warning for
+    numbers that none can store."""
     try:
         across, down = (float(dots) for dots in value)
     except (TypeError, ValueError, ZeroDivisionError):
@@ -113,13 +114,13 @@ def resolution(value: Any) -> tuple[float, float] | None:
 
 
 def check_profile(metadata: dict[str, Any], pixels: np.ndarray) -> None:
-    """Warn if the ICC profile is broken or of another colour space; viewers ignore it before and after."""
+    """Warn if the ICC profile is broken or of another colour space; viewers ignore such a profile."""
     if "icc_profile" not in metadata:
         return
     space, expected = profile_space(metadata["icc_profile"]), PROFILE_SPACES[pixels.shape[2:]]
     if space != expected:
         found = f"is for {space}" if space else "cannot be read"
-        warn(f"its ICC profile {found}, expected {expected}; it is passed on unchanged")
+        warn(f"its ICC profile {found}, expected {expected}; it is kept unchanged")
 
 
 def profile_space(profile: bytes) -> str | None:
@@ -143,6 +144,6 @@ def to_srgb(image: Image.Image, metadata: dict[str, Any]) -> Image.Image:
         inks, screen = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, inks, screen, outputMode="RGB")
         return cast(Image.Image, converted)  # None only in place
-    except Exception:  # likewise
+    except Exception:  # as in `profile_space`
         warn("its ICC profile is not for CMYK; it was converted to RGB without the profile")
         return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Image files as pixels and metadata: 8 or 16 bits, gray or colour, alpha."""
+"""Read and write image files as pixels and metadata: 8 or 16 bits, gray or colour, with or without alpha."""
 
 import io
 import mmap
@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, first_line
 from bidiffsr_arch.files import write_bytes
-from bidiffsr_arch.upscale import bmp, jpeg, pillow, png, tiff
+from bidiffsr_arch.upscale import avif, bmp, jpeg, pillow, png, tiff
 from bidiffsr_arch.upscale.formats import FORMATS, KINDS, READABLE, Format, check_size, format_of
 from bidiffsr_arch.upscale.metadata import check_profile, resized, warn
 
 METADATA = {name for form in FORMATS.values() for name in form.metadata}
-HIGH_BIT_DEPTH = 0x40  # a bit in the third byte of AVIF's av1C box
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Photo:
     """An image in memory.
 
     Attributes:
-        pixels: uint8 or uint16, (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB, (H, W, 4) RGB and alpha. As
+        pixels: uint8 or uint16, (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB, (H, W, 4) RGB and alpha, as
             stored: an orientation in `metadata` is not yet applied.
         metadata: any of ``icc_profile``, ``exif``, ``xmp`` (bytes), ``dpi`` (two numbers), and under ``PNG``,
             ``JPEG`` or ``TIFF`` what is specific to that format.
@@ -53,16 +52,17 @@ def _open(path: Path, whole: bool = True) -> _Opened:
     """Open an image; PNG and JPEG are decoded without their metadata, which could make decoders fail.
 
     Raises:
-        InputError: it is no image, has another format, or contains several images.
+        InputError: the file is not an image, has another format, or contains several images.
     """
     try:
         opened = _open_bare(path, whole)
     except FileNotFoundError as error:
         raise InputError(f"expected an image at {path}, found no such file") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"expected an image that memory can hold, got {path} ({_line(error)}); cut it") from error
+        reason = first_line(error)
+        raise InputError(f"expected an image that fits into memory, got {path} ({reason}); cut it") from error
     except Exception as error:  # decoders may raise anything on malformed bytes
-        reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({_line(error)})"
+        reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({first_line(error)})"
         raise InputError(f"expected a {KINDS} image, got {path}, which is not one{reason}") from error
     image = opened.image
     if image.format not in READABLE:
@@ -88,14 +88,11 @@ def _open_bare(path: Path, whole: bool) -> _Opened:
     except Exception:
         if b"Exif" not in content:
             raise
-    # Pillow parses EXIF when it opens an AVIF. Under another name the decoder skips it.
+    # Pillow parses EXIF when it opens an AVIF. The decoder skips it under another name.
     image = Image.open(io.BytesIO(content.replace(b"Exif", b"none", 1)))
     warn("its EXIF cannot be read and was dropped")
     return _Opened(image)
 
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _is_tiff(path: Path) -> bool:
@@ -105,7 +102,7 @@ def _is_tiff(path: Path) -> bool:
 
 @contextmanager
 def _large_images() -> Iterator[None]:
-    """Without Pillow's warning that an image is large; far larger ones are errors."""
+    """Suppress Pillow's warning about large images; far larger ones raise an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
@@ -133,10 +130,10 @@ def photo_size(path: Path) -> tuple[int, int]:
 def read_photo(path: Path) -> Photo:
     """Read a PNG, JPEG, WebP, TIFF, BMP or AVIF; the format is recognised by the content, not by the name.
 
-    Palettes become RGB, CMYK and Lab become sRGB. A `MetadataWarning` names metadata that cannot be kept.
+    Palettes become RGB; CMYK and Lab become sRGB. A `MetadataWarning` names metadata that cannot be kept.
 
     Raises:
-        InputError: there is no such file, or it is not a single still image in one of these formats, is damaged, or has
+        InputError: there is no such file, or it is damaged, is not a single still image in one of these formats, or has
             more than 16 bits per sample.
     """
     try:
@@ -154,17 +151,18 @@ def read_photo(path: Path) -> Photo:
 
 
 def _whole(path: Path, read: Callable[[], Any], otherwise: InputError | None = None) -> Any:
-    """Call `read`.
+    """The result of `read`.
 
     Raises:
-        InputError: `read` failed: `otherwise`, or an error that says that the file is damaged.
+        InputError: `read` failed; the error is its own InputError, `otherwise`, or one that says that the file is
+            damaged.
     """
     try:
         return read()
     except InputError as error:
         raise (error if str(path) in str(error) else InputError(f"{path}: {error}")) from error
-    except Exception as error:  # likewise
-        damaged = InputError(f"expected a whole image, got {path}, which is damaged ({_line(error)})")
+    except Exception as error:  # decoders may raise anything on malformed bytes
+        damaged = InputError(f"expected a complete image, got {path}, which is damaged ({first_line(error)})")
         raise (otherwise or damaged) from error
 
 
@@ -179,7 +177,7 @@ def _read_jpeg(path: Path, opened: _Opened) -> Photo:
 
 
 def _read_tiff(path: Path, opened: _Opened) -> Photo:
-    """Read by tifffile if it has 16 bits or tags on which Pillow fails, else by Pillow."""
+    """Read with tifffile if the image has 16 bits or Pillow fails on its tags, else with Pillow."""
     if not tiff.is_deep(opened.image, path):
         with suppress(Exception):  # if tifffile fails as well, its error is reported
             opened.image.load()  # Pillow applies an orientation here
@@ -195,22 +193,12 @@ def _read_other(path: Path, opened: _Opened) -> Photo:
     image.load()
     metadata = pillow.metadata_of(image)
     if image.format == "AVIF":
-        _warn_about_avif(path)
+        avif.warn_about(path)
     return Photo(pillow.pixels_of(image, metadata), metadata)
 
 
 READERS: dict[str, Callable[[Path, _Opened], Photo]] = {"PNG": _read_png, "JPEG": _read_jpeg, "TIFF": _read_tiff}
 
-
-def _warn_about_avif(path: Path) -> None:
-    """Warn about what Pillow ignores in an AVIF: more than 8 bits, and colours other than an ICC profile's."""
-    content = path.read_bytes()
-    configuration, colours = content.find(b"av1C"), content.find(b"colrnclx")
-    if configuration > 0 and content[configuration + 6] & HIGH_BIT_DEPTH:
-        warn("its 10 or 12 bits per sample were reduced to 8")
-    primaries, transfer = content[colours + 8 : colours + 12][1::2] if colours > 0 else b"\1\1"
-    if primaries not in (1, 2) or transfer not in (1, 2, 6, 13):
-        warn(f"its colours (primaries {primaries}, transfer {transfer} of ITU-T H.273) were read as sRGB")
 
 
 def from_pillow(image: Image.Image) -> Photo:
@@ -219,7 +207,7 @@ def from_pillow(image: Image.Image) -> Photo:
     Raises:
         InputError: its mode has more than 16 bits, or floats.
     """
-    image.load()  # here Pillow rotates TIFFs upright and drops their orientation
+    image.load()  # Pillow rotates TIFFs upright here and drops their orientation
     metadata = pillow.info_of(image)
     return Photo(pillow.pixels_of(image, metadata), metadata)
 
@@ -231,7 +219,7 @@ def to_pillow(photo: Photo) -> Image.Image:
         InputError: it has 16-bit colour, which Pillow does not support.
     """
     if photo.pixels.dtype == np.uint16 and photo.pixels.ndim == 3:
-        raise InputError("expected 8 bits or gray for a Pillow image, got 16-bit colour; use arrays")
+        raise InputError("expected 8 bits or gray for a Pillow image, got 16-bit colour; use a NumPy array")
     image = Image.fromarray(photo.pixels)
     image.info.update(photo.metadata)
     return image
@@ -241,13 +229,13 @@ def check_writable(path: Path, photo: Photo) -> None:
     """Raise InputError if the format of this file name cannot store the photo."""
     form = format_of(path)
     if photo.pixels.dtype == np.uint16 and not form.has_16_bits:
-        raise InputError(f"expected a PNG or TIFF for 16 bits, got {path.name}; rename it by what it is")
+        raise InputError(f"expected a PNG or TIFF for 16 bits, got {path.name}; choose another suffix")
     if photo.pixels.shape[2:] in ((2,), (4,)) and not form.has_alpha:
-        raise InputError(f"expected a format with transparency, got {path.name}; rename it by what it is")
+        raise InputError(f"expected a format with transparency, got {path.name}; choose another suffix")
 
 
 def write_photo(path: Path, photo: Photo) -> None:
-    """Write a photo atomically, in the format of the name's suffix.
+    """Write a photo atomically, in the format that the file name's suffix stands for.
 
     A `MetadataWarning` names metadata that the format cannot store.
 
@@ -265,7 +253,7 @@ def write_photo(path: Path, photo: Photo) -> None:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     except Exception as error:  # encoders may raise anything
-        raise InputError(f"cannot write {path}: {_line(error)}") from error
+        raise InputError(f"cannot write {path}: {first_line(error)}") from error
 
 
 def _encode(form: Format, pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
@@ -278,16 +266,5 @@ def _encode(form: Format, pixels: np.ndarray, metadata: dict[str, Any]) -> bytes
             return tiff.encode(pixels, metadata)
         case "BMP" if pixels.shape[2:] in ((2,), (4,)):
             return bmp.encode(pixels, metadata)
-    try:
-        return _encode_by_pillow(form, pixels, metadata)
-    except Exception:
-        if "exif" not in metadata:
-            raise
-    warn("its EXIF cannot be read and was dropped")
-    return _encode_by_pillow(form, pixels, {name: value for name, value in metadata.items() if name != "exif"})
-
-
-def _encode_by_pillow(form: Format, pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, form.name, **form.options, **metadata)
-    return buffer.getvalue()
+        case _:
+            return pillow.encode(pixels, metadata, form.name, form.options)

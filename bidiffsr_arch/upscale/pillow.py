@@ -1,5 +1,7 @@
-"""Convert images of Pillow to arrays of gray or RGB, with or without alpha."""
+"""Convert images of Pillow to arrays of gray or RGB, with or without alpha, and encode arrays with Pillow."""
 
+import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,11 +45,29 @@ def metadata_of(image: Image.Image) -> dict[str, Any]:
 
 
 def info_of(image: Image.Image) -> dict[str, Any]:
-    """The entries of an image's `info` that apply to a resized image, with changes of its EXIF."""
+    """The entries of an image's `info` that apply to a resized image, with the image's current EXIF."""
     info = {str(name): value for name, value in image.info.items() if name not in NOT_KEPT}
     try:
         if exif := image.getexif():
             info["exif"] = exif.tobytes()
     except Exception:  # Pillow may raise anything on tags of wrong types
-        warn("its EXIF cannot be read and is passed on unchanged")
+        warn("its EXIF cannot be read and is kept unchanged")
     return info
+
+
+def encode(pixels: np.ndarray, metadata: dict[str, Any], name: str, options: Mapping[str, Any]) -> bytes:
+    """Encode an image in Pillow's format `name`; EXIF that Pillow cannot read is dropped with a warning."""
+    try:
+        return saved(pixels, name, **options, **metadata)
+    except Exception:  # Pillow may raise anything on malformed EXIF
+        if "exif" not in metadata:
+            raise
+    warn("its EXIF cannot be read and was dropped")
+    return saved(pixels, name, **options, **{key: value for key, value in metadata.items() if key != "exif"})
+
+
+def saved(pixels: np.ndarray, name: str, **arguments: Any) -> bytes:
+    """The bytes of an image file in Pillow's format `name`; arguments are those of `Image.save`."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, name, **arguments)
+    return buffer.getvalue()

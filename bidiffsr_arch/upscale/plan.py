@@ -1,4 +1,4 @@
-"""Plan which images are upscaled to which files, and find errors before hours of computing."""
+"""Plan which images are upscaled to which files, and find errors before the computation starts."""
 
 import errno
 import os
@@ -61,8 +61,8 @@ def plan(inputs: Iterable[str], folder: str, overwrite: bool = False, recursive:
         overwrite: replace existing results.
         recursive: include subfolders; results keep their tree.
     Raises:
-        InputError: there is no such file, it is not an image, a folder has no images, two images have one name, or a
-            result would replace its image.
+        InputError: there is no such file, it is not an image, a folder has no images, two images have the same name, or
+            a result would replace its image.
     """
     output = Path(os.path.expanduser(folder))
     targets: dict[Path, Path] = {}
@@ -74,7 +74,9 @@ def plan(inputs: Iterable[str], folder: str, overwrite: bool = False, recursive:
         targets |= {image: image.relative_to(entry) if entry.is_dir() else Path(image.name) for image in found.images}
     twice = [target for target, count in Counter(targets.values()).items() if count > 1]
     if twice:
-        raise InputError(f"expected different names for one output folder, got {twice[0]} twice; upscale them apart")
+        raise InputError(
+            f"expected different names for one output folder, got {twice[0]} twice; use one output folder for each"
+        )
     planned = Plan(left_out=contents.left_out())
     for source, name in targets.items():
         _add(planned, source, output / name, overwrite)
@@ -85,7 +87,7 @@ def plan(inputs: Iterable[str], folder: str, overwrite: bool = False, recursive:
 
 def _add(planned: Plan, source: Path, target: Path, overwrite: bool) -> None:
     if target.exists() and target.samefile(source):
-        raise InputError(f"expected -o to be another folder than the images' own: {source} would be lost")
+        raise InputError(f"expected -o to differ from the folder of the images, got it: {source} would be lost")
     if target.is_dir():
         planned.failures.append(InputError(f"expected {target} to be free for the result of {source}, got a folder"))
         return
@@ -122,10 +124,10 @@ def _find(entry: Path, recursive: bool = False, output: Path | None = None) -> C
 
 
 def prepare_folder(folder: str) -> None:
-    """Make the output folder, and check that it can be written to.
+    """Create the output folder if it is missing, and check that it can be written to.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot be created or written to.
     """
     path = Path(os.path.expanduser(folder))
     try:

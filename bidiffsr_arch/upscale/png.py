@@ -1,4 +1,4 @@
-"""PNG (W3C, third edition) by chunks: decoders get a file without metadata, which is passed on as raw bytes."""
+"""PNG (W3C, third edition) by chunks: pixels are decoded from a file without metadata; metadata is kept as bytes."""
 
 import io
 import struct
@@ -12,17 +12,18 @@ from PIL import Image
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.alpha import with_transparent_colour
 from bidiffsr_arch.upscale.metadata import EXIF_PREFIX, METRE, resolution, warn
+from bidiffsr_arch.upscale.pillow import saved
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Chunk = tuple[bytes, bytes]
 
 CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-# How pixels are displayed; applies to a resized image, too.
+# Chunks that define how pixels are displayed; they apply to a resized image, too.
 COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
-# Applies only to the old pixels (time of change, significant bits, histogram, …) and is dropped without a warning.
+# Chunks that apply only to the old pixels (time of change, significant bits, histogram, …), dropped without a warning.
 OBSOLETE = (b"tIME", b"sBIT", b"hIST", b"acTL", b"tRNS", b"iDOT")
 XMP = b"XML:com.adobe.xmp\0\0\0\0\0"  # keyword of an uncompressed iTXt chunk, without language
-MOST_PROFILE = 2**26  # bytes of an ICC profile: a compressed one must not inflate to fill the memory
+MOST_PROFILE = 2**26  # bytes of an ICC profile: decompressing one must not exhaust the memory
 
 GRAY, RGB, PALETTE, GRAY_ALPHA = 0, 2, 3, 4
 COLOUR_TYPES, UP = {(): GRAY, (2,): GRAY_ALPHA, (3,): RGB, (4,): 6}, 2
@@ -32,7 +33,7 @@ def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Chunk]]:
     """Split a file into a file without metadata, and its metadata.
 
     Args:
-        whole: keep the pixels; if false, only what precedes them, which is enough to identify the image.
+        whole: keep the pixels; if false, only the bytes before them, which are enough to identify the image.
     """
     bare, chunks, place = [SIGNATURE], [], len(SIGNATURE)
     while place + 8 <= len(data):
@@ -43,7 +44,7 @@ def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Chunk]]:
             break
         if name in CRITICAL:
             bare.append(data[place:stop])
-            if name == b"IEND":  # what follows is no part of the image
+            if name == b"IEND":  # bytes after it are not part of the image
                 break
         elif data[place:stop] == chunk(name, data[place + 8 : stop - 4]):
             chunks.append((name, bytes(data[place + 8 : stop - 4])))
@@ -95,7 +96,7 @@ def _decode_8_bits(bare: bytes, colour_type: int) -> np.ndarray:
 
 
 def _decode_16_bits(bare: bytes, colour_type: int) -> np.ndarray:
-    """Decode by OpenCV, since Pillow reduces 16-bit colour to 8 bits."""
+    """Decode with OpenCV, because Pillow reduces 16-bit colour to 8 bits."""
     pixels = cv2.imdecode(np.frombuffer(bare, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise InputError("its 16 bits cannot be decoded")
@@ -105,9 +106,8 @@ def _decode_16_bits(bare: bytes, colour_type: int) -> np.ndarray:
 
 
 def metadata_of(chunks: list[Chunk]) -> dict[str, Any]:
-    """Metadata in the form of `Photo`; under ``PNG``, unchanged, the chunks that only PNG has.
-
-    Those are colour chunks and all that the standard calls safe to copy, such as texts.
+    """Metadata in the form of `Photo`. The key ``PNG`` has the chunks that only PNG has, unchanged: colour chunks, and
+    all chunks that the standard calls safe to copy, such as texts.
     """
     metadata: dict[str, Any] = {}
     own, dropped = [], []
@@ -157,12 +157,7 @@ def _is_readable(name: bytes, data: bytes) -> bool:
 
 def encode(pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
     """Encode a PNG with 8 or 16 bits."""
-    if pixels.dtype == np.uint16:
-        content = _encode_16_bits(pixels)
-    else:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG")
-        content = buffer.getvalue()
+    content = _encode_16_bits(pixels) if pixels.dtype == np.uint16 else saved(pixels, "PNG")
     behind_header = len(SIGNATURE) + 25
     return content[:behind_header] + b"".join(_chunks_of(metadata)) + content[behind_header:]
 
@@ -181,7 +176,7 @@ def _chunks_of(metadata: dict[str, Any]) -> list[bytes]:
 
 
 def _encode_16_bits(pixels: np.ndarray) -> bytes:
-    """Encode 16 bits without libraries: Pillow cannot write 16-bit colour, nor OpenCV gray with alpha."""
+    """Encode 16 bits directly: Pillow cannot write 16-bit colour, and OpenCV cannot write gray with alpha."""
     height, width = pixels.shape[:2]
     samples = pixels.astype(">u2").reshape(height, -1).view(np.uint8)
     differences = np.diff(samples, axis=0, prepend=np.zeros_like(samples[:1]))

@@ -1,4 +1,4 @@
-"""TIFF (revision 6.0): read by Pillow, or by tifffile or OpenCV what Pillow cannot read, such as 16-bit colour."""
+"""TIFF (revision 6.0): read with Pillow, or with tifffile or OpenCV if Pillow cannot, as for 16-bit colour."""
 
 import io
 import logging
@@ -39,7 +39,7 @@ def check(path: Path, bits: int, sample_format: int) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A file of tifffile, which logs every broken tag and then goes on without it; the log is switched off."""
+    """A file opened by tifffile, whose log is disabled: it has a message for every broken tag, which is ignored."""
     import tifffile
 
     logger = logging.getLogger("tifffile")
@@ -66,7 +66,7 @@ def decode(path: Path) -> np.ndarray:
     """Pixels of 8 or 16 bits, as stored.
 
     Raises:
-        Exception: the file is damaged, or only Pillow reads its kind; an InputError, or any error of a decoder.
+        Exception: the file is damaged, or of a kind that only Pillow reads; an InputError, or any error of a decoder.
     """
     with _opened(path) as file:
         page = _page(path, file)
@@ -92,7 +92,7 @@ def decode(path: Path) -> np.ndarray:
 def _page(path: Path, file: Any) -> Any:
     page = file.pages[0]
     if len(file.pages) > 1:
-        raise InputError(f"expected a still image, got {path}, which holds {len(file.pages)}; split it")
+        raise InputError(f"expected a still image, got {path}, which has {len(file.pages)}; split it")
     check(path, page.bitspersample, page.sampleformat)
     _check_memory(path, page.imagewidth, page.imagelength)
     if page.photometric.name not in KINDS:
@@ -101,12 +101,12 @@ def _page(path: Path, file: Any) -> Any:
 
 
 def _check_memory(path: Path, width: int, height: int) -> None:
-    """Raise InputError if an image as the network gets it, in float32, is larger than this machine's memory.
+    """Raise InputError if the network's input, in float32, is larger than this machine's memory.
 
-    tifffile fills what a file lacks with zeros, however large the image that it claims to be.
+    tifffile fills missing data with zeros, so a small damaged file can claim any size.
     """
     if hasattr(os, "sysconf") and 12 * width * height > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-        raise InputError(f"expected an image that memory can hold, got {path} of {width}x{height} pixels; cut it")
+        raise InputError(f"expected an image that fits into memory, got {path} of {width}x{height} pixels; cut it")
 
 
 def _decode_by_opencv(path: Path, page: Any) -> np.ndarray:
@@ -114,7 +114,7 @@ def _decode_by_opencv(path: Path, page: Any) -> np.ndarray:
         raise InputError(f"expected deflate or no compression for a rotated image, got {path}; convert it")
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"expected a whole image, got {path}, which cannot be decoded")
+        raise InputError(f"expected a complete image, got {path}, which cannot be decoded")
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
 
 
@@ -124,11 +124,11 @@ def warn_about_channels(image: Image.Image, pixels: np.ndarray) -> None:
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     more = image.tag_v2.get(277, 1) - channels
     if image.tag_v2.get(262) in (0, 1, 2) and more > 0:
-        warn(f"{more} further {'channel' if more == 1 else 'channels'} beside colours and transparency were dropped")
+        warn(f"{more} {'channel' if more == 1 else 'channels'} in addition to colours and transparency were dropped")
 
 
 def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
-    """Metadata in the form of `Photo`; under ``TIFF`` the tags that only TIFF has: (number, type, count, value).
+    """Metadata in the form of `Photo`. The key ``TIFF`` has the tags that only TIFF has: (number, type, count, value).
 
     Args:
         upright: whether the orientation has been applied to the pixels.
@@ -164,7 +164,8 @@ def metadata_of(path: Path, upright: bool) -> dict[str, Any]:
 
 
 def _exif_of(path: Path, tags: Mapping[int, Any], upright: bool) -> bytes:
-    """Directories of EXIF and GPS, and the orientation if it is still to be applied; empty if there is none."""
+    """An EXIF block with the directories of EXIF and GPS, and the orientation if it must still be applied; empty if
+    there are none."""
     turned = tags.get(ORIENTATION, 1) in range(2, 9) and not upright
     wanted = {*DIRECTORIES, ORIENTATION} if turned else {*DIRECTORIES}
     if wanted.isdisjoint(tags):

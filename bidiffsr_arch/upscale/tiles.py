@@ -1,69 +1,16 @@
-"""Run a network on overlapping tiles and blend the predictions, so that memory does not grow with the image.
+"""Run a network on overlapping tiles and blend the predictions, so that its memory does not grow with the image.
 
 The sampler works on the whole image and noise. Only the network's input is cut into tiles, in every step, so seams
-cannot accumulate.
+cannot accumulate over steps.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from bidiffsr_arch.diffusion.super_resolution import Network
-from bidiffsr_arch.errors import InputError
-
-# Fraction of an overlap at each end that is not used: there a tile's predictions lack too much context.
-UNTRUSTED = 0.25
-
-
-@dataclass(frozen=True)
-class Span:
-    """A tile's extent along one axis, and the weights of its predictions, (stop - start,) in [0, 1]."""
-
-    start: int
-    stop: int
-    weight: Tensor
-
-
-def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]:
-    """Equally sized tiles that cover one axis; their weights sum to 1 at every pixel.
-
-    Args:
-        length: pixels along the axis, a multiple of `multiple`.
-        tile: largest size of a tile; tiles are as small as their number allows.
-        overlap: smallest overlap of neighbours. If predictions depend on pixels at most overlap / 4 away, the result is
-            the same as without tiles.
-        multiple: tiles start and end at multiples of it. `tile` is rounded down to a multiple, `overlap` up.
-    Raises:
-        InputError: the overlap is negative or more than half of the tile.
-    """
-    asked = tile, overlap
-    tile, overlap = tile // multiple * multiple, -(-overlap // multiple) * multiple
-    if asked[1] < 0 or tile < max(2 * overlap, multiple):
-        raise InputError(
-            "expected an overlap from 0 to half of the tile, got tile {} and overlap {} ".format(*asked)
-            + f"(the network takes multiples of {multiple})"
-        )
-    if tile >= length:
-        return [Span(0, length, torch.ones(length))]
-    count = -(-(length - overlap) // (tile - overlap))
-    size = -(-(length + (count - 1) * overlap) // (count * multiple)) * multiple
-    starts = [index * (length - size) // (count - 1) // multiple * multiple for index in range(count)]
-
-    position = torch.arange(length) + 0.5
-    rises = [torch.ones(length)]
-    for start, following in pairwise(starts):
-        shared = start + size - following
-        inset = shared * UNTRUSTED
-        ramp = max(shared - 2 * inset, 1e-6)  # without overlap, a step
-        rises.append(((position - following - inset) / ramp).clamp(0, 1))
-    falls = [1 - rise for rise in rises[1:]] + [torch.ones(length)]
-    return [
-        Span(start, start + size, (rise * fall)[start : start + size])
-        for start, rise, fall in zip(starts, rises, falls, strict=True)
-    ]
+from bidiffsr_arch.upscale.spans import Span, spans
 
 
 class TiledNetwork:
@@ -73,7 +20,7 @@ class TiledNetwork:
         network: the network.
         tile: largest side of a tile in pixels; None for the whole image at once.
         overlap: overlap of neighbouring tiles in pixels, see `spans`.
-        multiple: height and width of the network's input are multiples of it.
+        multiple: height and width of the network's input must be multiples of it.
         on_tile: called after each tile.
     """
 

@@ -31,20 +31,20 @@ LAYOUTS = "(H, W), (H, W, 2), (H, W, 3) or (H, W, 4)"
 class Upscaler:
     """Upscales images of any size.
 
-    The same weights, image, seed, steps and tiles give the same result, whatever was upscaled before.
+    The same weights, image, seed, steps and tiles give the same result, independent of earlier calls.
 
     Args:
         weights: what `load_weights` returns.
         device: ``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        sampler: any scheduler of diffusers, with or without "Scheduler"; what the options say if None.
-        steps: sampling steps; what the options say if None. A network without diffusion has neither sampler nor steps,
-            and no noise.
-        seed: of the noise, from 0 on.
-        tile: most result pixels of a tile's side, None for the whole image at once. The network's memory grows with its
-            square.
-        overlap: result pixels that neighbouring tiles share.
+        sampler: any scheduler of diffusers, with or without "Scheduler"; that of the weights' options if None.
+        steps: sampling steps; those of the weights' options if None. A network without diffusion has neither sampler
+            nor steps, and no noise.
+        seed: seed of the noise, 0 or more.
+        tile: largest side of a tile in result pixels; None for the whole image at once. The network's memory grows with
+            its square.
+        overlap: overlap of neighbouring tiles in result pixels.
     Raises:
-        InputError: an option that cannot be.
+        InputError: an argument is wrong; the message names it.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Upscaler:
         overlap: int = OVERLAP,
     ) -> None:
         if not 0 <= seed < 2**63:
-            raise InputError(f"expected a seed from 0 on, got {seed}")
+            raise InputError(f"expected a seed of 0 or more, got {seed}")
         self.scale, self.steps = weights.scale, steps
         self.seed: int | torch.Generator = seed
         self.device = _device(device)
@@ -98,8 +98,8 @@ class Upscaler:
 
         Args:
             weights: a ``.pth`` of BasicSR's trainer, or a ``.safetensors`` of `basicsr pack`.
-            options: the option file that a ``.pth`` was trained with; if None, the one that training laid beside it.
-            packed: compute with 1-bit weights (True), in float (False), or as the file is (None).
+            options: the option file with which a ``.pth`` was trained; if None, the one that training stored beside it.
+            packed: use packed inference (True), float (False), or what the file is for (None).
             quality: which set of parameters of a packed file, ``fidelity`` or ``perceptual``; its first if None.
             settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
         Raises:
@@ -122,7 +122,7 @@ class Upscaler:
         Args:
             name_or_folder: a folder that ``save_pretrained`` wrote, ``OWNER/NAME`` or ``hf://OWNER/NAME``.
             revision: branch, tag or commit of the repository.
-            packed: compute with 1-bit weights (True), in float (False), or as the weights are (None).
+            packed: use packed inference (True), float (False), or what the weights are for (None).
             quality: as `from_file`.
             settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
         Raises:
@@ -136,16 +136,16 @@ class Upscaler:
 
         Args:
             scale: 2 or 4.
-            kind: of images, a key of `bidiffsr_arch.weights.SHIPPED`.
+            kind: kind of images, a key of `bidiffsr_arch.weights.SHIPPED`.
             quality: as `from_file`.
             settings: `device`, `sampler`, `steps`, `seed`, `tile`, `overlap`, see `Upscaler`.
         Raises:
-            InputError: no such weights, a damaged file, or an option that cannot be.
+            InputError: there are no such weights, the file is damaged, or an argument is wrong.
         """
         return cls(load_weights(shipped_weights(scale, kind), quality=quality), **settings)
 
     def calls(self, height: int, width: int) -> int:
-        """How many tiles, all steps together, the network computes for an image of height x width pixels."""
+        """Number of calls of the network, over all tiles and steps, for an image of height x width pixels."""
         if isinstance(self.network, DirectNetwork):
             rows, columns = self.network.grid(height, width)
         else:
@@ -159,8 +159,8 @@ class Upscaler:
 
         Args:
             image: uint8 or uint16 of shape (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGB and
-                alpha; or a PIL image. Alpha is upsampled by bicubic interpolation; what it hides takes the colour of
-                the nearest visible pixel first.
+                alpha; or a PIL image. Alpha is upsampled by bicubic interpolation; before upscaling, hidden pixels get
+                the colour of the nearest visible one.
             on_tile: called after each of `calls(H, W)` tiles, to show progress.
         Returns:
             The same kind of image, `scale` times as high and wide; a PIL image keeps its ICC profile and EXIF.
@@ -184,14 +184,14 @@ class Upscaler:
             tiles = f"tiles of {self.network.tile} pixels" if self.network.tile else "the whole image at once"
             raise InputError(f"expected memory for {tiles}, got too little; choose a smaller tile") from error
         if not layers[0].isfinite().all():
-            raise InputError("expected a finite result, got NaN or infinity; take more steps or another sampler")
+            raise InputError("expected a finite result, got NaN or infinity; use more steps or another sampler")
         if colour_is_gray := image.ndim == 2 or image.shape[2] == 2:
             layers[0] = layers[0].mean(1, keepdim=True)
         result = torch.cat(layers, 1)[0].permute(1, 2, 0).mul_(white).round_().cpu().numpy().astype(image.dtype)
         return result[..., 0] if colour_is_gray and alpha is None else result
 
     def sample(self, image: Tensor) -> Tensor:
-        """(1, 3, h, w) -> (1, 3, H, W), both in [0, 1]."""
+        """Upscale (1, 3, h, w) to (1, 3, scale * h, scale * w), both in [0, 1]."""
         if isinstance(self.network, DirectNetwork):
             return self.network(image)
         assert self.super_resolution is not None
@@ -221,5 +221,5 @@ def _device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's ways to say that there is none
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises one of them without the device
         raise InputError(f"expected a device that this machine has, such as cpu, got {name}") from error

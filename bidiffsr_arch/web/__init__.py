@@ -1,8 +1,8 @@
-"""A page in the browser that upscales images, the command `basicsr web`. Needs Gradio, the extra `web`.
+"""A web page that upscales images, the command `basicsr web`. Needs Gradio, the extra `web`.
 
-`models` holds the networks on offer, `work` upscales a visitor's images within `Limits`, and `preview` draws what the
-page shows. `visitors` gives each visitor a folder, and `guard` lets no request out of it. `page` is the page itself and
-`server` serves it; only these two and `guard` import what the extra brings.
+`models` loads the networks on offer, `work` upscales a visitor's images within `Limits`, and `preview` makes the images
+that the page shows. `visitors` gives each visitor a folder, and `guard` restricts requests to it. `page` defines the
+page and `server` serves it; only these two and `guard` import packages of the extra.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one visitor may ask for.
+    """Limits of one request.
 
     Attributes:
         megapixels: largest result, in millions of pixels.
         upload_megabytes: largest image file, in millions of bytes.
-        images: most images per request.
-        queue: most requests that wait while another one runs.
+        images: largest number of images per request.
+        queue: largest number of requests that wait while another one runs.
         seconds: longest computation of a request.
     """
 

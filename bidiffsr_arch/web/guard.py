@@ -1,8 +1,8 @@
-"""Lets pass the requests that the page makes, and of those only what stays within the visitor's own folder.
+"""ASGI middleware that accepts only requests of the page, and only files in the visitor's own folder.
 
-Gradio serves more than this page needs: a proxy, downloads from addresses that a visitor names, pages about itself.
-Only the paths below are passed on. A visitor is recognised by a cookie; files are served, and named in what is sent,
-from the folder of that cookie alone.
+Gradio serves more than this page needs: a proxy, downloads from URLs in a request, pages about itself. Only the paths
+below are passed on. A visitor is identified by a cookie; requests can read and name files only in the folder of that
+cookie.
 """
 
 import json
@@ -24,17 +24,17 @@ from bidiffsr_arch.web.visitors import COOKIE, Visitors
 API = "/gradio_api/"
 FILE = f"{API}file="
 UPLOAD = f"{API}upload"
-# Without a cookie: the page, and what is the same for everybody.
+# Accepted without a cookie: the page, and files that are the same for all visitors.
 PUBLIC = re.compile(r"/|/(config|theme\.css|favicon\.ico)|/(assets|static)/.+")
 OWN = re.compile(
     rf"{API}(queue/(join|data)|run/[\w-]+|cancel|reset|upload|upload_progress|heartbeat/\w+|startup-events|file=.+)"
 )
-JSON_BYTES = 1_000_000  # of names and numbers
-FORM_BYTES = 100_000  # of an upload besides the files
+JSON_BYTES = 1_000_000  # largest request with names and numbers
+FORM_BYTES = 100_000  # largest part of an upload that is not files
 MEGA = 1_000_000
 
 HEADERS = {
-    # Gradio's page has scripts within it and compiles some; what it loads comes from this server.
+    # Gradio's page contains inline scripts and compiles others; all files that it loads come from this server.
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; "
     "form-action 'self'; base-uri 'self'; object-src 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -43,7 +43,7 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """A request that is not passed on: status and one line."""
+    """A request is refused, with an HTTP status and one line."""
 
     def __init__(self, status: int, line: str) -> None:
         super().__init__(line)
@@ -56,7 +56,7 @@ class Guard:
     Args:
         app: the page's application.
         visitors: folders, one for each cookie.
-        limits: of the size of uploads.
+        limits: limits of uploads.
     """
 
     def __init__(self, app: ASGIApp, visitors: Visitors, limits: Limits) -> None:
@@ -96,7 +96,11 @@ class Guard:
         await self.app(request.scope, receive, send)
 
     async def _checked(self, request: Request, cookie: str) -> Receive:
-        """The request's JSON, in which all files are the visitor's own."""
+        """A `receive` with the request's JSON, in which all files are in the visitor's folder.
+
+        Raises:
+            Refused: too long, not JSON, or with another path.
+        """
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -109,29 +113,29 @@ class Guard:
             raise Refused(400, "expected JSON, got something else") from error
         if foreign:
             raise Refused(403, "expected files of your own, got another path")
-        # Written anew, so that what is passed on is what was checked.
+        # Serialized again, so that exactly the checked content is passed on.
         return _replay(request, json.dumps(content).encode())
 
     async def _upload(self, request: Request, cookie: str, send: Send) -> None:
-        """Pass an upload on, then move its files into the visitor's folder, and tell the page these paths."""
+        """Pass an upload on, then move its files into the visitor's folder, and return their new paths to the page."""
         length = request.headers.get("content-length", "")
         if not length.isdecimal():
             raise Refused(411, "expected the length of the upload, got none")
         if int(length) > self.upload_bytes:
             raise Refused(413, f"expected at most {self.upload_bytes // MEGA} MB together, got {int(length) // MEGA}")
         headers = MutableHeaders(scope=request.scope)
-        del headers["accept-encoding"]  # the answer is read here
-        answer = _Answer()
-        await self.app(request.scope, request.receive, answer.collect)
-        response = Response(bytes(answer.body), answer.status, media_type="text/plain")
-        if answer.status == 200:
+        del headers["accept-encoding"]  # the response is read here
+        inner = _Recorded()
+        await self.app(request.scope, request.receive, inner.collect)
+        response = Response(bytes(inner.body), inner.status, media_type="text/plain")
+        if inner.status == 200:
             folder = self.visitors.folder(cookie)
-            response = JSONResponse([str(_moved(Path(path), folder)) for path in json.loads(answer.body)])
+            response = JSONResponse([str(_moved(Path(path), folder)) for path in json.loads(inner.body)])
         await response(request.scope, request.receive, send)
 
 
-class _Answer:
-    """An answer that is kept in place of being sent."""
+class _Recorded:
+    """A response that is recorded instead of sent."""
 
     def __init__(self) -> None:
         self.status, self.body = 500, bytearray()
@@ -142,7 +146,7 @@ class _Answer:
 
 
 def _with_headers(send: Send, request: Request) -> Send:
-    """`send`, which adds `HEADERS`, and to the page a cookie for a new visitor."""
+    """A `send` that adds `HEADERS`, and a cookie to the page of a new visitor."""
 
     async def add(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -157,7 +161,7 @@ def _with_headers(send: Send, request: Request) -> Send:
 
 
 def _replay(request: Request, body: bytes) -> Receive:
-    """A `receive` that gives this body, and afterwards what the client does."""
+    """A `receive` that returns this body, and afterwards the client's further messages."""
     headers = MutableHeaders(scope=request.scope)
     headers["content-length"] = str(len(body))
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
@@ -169,7 +173,7 @@ def _replay(request: Request, body: bytes) -> Receive:
 
 
 def _paths(content: Any) -> Iterator[str]:
-    """Every ``path`` in JSON, which is how Gradio names files."""
+    """Every value of a key ``path`` in JSON, by which Gradio names files."""
     if isinstance(content, Mapping):
         if "path" in content:
             yield str(content["path"])

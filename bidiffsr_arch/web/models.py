@@ -1,4 +1,4 @@
-"""The networks that the page offers: those of the package, and files that the command line names."""
+"""The networks that the page offers: those of the package, and files from the command line."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,14 +10,14 @@ from bidiffsr_arch.weights import all_shipped_weights
 
 
 class Models:
-    """Loaded networks by name; of a file with several sets of parameters, one for each. A visitor selects one of the
-    names, and cannot name files.
+    """Loaded networks by name, one for each set of parameters in a file. A visitor selects one of the names, and cannot
+    name files.
 
     Args:
-        files: what `load_weights` takes; they come before the package's own networks.
+        files: as `load_weights` takes them; they come before the package's own networks.
         device: see `Upscaler`.
     Raises:
-        InputError: a file is wrong, two have one name, or there is no such device.
+        InputError: a file is wrong, two have the same name, or there is no such device.
     """
 
     def __init__(self, files: Iterable[str] = (), device: str = "auto") -> None:
@@ -45,6 +45,6 @@ class Models:
         """An upscaler with one of the networks.
 
         Raises:
-            InputError: no such name, or steps or a seed that cannot be.
+            InputError: there is no such name, or steps or seed are out of range.
         """
         return Upscaler(choose("weights", name, self.weights), device=self.device, steps=steps, seed=seed)

@@ -1,4 +1,4 @@
-"""The page: what stands on it, and what its buttons do."""
+"""The page: its layout, and the handlers of its buttons."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ CSS = """
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's theme with the browser's own fonts, so that none is loaded."""
+    """Gradio's theme with the browser's own fonts, so that no font is loaded."""
     return gr.themes.Soft(
         primary_hue="indigo", neutral_hue="slate", radius_size="md",
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"],
@@ -82,7 +82,7 @@ class Page:
                 concurrency_limit=1, show_progress_on=[slider], api_visibility="private",
             )  # fmt: skip
             cancel.click(self.cancel, None, messages, cancels=[upscaling], **quick)
-            # In the browser, at once: an answer of the server could come after the next click.
+            # Computed in the browser: a response of the server could arrive after the next click.
             scale.input(None, scale, [weights, steps], js=_look_up(self._of_scale()))
             weights.input(None, weights, [scale, steps], js=_look_up(self._of_weights()))
             shown.input(self.show, [results, shown], slider, **quick)
@@ -96,9 +96,9 @@ class Page:
         steps: int | None,
         seed: int | None,
         request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio is asked for it)
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio requires this default)
     ) -> Iterator[tuple[Any, ...]]:
-        """Upscale the images; yields what the page shows after each of them."""
+        """Upscale the images; yields the values that the page shows after each of them."""
         cancelled = self.running[_tab(request)] = Event()
         results: list[Result] = []
         messages: list[str] = []
@@ -120,15 +120,15 @@ class Page:
         except Cancelled:
             yield self._shown(results, [*messages, "cancelled"])
         finally:
-            if self.running.get(_tab(request)) is cancelled:  # else the tab has asked again
+            if self.running.get(_tab(request)) is cancelled:  # else a newer request of the tab is running
                 del self.running[_tab(request)]
 
     def _steps(self, weights: str, steps: int | None) -> int | None:
-        """None where the visitor left the steps as the weights have them: networks without diffusion take no others."""
+        """None if the visitor did not change the number of steps; networks without diffusion accept no other value."""
         return None if steps == self.models.steps.get(weights) else steps
 
     def _shown(self, results: list[Result], messages: list[str]) -> tuple[Any, ...]:
-        """Values of results, slider, shown, messages and downloads."""
+        """The values of results, slider, shown, messages and downloads."""
         latest = len(results) - 1
         names = [(f"{index + 1}. {result.file.name}", index) for index, result in enumerate(results)]
         return (
@@ -140,16 +140,16 @@ class Page:
         )
 
     def show(self, results: list[Result], index: int) -> tuple[str, str]:
-        """Before and after of one result."""
+        """The images before and after upscaling of one result."""
         return str(results[index].before), str(results[index].after)
 
     def _of_scale(self) -> dict[int, tuple[str, int]]:
-        """The first network of each scale, and its steps."""
+        """The first network of each scale, and its number of steps."""
         first = {scale: self.models.names(scale)[0] for scale in self.models.scales()}
         return {scale: (name, self.models.steps[name]) for scale, name in first.items()}
 
     def _of_weights(self) -> dict[str, tuple[int, int]]:
-        """The scale and the steps of each network."""
+        """The scale and the number of steps of each network."""
         return {name: (weights.scale, self.models.steps[name]) for name, weights in self.models.weights.items()}
 
     def cancel(self, request: gr.Request) -> gr.Textbox:
@@ -169,10 +169,10 @@ class Page:
 
 
 def _look_up(table: Mapping[Any, Sequence[Any]]) -> str:
-    """A function in JavaScript that looks its argument up."""
+    """A JavaScript function that looks up its argument in a table."""
     return f"(key) => ({json.dumps(table)})[key]"
 
 
 def _tab(request: gr.Request) -> str:
-    """A visitor's browser tab; another visitor who sends the same session does not get the same."""
+    """Identifies a visitor's browser tab; another visitor who sends the same session hash has another identifier."""
     return f"{request.cookies.get(COOKIE)} {request.session_hash}"

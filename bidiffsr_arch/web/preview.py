@@ -1,4 +1,4 @@
-"""What the page shows of an image: 8 bits, upright, in a format that browsers display."""
+"""Previews for the page: 8 bits, upright, in a format that browsers display."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +13,7 @@ def write_previews(source: Path, result: Path, folder: Path) -> tuple[Path, Path
     """Write the image, upsampled by bicubic interpolation, and the result for the page's slider.
 
     Args:
-        folder: gets ``before`` and ``after``, JPEG, or PNG where there is alpha; made if missing.
+        folder: folder for ``before`` and ``after``, JPEG, or PNG for images with alpha; created if missing.
     Returns:
         Paths of both; they have the same size.
     """
@@ -24,7 +24,7 @@ def write_previews(source: Path, result: Path, folder: Path) -> tuple[Path, Path
 
 
 def displayed(photo: Photo) -> Image.Image:
-    """The photo as 8 bits, with its orientation applied, and of its metadata the colour profile."""
+    """The photo with 8 bits, its orientation applied, and no metadata except its colour profile."""
     if photo.pixels.dtype == np.uint16:
         photo = Photo((photo.pixels // 257).astype(np.uint8), photo.metadata)
     image = to_pillow(photo)

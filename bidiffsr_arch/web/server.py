@@ -1,4 +1,4 @@
-"""Serves the page until it is interrupted. Nothing is fetched from elsewhere, reported or shared."""
+"""Serve the page until the process is interrupted. Nothing is downloaded from elsewhere, reported or shared."""
 
 import asyncio
 import os
@@ -20,8 +20,8 @@ from bidiffsr_arch.web.visitors import Visitors
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-SWEEP = 60.0  # seconds between two looks for old files
-GOODBYE = 3  # seconds for open connections when the server ends
+SWEEP = 60.0  # seconds between two searches for old files
+GOODBYE = 3  # seconds that open connections have when the server ends
 
 
 def serve(models: Models, limits: Limits, host: str, port: int) -> None:
@@ -29,9 +29,9 @@ def serve(models: Models, limits: Limits, host: str, port: int) -> None:
 
     Args:
         host: an address of this machine; ``0.0.0.0`` for all of them.
-        port: 0 for a free one; the address is printed.
+        port: 0 for any free port; the address is printed.
     Raises:
-        InputError: the address cannot be had.
+        InputError: the address does not exist, or its port is taken.
     """
     listener = listen(host, port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -71,7 +71,7 @@ def application(models: Models, limits: Limits, visitors: Visitors, host: str) -
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     app.add_middleware(Guard, visitors=visitors, limits=limits)
-    if is_loopback(host):  # else another site's name could be pointed at this server
+    if is_loopback(host):  # against DNS rebinding: another site's name could resolve to this server
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, address(host), "localhost", "127.0.0.1"])
     return gradio.mount_gradio_app(
         app, page.blocks, "/", theme=theme(), css=CSS, max_file_size=int(limits.upload_megabytes * MEGA),
@@ -88,33 +88,34 @@ async def sweeping(visitors: Visitors) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+    """A socket that listens at an address.
 
     Raises:
-        InputError: no such address on this machine, or the port is taken.
+        InputError: this machine has no such address, or the port is taken.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError, UnicodeError) as error:
-        place = f"{address(host)}:{port}"
-        raise InputError(f"expected a free --host and --port, got {place} ({_reason(error)})") from error
+        raise InputError(
+            f"expected a free --host and --port, got {address(host)}:{port} ({_reason(error)})"
+        ) from error
 
 
 def _reason(error: Exception) -> str:
-    """Why there is no such socket, without the address that `socket.create_server` adds to the system's words."""
+    """The operating system's reason, without the address that `socket.create_server` adds to it."""
     if isinstance(error, socket.gaierror):
         return str(error.strerror)
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
+    """Whether an address can be reached from this machine only."""
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost"
 
 
 def address(host: str) -> str:
-    """The host as it stands in a URL."""
+    """A host as it is written in a URL."""
     return f"[{host}]" if ":" in host else host

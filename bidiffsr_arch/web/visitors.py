@@ -13,31 +13,31 @@ COOKIE = "bidiffsr_visitor"
 class Visitors:
     """Folders of visitors below one root.
 
-    A visitor is whoever sends the same cookie. The folder's name is a digest of the cookie's value: the page may know
-    the folder, but nobody gets the value from it.
+    A visitor is identified by a cookie. The folder's name is a digest of the cookie's value, so the page can show paths
+    without revealing the value.
 
     Args:
-        root: the folder of all of them, which holds nothing else that lasts.
+        root: parent of the visitors' folders; other files in it are deleted, too, when they are old.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
 
     def folder(self, cookie: str) -> Path:
-        """The folder of a visitor, made if missing."""
+        """The folder of a visitor, created if missing."""
         folder = self.root / sha256(cookie.encode()).hexdigest()
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
     def owns(self, cookie: str, path: str) -> bool:
-        """Whether a path is that of a file in the visitor's folder; links and ``..`` are resolved first."""
+        """Whether a path is in the visitor's folder; links and ``..`` are resolved first."""
         try:
             return Path(path).resolve().is_relative_to(self.folder(cookie))
         except (OSError, ValueError, RuntimeError):  # too long, a null byte, a loop of links
             return False
 
     def sweep(self, keep: float = KEEP) -> None:
-        """Delete what has not been written to for `keep` seconds."""
+        """Delete files and empty folders that were last modified more than `keep` seconds ago."""
         latest = time.time() - keep
         for folder, names, files in os.walk(self.root, topdown=False):
             for path in (Path(folder, name) for name in files):

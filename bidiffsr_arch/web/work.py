@@ -17,7 +17,7 @@ from bidiffsr_arch.upscale.plan import Job, plan
 from bidiffsr_arch.web import Limits
 from bidiffsr_arch.web.preview import write_previews
 
-COMPUTING = Lock()  # a packed network has scratch memory for one call at a time
+COMPUTING = Lock()  # a packed network has scratch buffers for one call at a time
 
 
 class Cancelled(Exception):
@@ -29,10 +29,10 @@ class Result:
     """An upscaled image.
 
     Attributes:
-        file: what `basicsr upscale` would write, with the image's name.
+        file: the result as `basicsr upscale` writes it, with the image's name.
         before: the image upsampled by bicubic interpolation, for the page.
         after: the result, for the page.
-        notes: what could not be kept of the image.
+        notes: warnings about metadata that was not kept.
     """
 
     file: Path
@@ -52,11 +52,11 @@ def upscale_images(
     """Upscale images; yields a result or an error for each.
 
     Args:
-        folder: of the visitor; results go into new subfolders, so that equal names do not meet.
+        folder: the visitor's folder; each result gets a new subfolder, so that equal names do not collide.
         cancelled: may be set by another thread; the computation ends after the current tile.
-        report: called after each tile with the number of tiles so far, that of all tiles, and the image's name.
+        report: called after each tile with the number of finished tiles, the total, and the image's name.
     Raises:
-        InputError: no images, more images than the limit, or more time than the limit.
+        InputError: there are no images, or their number or the computation exceeds the limits.
         Cancelled: `cancelled` was set.
     """
     if not 0 < len(images) <= limits.images:
@@ -91,7 +91,7 @@ def _check(cancelled: Event, deadline: float, limits: Limits) -> None:
 
 
 def _plan(image: Path, folder: Path, scale: int, limits: Limits) -> Job | InputError:
-    """The job of an image, or the error why there is none; only the image's header is read."""
+    """The job of an image, or an error if the image is refused; only the image's header is read."""
     try:
         planned = plan([str(image)], str(folder / secrets.token_hex(8)))
         planned.refuse_too_large(scale)
@@ -123,5 +123,5 @@ def _upscale(upscaler: Upscaler, job: Job, on_tile: Callable[[], None]) -> Resul
 
 
 def _without_folders(error: InputError, image: Path) -> InputError:
-    """The error without the server's folders, which do not concern a visitor."""
+    """The error without the server's folders, which a visitor must not see."""
     return InputError(str(error).replace(f"{image.parent}/", ""))

@@ -1,4 +1,4 @@
-"""Trained networks that come with the package, packed. README.md in this folder says how they were trained."""
+"""Packed networks that come with the package. README.md in this folder describes how they were trained."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -32,11 +32,11 @@ def shipped_weights(scale: int = 2, kind: str = "clean") -> Path:
 
     Args:
         scale: 2 or 4.
-        kind: of images, a key of `SHIPPED`.
+        kind: kind of images, a key of `SHIPPED`.
     Raises:
         InputError: no weights for this kind or scale come with the package.
     """
-    by_scale = choose("the kind of input that the package has weights for", kind, SHIPPED)
+    by_scale = choose("the kind of input of the package's weights", kind, SHIPPED)
     if scale not in by_scale:
         known = " or ".join(map(str, by_scale))
         raise InputError(f"expected a scale of {known}, got {scale}; use your own weights for another scale")

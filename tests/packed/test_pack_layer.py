@@ -65,7 +65,7 @@ def test_a_sequential(backend, scale):
 
 def test_a_layer_in_place_may_be_the_only_one(backend):
     layer = nn.Sequential(nn.PReLU(5), conv(5, 5))
-    with pytest.raises(InputError, match="first layer that has a number of channels"):
+    with pytest.raises(InputError, match="first layer with a known number of channels"):
         pack_layer(layer, backend.name)
     assert_packed_is(nn.Sequential(nn.BatchNorm2d(5), conv(5, 5)), images(5), backend)
 

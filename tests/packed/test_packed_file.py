@@ -19,7 +19,7 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import digest
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.packed import Description, PackedUNet, load_packed, load_sets, pack, save_packed
-from bidiffsr_arch.packed.file_format import sealed
+from bidiffsr_arch.packed.file_format import with_checksum
 
 TINY = dict(
     type="BIDiffSRUNet",
@@ -107,7 +107,7 @@ def test_half(written, tmp_path):
         torch.testing.assert_close(tensor, exact[name], rtol=1e-3, atol=1e-4)  # same type, too
     large = tiny()
     large.downs[0].bias.data[0] = 1e6
-    with pytest.raises(InputError, match=r"float16 can hold, downs\.0\.bias"):
+    with pytest.raises(InputError, match=r"range of float16, got larger ones in downs\.0\.bias"):
         save_packed(pack(large, "torch"), tmp_path / "large.safetensors", Description(TINY), half=True)
 
 
@@ -147,7 +147,7 @@ REFUSED = {
         description=json.dumps({"network_g": TINY, "sets": {"perceptual": {"steps": 4}}})
     ),
     "options of BIDiffSRUNet": lambda t, m: m.update(description=json.dumps({"network_g": {"depth": 3}})),
-    "tensors of its network_g": lambda t, m: m.update(
+    "tensors of network_g": lambda t, m: m.update(
         description=json.dumps({"network_g": TINY | {"channel_mults": [1, 2, 4]}})
     ),
 }
@@ -157,7 +157,7 @@ REFUSED = {
 def test_refuses(message, written):
     tensors, metadata = contents(written)
     REFUSED[message](tensors, metadata)
-    written.write_bytes(sealed(tensors, metadata))
+    written.write_bytes(with_checksum(tensors, metadata))
     with pytest.raises(InputError, match=message) as caught:
         load_packed(written)
     assert "\n" not in str(caught.value)

@@ -59,7 +59,7 @@ def test_a_direct_network_packed_is_the_network(backend, options):
     ("options", "message"),
     [
         ({"upscale": 3}, "power of two"),
-        ({"num_out_ch": 1}, "num_out_ch to be num_in_ch"),
+        ({"num_out_ch": 1}, "num_out_ch to equal num_in_ch"),
         ({"num_block": 0}, "1 or more"),
         ({"binarizer": "ternary"}, "binarizer"),
     ],

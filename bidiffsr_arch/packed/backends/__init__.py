@@ -28,8 +28,8 @@ def choose_backend(name: str | None = None) -> AnyBackend:
         return TorchBackend()
     if not present:
         raise InputError(
-            f"expected Numba to be installed for backend {name}, found none; "
-            "pip install 'bidiffsr_arch[fast]' or use backend torch"
+            f"expected Numba for backend {name}, which is not installed; pip install 'bidiffsr_arch[fast]', or use "
+            "backend torch"
         )
     from bidiffsr_arch.packed.backends import numba_backend
 

@@ -51,7 +51,7 @@ class Backend(Protocol[BinaryWeight, ConvWeight, PointwiseWeight]):
         """1-bit weights (C_out, channels, kernel_size, kernel_size) from their stored bits (`layout.pack_bits`).
 
         Raises:
-            InputError: there are so many channels that counts do not fit into 16 bits.
+            InputError: counts do not fit into 16 bits, because there are too many channels.
         """
 
     def conv3x3_weight(self, weight: np.ndarray) -> ConvWeight:

@@ -1,4 +1,4 @@
-"""The backend in plain torch, for machines without Numba: each operation is its definition."""
+"""The backend in plain torch, for machines without Numba; each operation is written as its definition."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ def planes(x: Map, channels: int, first: int = 0) -> Tensor:
 
 
 class BinaryWeight:
-    """Stored bits of a weight, and its shape."""
+    """The stored bits and the shape of a weight."""
 
     def __init__(self, stored: np.ndarray, channels: int, kernel_size: int) -> None:
         self.stored, self.channels, self.kernel_size, self.filters = stored, channels, kernel_size, len(stored)

@@ -1,12 +1,12 @@
 """Numba kernels of packed inference and of training, written in LLVM's vector types.
 
-- `vector_ir`, `places`: vectors, and addresses as kernels pass them; `numba_without_scipy`: how Numba is loaded;
+- `vector_ir`: vector instructions; `places`: addresses and strides; `numba_without_scipy`: how Numba is imported;
   `compile`: how kernels are compiled and cached; `split`: how their loops run on threads.
-- `binary_conv`: the 1-bit convolution; `signs` packs signs into bits, `bit_rows` says how they are laid out, `popcount`
-  and `lookup` count them, `epilogue` turns counts into results.
-- `winograd` (with `winograd_transforms`), `pointwise`: full-precision 3x3 and 1x1 convolutions, by `gemm`, which
-  prefetches by itself; `prefetch` does it for the 1-bit convolution.
-- `norm`, `rearrange`: GroupNorm; moves of channels.
+- `binary_conv`: the 1-bit convolution; `signs` packs signs into bits, `bit_rows` describes their layout, `popcount` and
+  `lookup` count them, `epilogue` turns counts into results, `prefetch` prefetches maps.
+- `winograd` (with `winograd_transforms`), `pointwise`: full-precision 3x3 and 1x1 convolutions; `gemm`: their matrix
+  products.
+- `norm`: GroupNorm; `rearrange`: permutations of channels.
 - `planes`: the 1-bit convolution of training.
 """
 

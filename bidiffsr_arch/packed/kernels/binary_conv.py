@@ -1,7 +1,7 @@
 """The 1-bit convolution as one kernel: [GroupNorm, Swish,] shift, sign, count, affine, PReLU, shortcuts, sums.
 
-Each thread works down its share of the image two rows at a time and keeps the bits (and the Swish values, for the
-shortcut) of four rows: neither ever becomes a map in memory.
+Each thread processes its part of the image two rows at a time. It stores the bits (and, for the shortcut, the Swish
+values) of four rows, never those of the whole map.
 """
 
 from collections.abc import Callable
@@ -25,10 +25,10 @@ BLOCK_BYTES = 4 * BLOCK
 
 
 class Source(NamedTuple):
-    """What bits are made from: `vectors` of the channels of `map` from byte `first` of each pixel on.
+    """The convolution's input: `vectors` vectors of channels of `map`, from byte `first` of each pixel on.
 
-    If `normalise`, ``swish(gain * map + bias)`` takes its place. A bit is set where that plus `shift` is not negative;
-    vectors are padded with 0, 0 and -inf.
+    With `normalise` it is ``swish(gain * map + bias)`` instead. A bit is set where the input plus `shift` is not
+    negative. gain, bias and shift are padded with 0, 0 and -inf.
     """
 
     map: np.ndarray
@@ -41,7 +41,7 @@ class Source(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """1-bit weights, and the integers that go with them (`layout.border_totals`).
+    """1-bit weights and their totals (`layout.border_totals`).
 
     radius: of the taps, 0 or 1. bits: words for `popcount_conv`; nibbles for `lookup_conv`, which alone uses `table`.
     """
@@ -53,8 +53,8 @@ class Weights(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """Affine, slope and bias of the channels, float32 (4, C_out), see `epilogue`; and XNOR-Net's map of gains (H * W,),
-    `step` bytes from pixel to pixel: a single 1 with a step of 0 for other methods.
+    """Scale, offset, slope and bias of the channels, float32 (4, C_out), see `epilogue`; and XNOR-Net's map of gains
+    (H * W,), `step` bytes per pixel. Other methods have a single gain of 1 and a step of 0.
     """
 
     parameters: np.ndarray
@@ -63,7 +63,9 @@ class Scale(NamedTuple):
 
 
 class Shortcut(NamedTuple):
-    """A map to add: `first`, `row`, `pixel`, `block` are distances in bytes; all 0 for a map of one block of zeros."""
+    """A map to add. In bytes: the offset of its first channel, and the strides of rows, pixels and blocks of channels.
+    All are 0 where nothing is added; the map is then one block of zeros.
+    """
 
     map: np.ndarray
     first: int
@@ -100,7 +102,7 @@ class Scratch(NamedTuple):
 
 
 def scratch_from(start: int, width: int, channels: int, normalise: bool) -> Scratch:
-    """A thread's scratch memory from an address on, a multiple of 64."""
+    """A thread's scratch memory, which begins at address `start`, a multiple of 64."""
     pixel = (channels // 8 + 7) // 8 * 8
     values = start + (ROWS * (width + 2) * pixel + 63) // 64 * 64
     counts = values + (ROWS * width * channels * 4 if normalise else 0)
@@ -110,8 +112,6 @@ def scratch_from(start: int, width: int, channels: int, normalise: bool) -> Scra
 
 
 _scratch_from = helper(scratch_from)
-
-
 
 
 @helper
@@ -152,7 +152,8 @@ def _epilogues(counts, segment, y, block, weights, scale, shortcut, other, targe
 
 @helper
 def _pack_rows(source, first, last, bits, pixel, values, size) -> None:
-    """Bits and values of rows first to last - 1, each in its slot of `ROWS`; rows outside of the image have bits 0.
+    """Pack the signs of rows first to last - 1, and store their values, each row in its slot of `ROWS`; rows outside of
+    the image have bits 0.
 
     bits, values: `Strided`, slot by slot. pixel: bytes of a pixel's bits.
     """
@@ -175,8 +176,8 @@ def _pack_rows(source, first, last, bits, pixel, values, size) -> None:
 
 @helper
 def _prefetch(source, s, target, y, segment, block, radius, size) -> Prefetch:
-    """What to prefetch while a block of channels of a segment of row y is counted: its part of the next segment's
-    shortcut and results, and of the row that bits are made from next.
+    """What to prefetch while a block of channels of a segment of row y is counted: this block's part of the next
+    segment's shortcut and results, and of the row whose signs are packed next.
     """
     height, width = size
     line = block * segment.pixels * LINE
@@ -194,7 +195,7 @@ def _prefetch(source, s, target, y, segment, block, radius, size) -> Prefetch:
 
 
 def convolution(in_words: bool) -> Callable:
-    """Function for a thread's pairs of rows; arguments as of `popcount_conv`."""
+    """The function that computes a thread's pairs of rows; arguments as of `popcount_conv`."""
     group = 1 if in_words else TABLE_FILTERS // BLOCK
 
     @helper
@@ -265,7 +266,7 @@ _by_popcount, _by_lookup = convolution(in_words=True), convolution(in_words=Fals
 def popcount_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
     """One convolution of a map (H, W, C).
 
-    source: `Source`. keep: the shortcut is the normalised source itself, in place of s1. weights: `Weights`. scale:
+    source: `Source`. keep: the first shortcut is the normalised source, in place of s1. weights: `Weights`. scale:
     `Scale`. s1, s2: `Shortcut`. target: `Target`. scratch: uint8 (threads, bytes), see `scratch_from`.
     """
     pairs = (source.map.shape[0] + 1) // 2
@@ -275,7 +276,7 @@ def popcount_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None
 
 @kernel
 def lookup_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
-    """The same by `lookup`."""
+    """`popcount_conv` with the look-up table of `lookup` in place of popcount."""
     pairs = (source.map.shape[0] + 1) // 2
     arguments = source, keep, weights, scale, s1, s2, target, scratch
     split(pairs, _by_lookup, arguments)

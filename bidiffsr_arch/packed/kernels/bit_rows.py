@@ -1,11 +1,11 @@
-"""Where a thread of the 1-bit convolution keeps the bits of its rows, and what it counts them with."""
+"""Bits and weights of the 1-bit convolution, as its helpers pass them."""
 
 from typing import NamedTuple
 
 
 class BitRows(NamedTuple):
-    """`ROWS` slots for rows of bits, of `row` bytes each from the address `start` on; `slot` holds the first row that
-    is needed, and the next ones follow in turn.
+    """A ring buffer of `ROWS` rows of bits at address `start`, `row` bytes each; `slot` is the index of the first row
+    that is needed.
     """
 
     start: int
@@ -22,7 +22,7 @@ class Taps(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """Pixels x to x + pixels of a row of `width` pixels."""
+    """Pixels x to x + pixels - 1 of a row of `width` pixels."""
 
     x: int
     pixels: int

@@ -1,4 +1,4 @@
-"""How kernels are compiled: for Numba's threads, for this CPU, once on a machine."""
+"""Compile kernels with Numba for this CPU, once per machine, and choose their number of threads."""
 
 import hashlib
 import os
@@ -18,13 +18,13 @@ from numba.core.compiler import Compiler
 from bidiffsr_arch.errors import InputError
 
 OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy", "nogil": True}
-# Wrappers that nobody calls are not compiled; Numba's type hints lack these options.
+# Unused wrappers are not compiled; Numba's type hints lack these options.
 FROM_PYTHON: dict[str, Any] = {"no_cfunc_wrapper": True}
 FROM_KERNELS: dict[str, Any] = {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
 
 
 def _sources() -> str:
-    """Digest of all files that kernels are made from."""
+    """Digest of the source files of all kernels."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.py"), folder.parent / "layout.py"]):
@@ -36,7 +36,7 @@ _SOURCES = _sources()
 
 
 class _Notice(event.Listener):
-    """Prints once, on stderr, that kernels are being compiled; those that are read from disk are not."""
+    """Prints once, on stderr, that kernels are being compiled; nothing is printed for kernels read from the cache."""
 
     def __init__(self) -> None:
         self.kernels: set = set()
@@ -55,23 +55,23 @@ event.register("numba:compile", _notice)
 
 
 class _LinkedCode(JITCodeLibrary):
-    """Code of a helper. It is optimised and becomes machine code only as a part of the kernels that call it: Numba
-    would do both for the helper, again for each helper that calls it, and again for the kernel.
+    """Code of a helper, which is optimised and compiled only as part of the kernels that call it. Numba would do both
+    for the helper, for each helper that calls it, and for the kernel.
     """
 
     def _optimize_final_module(self) -> None:
-        """Left to the kernel."""
+        """Do nothing: the kernel's code is optimised as a whole."""
 
     def _finalize_final_module(self) -> None:
         self._finalized = True
 
     def get_pointer_to_function(self, name: str) -> int:
-        """Numba's null pointer: the code is in no memory from which it could be called."""
+        """The null pointer: a helper has no machine code of its own."""
         return 0
 
     @property
     def codegen(self) -> Any:
-        """Numba tells it the function's environment, which is that of Python objects: kernels use none."""
+        """Accepts the environment of Python objects that Numba sets; kernels use none."""
         return _NoEnvironment
 
 
@@ -87,7 +87,7 @@ class _HelperCompiler(Compiler):
 
 
 class _KernelCode(JITCodeLibrary):
-    """Code of a kernel, optimised twice: the second pass, a second of compilation in all, makes a step 1.5 % faster."""
+    """Code of a kernel, optimised twice: the second pass takes one second in all and makes a step 1.5 % faster."""
 
     def _optimize_final_module(self) -> None:
         super()._optimize_final_module()
@@ -107,10 +107,11 @@ def helper(function: Callable) -> Callable:
 
 
 def kernel(function: Callable) -> Callable:
-    """A function that Python calls: its machine code is kept on disk.
+    """A function that Python calls; its machine code is cached on disk.
 
-    It must not be a closure, whose machine code Numba does not reliably find on disk. Numba discards cached code when
-    the kernel's own file changes, but not when a helper's does: the digest of all of them is added to what it compares.
+    It must not be a closure: Numba does not reliably find the machine code of closures on disk. Numba discards cached
+    code when the kernel's own file changes, but not when a helper's file does, so the digest of all sources is added
+    to what it compares.
     """
     dispatcher = njit(cache=True, pipeline_class=_KernelCompiler, **OPTIONS, **FROM_PYTHON)(function)
     index = getattr(dispatcher._cache, "_cache_file", None)
@@ -121,10 +122,10 @@ def kernel(function: Callable) -> Callable:
 
 
 def as_many_threads_as_torch() -> int:
-    """Let kernels run on as many threads as torch's operations; returns how many.
+    """Let kernels run on as many threads as torch's operations; returns their number.
 
-    Numba's first use of its threads sets OpenMP's number of threads, which torch shares, to that of all cores: torch's
-    number is restored.
+    When Numba first uses its threads, it sets OpenMP's number of threads, which torch shares, to the number of cores;
+    torch's number is restored.
 
     Raises:
         InputError: this process was forked from one that has run kernels.
@@ -140,7 +141,7 @@ def as_many_threads_as_torch() -> int:
 
 
 def threads_of_kernels() -> int:
-    """How many threads kernels run on, in this thread of Python."""
+    """Number of threads that kernels called from this Python thread run on."""
     return numba.get_num_threads()
 
 
@@ -148,9 +149,10 @@ _first_process: int | None = None
 
 
 def _refuse_fork() -> None:
-    """Threads of GNU's OpenMP do not survive a fork: torch would wait for them for ever, and Numba ends the process.
+    """Raise InputError in a child that was forked after kernels had run.
 
-    In a child torch is limited to one thread, which needs no others; Numba asks for them whatever their number.
+    Threads of GNU's OpenMP do not survive a fork: torch waits for them forever, and Numba aborts the process. In a
+    child, torch is limited to one thread and waits for none; Numba uses its threads whatever their number.
     """
     global _first_process
     if _first_process is None:

@@ -1,6 +1,4 @@
-"""What follows the counting of bits: one affine per channel, PReLU, shortcuts, and the sums that the next GroupNorm
-needs.
-"""
+"""The steps after counting bits: an affine per channel, PReLU, shortcuts, and the sums for the next GroupNorm."""
 
 from typing import NamedTuple
 
@@ -29,8 +27,8 @@ COUNTS = ir.VectorType(ir.IntType(8 * COUNT_BYTES), LANES)
 
 
 class Constants(NamedTuple):
-    """Numbers of BLOCK channels: addresses of their totals, and of their parameters (scale, offset, slope, add), of
-    which each row is `row` bytes after the one before.
+    """Constants of BLOCK channels: addresses of their totals, and of their parameters (scale, offset, slope, add); rows
+    of parameters are `row` bytes apart.
     """
 
     totals: int
@@ -42,9 +40,9 @@ class Constants(NamedTuple):
 def epilogue(b, pixels, counts, constants, gain, first, second, out, sums) -> None:
     """``out = PReLU(scale * gain * (total - 2 count) + offset) + add + first + second``, and the sums of out.
 
-    For BLOCK channels of a run of pixels. counts, gain, first, second, out: `Strided`; gain is one number for each
-    pixel, first and second are shortcuts, vectors of zeros with a distance of 0 where there are none. sums: `Sums`, to
-    which is added. Integers are below 2^17, so float32 holds them exactly.
+    For BLOCK channels of a run of pixels. counts, gain, first, second, out: `Strided`. gain is one number per pixel;
+    first and second are shortcuts, or zeros with a step of 0. The sums of out are added to sums (`Sums`). Integers are
+    below 2^17, so float32 holds them exactly.
     """
     for v in range(VECTORS):
         d = v * BYTES

@@ -1,8 +1,9 @@
-"""Small dense products, the arithmetic of full-precision convolutions: C[m][n] = A[m][k] B[k][n], or a sum of such.
+"""Small matrix products for full-precision convolutions: C[m][n] = A[m][k] B[k][n], or a sum of such products.
 
-A tile of C stays in registers while k runs. Each step of k loads one row of B and one number of every row of A, so a
-tile of r rows and v vectors needs r + v loads for r * v multiply-adds. A core loads two vectors and does two
-multiply-adds a cycle, each four cycles long: r * v must be at least 8, and r + v well below r * v.
+A tile of C stays in registers during the loop over k. Each iteration loads one row of B and one number of every row of
+A, so a tile of r rows and v vectors needs r + v loads for r * v multiply-adds. A core can start two loads and two
+multiply-adds per cycle, and a multiply-add takes four cycles. Therefore r * v must be at least 8, and r + v well below
+r * v.
 """
 
 from collections.abc import Callable
@@ -36,22 +37,22 @@ GROUP = 2 if WIDE else 1
 
 MANY, FEW = (12, 8) if WIDE else (6, 4)
 """Rows of a tile. AVX2 has 16 registers: 6 x 2 sums, 2 vectors of B and 1 number of A take 15; AVX-512 has 32, and
-12 x 2 + 3 take 27. `FEW` serves what is left of a multiple of 4.
+12 x 2 + 3 take 27. Tiles of `FEW` rows cover the rest of a multiple of 4.
 """
 
 VECTORS = BLOCK // LANES
 STEP = 2
-"""Rows of B in one turn of the loop."""
+"""Rows of B per iteration of the loop."""
 
 CHUNK = BLOCK
-"""Rows of B between two prefetches. Inside of the loop LLVM moves loads across them, and spills."""
+"""Rows of B between two prefetches. Around a prefetch within the loop, LLVM would move loads and spill registers."""
 
 LINES = 3
-"""Cache lines of each map that are prefetched at once: a CPU waits for about 12 in all."""
+"""Cache lines of each map that are prefetched at once: a CPU has about 12 outstanding loads."""
 
 
 class Terms(NamedTuple):
-    """Products that are summed: how many, and the distances in bytes from an A and from a B to the next one."""
+    """Products that are summed: their number, and the distances in bytes between the As and between the Bs."""
 
     number: int
     a: int
@@ -62,10 +63,10 @@ ONE_TERM = Terms(1, 0, 0)
 
 
 class Ahead(NamedTuple):
-    """What is prefetched from memory while products are formed, which needs no memory: three maps, each from an address
-    on, and so many bytes further with every chunk of B.
+    """What to prefetch from memory while products are computed from the caches: three maps, each with the address of
+    the next line and the bytes that it advances per chunk of B.
 
-    A CPU waits for few lines at once: spread over the products they keep no multiply-add from running.
+    A CPU supports few outstanding loads, so prefetches are spread over the products and delay no multiply-add.
     """
 
     source: int
@@ -78,7 +79,7 @@ class Ahead(NamedTuple):
 
 @helper
 def later(ahead, chunks) -> Ahead:
-    """`ahead` after so many chunks."""
+    """`ahead`, advanced by `chunks` chunks."""
     return Ahead(
         ahead.source + chunks * ahead.source_step,
         ahead.source_step,
@@ -95,7 +96,7 @@ def _fetch_lines(b, start, *, write: bool = False) -> None:
 
 
 def gemm_tile(rows: int, blocks: int) -> Callable:
-    """Function for `rows` rows of A and `blocks` blocks of columns; arguments as of `gemm`."""
+    """The function for `rows` rows of A and `blocks` blocks of columns; arguments as of `gemm`."""
 
     @procedure
     def gemm(b, a, weights, k, c, terms, ahead) -> None:
@@ -221,8 +222,8 @@ _finish_group = _finish_block if GROUP == 1 else finish_columns(GROUP)
 def finish_run(pixels, blocks, acc, add, shortcut, shortcut_block, out, sums) -> None:
     """``out = acc + add + shortcut``, and the sums of out, for up to `GROUP` blocks of channels of a run of pixels.
 
-    acc, shortcut, out: `Strided`. add: address. shortcut_block: bytes from a block of the shortcut to the next. sums:
-    `Sums`, to which is added.
+    acc, shortcut, out: `Strided`. add: address. shortcut_block: bytes from a block of the shortcut to the next. The
+    sums of out are added to sums (`Sums`).
     """
     if blocks == GROUP:
         _finish_group(pixels, acc, add, shortcut, shortcut_block, out, sums)

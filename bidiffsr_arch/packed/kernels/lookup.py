@@ -1,8 +1,8 @@
 """1-bit dot products by table look-up, for CPUs whose vectors have a byte shuffle (AVX2) but count no bits.
 
-The weight nibble of 4 channels indexes a table of 16 counts that the activation nibble selects. A count is at most 4,
-so one byte holds two pixels, of two rows of the image: `layout.pair_table`. Both pixels of 3 groups add up to at most
-12 a nibble before they must be taken apart::
+The activation nibble of 4 channels selects a table of 16 counts, and the weight nibble indexes it. A count is at most
+4, so one byte holds the counts of two pixels, from two rows of the image (`layout.pair_table`). Over 3 groups, each
+nibble sums to at most 12; then the two pixels are separated::
 
     s      = sum over 3 groups of shuffle(table[pair], weights)    # bytes; low nibble: upper pixel, high: lower pixel
     low   += s & 15                                                # bytes
@@ -40,7 +40,7 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
 from bidiffsr_arch.packed.layout import BLOCK, COUNT_BYTES, OUTSIDE, ROWS, SEGMENT, TABLE_FILTERS, TABLE_STEP
 
 STEPS = 16
-"""Steps of 3 groups between two unpackings: 16 * 12 = 192, and their 3 KB of weights stay in the first cache."""
+"""Steps of 3 groups between two separations: a byte is at most 16 * 12 = 192; 3 KB of weights stay in the L1 cache."""
 
 ENTRY = 32
 """Bytes of an entry of the table."""
@@ -62,7 +62,7 @@ def _prepared_row(width, groups) -> int:
 def _shuffle(b, table, index) -> Value:
     """Byte i of the result is byte ``index[i] % 16`` of the same half of `table`, 0 where index[i] >= 128.
 
-    Without AVX2 there is no such instruction; `backends` then refuses to come here.
+    Without AVX2 there is no such instruction, and `backends` does not select this kernel.
     """
     if "avx2" not in FEATURES:
         return constant(0, V8)
@@ -71,8 +71,8 @@ def _shuffle(b, table, index) -> Value:
 
 
 def _widened(b, bytes_) -> Iterator[Value]:
-    """Bytes as 16-bit numbers, in two vectors; within halves, so that filters come out in the order of
-    `layout.TABLE_ORDER`'s inverse.
+    """Bytes as 16-bit numbers, in two vectors. They are widened within halves of the vector, which undoes the order
+    `layout.TABLE_ORDER` of filters.
     """
     zeros = constant(0, V8)
     for half in range(2):
@@ -81,13 +81,13 @@ def _widened(b, bytes_) -> Iterator[Value]:
 
 
 def pair_counter(halves: int) -> Callable:
-    """Function that counts one pair of pixels with 32 * `halves` filters."""
+    """The function that counts one pair of pixels with 32 * `halves` filters."""
 
     @procedure
     def count(b, table, pairs, weights, steps, counts, accumulate) -> None:
         """Counts over ``3 * steps`` groups, to counts[0] and counts[1], 16 bits (2, SEGMENT, 64).
 
-        pairs: uint16 offsets into the table, one a group. weights: 64 bytes a group. steps <= STEPS.
+        pairs: uint16 offsets into the table, one per group. weights: 64 bytes per group. steps <= STEPS.
         """
 
         def step(i, carried) -> list[Value]:
@@ -199,8 +199,7 @@ def lookup_pair(table, prepared, groups, taps, segment, counts, upper, lower, li
     """Counts of a segment of two output rows and 64 filters, 16 bits (2, SEGMENT, 64). Exact while 9 C < 2^16.
 
     table, prepared, counts: addresses. groups: of 4 channels. taps: `Taps`. segment: `Segment`. upper, lower: what to
-    prefetch for each row (`Prefetch`). lines: blocks of filters that are there, and lines to prefetch with
-    each pixel.
+    prefetch for each row (`Prefetch`). lines: number of blocks of filters, and of cache lines to prefetch per pixel.
     """
     if 2 * lines * BLOCK <= TABLE_FILTERS:
         _half(table, prepared, groups, taps, segment, counts, upper, lower, lines)

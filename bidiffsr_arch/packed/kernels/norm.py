@@ -1,4 +1,4 @@
-"""Passes over maps that belong to GroupNorm."""
+"""GroupNorm: the sums of a map, and the normalization with or without Swish."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def _normalise_rows(part, first, last, x, gain, bias, with_swish, out) -> None:
 
 @kernel
 def normalise(x, gain, bias, with_swish, out) -> None:
-    """out = gain * x + bias per channel, through Swish if asked."""
+    """``out = gain * x + bias`` per channel, followed by Swish if `with_swish`."""
     split(len(x), _normalise_rows, (x, gain, bias, with_swish, out))
 
 

@@ -1,7 +1,7 @@
-"""Loads Numba without SciPy.
+"""Imports Numba without SciPy.
 
-Numba imports SciPy's version and its BLAS, a fifth of a second, to know whether its own matrix products can call them.
-Kernels have no matrix products of NumPy arrays.
+Numba imports SciPy, which takes a fifth of a second, to find out whether its matrix products can call SciPy's BLAS. The
+kernels here multiply no NumPy matrices.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Importing `package` fails within the context, unless it has been imported."""
+    """Make imports of `package` fail within the context, unless it is already imported."""
     if package in sys.modules:
         yield
         return
@@ -26,5 +26,5 @@ def _hidden(package: str) -> Iterator[None]:
 if "numba.np.arraymath" not in sys.modules:
     with _hidden("scipy"):
         import numba.np.arraymath
-    # What Numba notes there concerns np.convolve in other packages' functions: it is noted as Numba would have.
+    # Numba reads this flag for np.convolve in other packages' functions: it gets the value that Numba would have set.
     numba.np.arraymath._HAVE_BLAS = importlib.util.find_spec("scipy") is not None

@@ -1,19 +1,17 @@
-"""Places in memory, as kernels pass them on: addresses, and distances in bytes."""
+"""Memory locations as kernels pass them: addresses, and strides in bytes."""
 
 from typing import NamedTuple
 
 
 class Strided(NamedTuple):
-    """Neighbouring pixels or rows: the address of the first, and the distance from one to the next; 0 for the same one
-    again and again.
-    """
+    """Neighbouring pixels or rows: the address of the first, and their stride; a stride of 0 repeats the first."""
 
     start: int
     step: int
 
 
 class Grid(NamedTuple):
-    """Pixels of an image: the address of the first, and the distances to the next row and to the next pixel."""
+    """Pixels of an image: the address of the first, and the strides of rows and pixels."""
 
     start: int
     row: int

@@ -1,7 +1,7 @@
 """The 1-bit convolution for training, on batches of maps in PyTorch's layout.
 
 Words of bits lie side by side along a row of the image, so that one vector holds a word of each of 8 neighbouring
-pixels. PyTorch's maps lie channel by channel: reading and writing them are then runs of memory.
+pixels. PyTorch stores maps channel by channel, so reads and writes of a row are contiguous.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ VECTORS = 4 if FAST else 1
 
 
 class Planes(NamedTuple):
-    """Words of bits: the address of the first that is read, and the distances to the next row and to the next plane."""
+    """Words of bits: the address of the first that is read, and the strides of rows and planes."""
 
     start: int
     row: int
@@ -54,7 +54,7 @@ class PlaneTaps(NamedTuple):
 
 
 def planes_tile(vectors: int) -> Callable:
-    """Function that counts differing bits of 8 * `vectors` neighbouring pixels with FILTERS filters."""
+    """The function that counts differing bits of 8 * `vectors` neighbouring pixels with FILTERS filters."""
 
     @procedure
     def count(b, bits, taps, counts) -> None:
@@ -133,10 +133,10 @@ def _pack_plane_rows(part, first, last, x, shift, radius, bits) -> None:
 
 @kernel
 def pack_planes(x, shift, radius, bits) -> None:
-    """Bit of channel c is set where ``x + shift >= 0``.
+    """Pack signs: the bit of channel c is set where ``x + shift >= 0``.
 
     x: float32 (B, C, H, W). shift: float32 (B or 1, C). bits: uint64 (B, ceil(C / 64), H + 2 * radius,
-    W + 2 * radius + PLANE_SLACK), written whole; 0 outside of the image.
+    W + 2 * radius + PLANE_SLACK), fully overwritten; 0 outside of the image.
     """
     split(bits.shape[0] * bits.shape[2], _pack_plane_rows, (x, shift, radius, bits))
 
@@ -163,11 +163,11 @@ def _pack_blocks(part, first, last, v, weights, sums) -> None:
 
 @kernel
 def pack_filters(v, weights, sums) -> None:
-    """Words of the weights, and what taps count outside of the image.
+    """Pack the signs of weights, and sum what each tap adds outside of the image.
 
     v: float32 (C_out, C_in, taps), +1 where not negative. weights: uint64 (ceil(C_out / FILTERS), ceil(C_in / 64),
-    taps, FILTERS), written whole. sums: int32 (C_out, taps + 1), written: each tap's sum of ``-1 * w`` over the
-    channels, which is what activation bits of 0 make of it, and last the number of all bits.
+    taps, FILTERS), fully overwritten. sums: int32 (C_out, taps + 1), fully overwritten: each tap's sum of ``-1 * w``
+    over the channels, which the tap adds where activation bits are 0, and last the number of all bits.
     """
     split(weights.shape[0], _pack_blocks, (v, weights, sums))
 

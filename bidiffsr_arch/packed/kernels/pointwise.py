@@ -1,4 +1,4 @@
-"""Full-precision 1x1 convolution of one map, or of two maps that are never joined in memory."""
+"""Full-precision 1x1 convolution of one map, or of two maps whose concatenation is never stored."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from bidiffsr_arch.packed.layout import BLOCK, aligned_copy, padded
 BLOCK_BYTES = 4 * BLOCK
 
 PIXELS = 32 // MANY * MANY
-"""Pixels whose products are formed before their epilogue runs."""
+"""Pixels whose products are computed before their epilogue runs."""
 
 
 def pointwise_weights(weight: np.ndarray) -> np.ndarray:
@@ -24,7 +24,7 @@ def pointwise_weights(weight: np.ndarray) -> np.ndarray:
 
 @helper
 def _ahead(x1, x2, target, y, x, chunks, share, shares) -> Ahead:
-    """What is prefetched in a share of the chunks of a run of pixels: the pixels from (y, x) on."""
+    """What to prefetch during one of the `shares` parts of a run's products: a part of the pixels from (y, x) on."""
     width, pixel, two = x1.shape[1], x1.shape[2] * 4, x2.size > 0
     first, each = (y * width + x) * shares + PIXELS * share, PIXELS
     steps = chunks * shares
@@ -97,8 +97,8 @@ def _pointwise_rows(part, first, last, x1, weights1, x2, weights2, add, shortcut
 def pointwise(x1, weights1, x2, weights2, add, shortcut, target, scratch) -> None:
     """``x1 W1 + x2 W2 + add + shortcut``. The target may be x1: a run of pixels is read before it is written.
 
-    x2: of the shape of x1, or without pixels, for one map only. shortcut: `binary_conv.Shortcut`. target:
-    `binary_conv.Target`, with one row of sums for each row of the image. scratch: uint8 (threads, `chunk_bytes`).
+    x2: of the shape of x1, or empty for one map only. shortcut: `binary_conv.Shortcut`. target: `binary_conv.Target`,
+    with one row of sums for each row of the image. scratch: uint8 (threads, `chunk_bytes`).
     """
     arguments = x1, weights1, x2, weights2, add, shortcut, target, scratch
     split(len(x1), _pointwise_rows, arguments)

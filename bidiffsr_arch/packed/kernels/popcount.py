@@ -1,4 +1,4 @@
-"""1-bit dot products by XOR and popcount, one 64-bit lane for each output channel: portable, and the fastest where
+"""1-bit dot products by XOR and popcount, one 64-bit lane per output channel: portable, and the fastest kernel where
 AVX-512 counts bits.
 """
 
@@ -38,15 +38,15 @@ PIXEL_BYTES = COUNT_BYTES * BLOCK
 
 
 def popcount_tile(pixels: int) -> Callable:
-    """Function that counts differing bits of `pixels` pixels with BLOCK filters."""
+    """The function that counts differing bits of `pixels` pixels with BLOCK filters."""
 
     @procedure
     def count(b, bits, taps, first, counts) -> None:
         """counts[p][o] = sum over rows r and words i of popcount(row_r[first + p][i] ^ weights[r][i][o]), uint16
         (pixels, BLOCK).
 
-        bits: `WordRows`; taps: `Taps`. The words of all taps of a row lie side by side, as those of neighbouring pixels
-        do. Exact: at most 64 bits a word, 64-bit counters.
+        bits: `WordRows`; taps: `Taps`. The words of all taps of a row are contiguous, as those of neighbouring pixels
+        are. Exact: at most 64 bits per word, 64-bit counters.
         """
 
         def row_of_taps(r, counters) -> list[Value]:
@@ -81,8 +81,8 @@ _pixel = popcount_tile(1)
 
 
 class WordRows(NamedTuple):
-    """Addresses of the three rows that the taps of an output row read, of which the first `rows` count; `words` is the
-    number of words that the taps of a row span.
+    """Addresses of the three rows that the taps of an output row read (only the first `rows` are used), and the number
+    of words that the taps of a row span.
     """
 
     first: int

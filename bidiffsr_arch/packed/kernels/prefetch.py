@@ -1,8 +1,7 @@
-"""Prefetching from memory while bits are counted, which needs no memory.
+"""Prefetching of maps from memory while bits are counted from the caches.
 
-Without it a large map waits for memory in one pass, and for the arithmetic unit in the next. Lines are prefetched in
-the order in which they lie in memory, which starts the CPU's own prefetching, and a few at a time, as a CPU waits for
-few at once.
+Without it, memory access and arithmetic alternate on large maps instead of overlapping. Lines are prefetched in memory
+order, which triggers the CPU's hardware prefetcher, and a few at a time, because a CPU supports few outstanding loads.
 """
 
 from typing import NamedTuple
@@ -13,13 +12,13 @@ from bidiffsr_arch.packed.kernels.compile import helper
 from bidiffsr_arch.packed.kernels.vector_ir import fetch, int64, offset, procedure, repeat
 
 LINE = 64
-"""Bytes of a cache line; one of each map is prefetched with every pixel and block of channels."""
+"""Bytes of a cache line; one line of each map is prefetched per pixel and block of channels."""
 
 
 class Prefetch(NamedTuple):
     """Addresses of the first line to prefetch: of the source, of a shortcut, and of the results.
 
-    step: bytes from line to line of the shortcut, 0 where there is none.
+    step: bytes from one line of the shortcut to the next; 0 without a shortcut.
     """
 
     source: int

@@ -1,4 +1,4 @@
-"""From feature maps to bits: one row of an image at a time."""
+"""Pack the signs of feature maps into bits, one row of an image at a time."""
 
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ BIT_BYTES = LANES // 8
 
 
 class Channels(NamedTuple):
-    """What is done to the channels before their signs are taken: `vectors` of them, and the addresses of gain, bias and
+    """Parameters that are applied before the sign: `vectors` vectors of channels, and the addresses of gain, bias and
     shift.
     """
 

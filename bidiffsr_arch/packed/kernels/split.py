@@ -1,8 +1,8 @@
-"""Loops of kernels on Numba's threads.
+"""Parallel loops on Numba's threads.
 
-Numba's `prange` would compile a loop three times, as a function, in that function's wrapper and in the kernel, after
-passes that look for such loops: most of a kernel's compilation. `split` gives Numba's threads the same work by the same
-entry point, `numba_parallel_for`.
+Numba's `prange` would compile a loop three times (as a function, in that function's wrapper and in the kernel) after
+passes that search for such loops, which together take most of a kernel's compilation. `split` runs the same loops on
+Numba's threads through the same entry point, `numba_parallel_for`.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,16 @@ PARALLEL_FOR = ir.FunctionType(
     ir.VoidType(),
     [LOOP.as_pointer(), BYTE.as_pointer(), I64.as_pointer(), I64.as_pointer(), BYTE, I64, I64, I32],
 )
-"""What runs it on threads: the loop, what it is called with, the number of its inner dimensions, arrays and threads."""
+"""Numba's function that runs a loop on threads: the loop, its arguments, the numbers of inner dimensions, arrays and
+threads.
+"""
 
 
 @untyped_intrinsic
 def split(context: Any, count: Any, body: Any, arguments: Any) -> tuple[Any, Callable]:
-    """Cut ``range(count)`` into parts, as many as threads, and call ``body(part, first, last, *arguments)`` for each.
+    """Split ``range(count)`` into one part per thread, and call ``body(part, first, last, *arguments)`` for each.
 
-    body: a helper that returns nothing; it raises nothing, as no kernel does. part: its number; first, last: its range.
+    body: a helper that returns nothing and cannot raise. part: number of the part, which is ``range(first, last)``.
     """
     inner = body.get_call_type(context, (types.int64,) * 3 + tuple(arguments.types), {})
 
@@ -58,8 +60,8 @@ def split(context: Any, count: Any, body: Any, arguments: Any) -> tuple[Any, Cal
 def _loop(target: Any, b: IRBuilder, work: ir.PointerType, body: Any, inner: Any, number: int) -> ir.Function:
     """The function that threads call for dimensions[0] parts, which start with part ``args[0] - data``.
 
-    args[0] is the address of an element of the loop's one array, whose elements are taken to be a byte apart, the first
-    of them at `data`: nothing is read there.
+    Numba passes in args[0] the address of an element of an array. The array is taken to begin at `data` and to have
+    elements of one byte, so the address encodes the number of the part; nothing is read from it.
     """
     compiled = body.dispatcher.overloads[inner.args]
     target.add_linking_libs([compiled.library])
@@ -71,7 +73,7 @@ def _loop(target: Any, b: IRBuilder, work: ir.PointerType, body: Any, inner: Any
     arguments = cgutils.unpack_tuple(inside, packed, number)
     first = inside.sub(inside.ptrtoint(inside.load(args), I64), inside.ptrtoint(data, I64))
 
-    with cgutils.for_range(inside, inside.load(dimensions)) as each:  # none of them, if a thread finds no part left
+    with cgutils.for_range(inside, inside.load(dimensions)) as each:  # no iteration for a thread without parts
         part = inside.add(first, each.index)
         ends = [inside.sdiv(inside.mul(inside.add(part, int64(more)), count), parts) for more in (0, 1)]
         target.call_internal_no_propagate(inside, compiled.fndesc, inner, [part, *ends, *arguments])

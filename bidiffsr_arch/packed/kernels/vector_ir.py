@@ -1,8 +1,8 @@
 """Vectors of float32 in Numba kernels, written in LLVM's vector types: the same source becomes AVX-512, AVX2, SSE or
 NEON.
 
-Kernels pass addresses and distances as int64, in bytes, several as one of `places`. Functions here are called while a
-kernel is compiled: `b` is LLVM's instruction builder.
+Kernels pass addresses and strides as int64, in bytes, or as the named tuples of `places`. The functions here run while
+a kernel is compiled; `b` is LLVM's instruction builder.
 """
 
 import math
@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 
 def _features() -> frozenset[str]:
-    """Instruction sets that Numba may use here, LLVM's names."""
+    """Instruction sets that Numba may use on this machine, by LLVM's names."""
     config: Any = numba.config
     if config.CPU_FEATURES is not None:
         return frozenset(name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+"))
@@ -120,8 +120,8 @@ def swish(b: IRBuilder, x: Value) -> Value:
 
 
 def _quotient(b: IRBuilder, x: Value, y: Value) -> Value:
-    """``x / y`` for y from 1 to 2^126; with AVX-512 by Newton's method, as a division there takes as long as all the
-    rest of `swish`: one step from an approximation with an error of 2^-14.
+    """``x / y`` for y from 1 to 2^126. With AVX-512, where a division takes as long as the rest of `swish`, by one step
+    of Newton's method from an approximation with an error of 2^-14.
     """
     if not WIDE:
         return b.fdiv(x, y)
@@ -156,7 +156,7 @@ def repeat(
 
 
 def untyped_intrinsic(typing: Callable) -> Callable[..., Any]:
-    """`numba.extending.intrinsic` as a type checker should see its result: called with the kernel's arguments."""
+    """`numba.extending.intrinsic`, typed as a decorator whose result takes the kernel's arguments."""
     return intrinsic(typing)
 
 
@@ -204,15 +204,15 @@ address = untyped_intrinsic(_address)
 
 @procedure
 def clear(b, address, size) -> None:
-    """Zeros. Kernels write by address only: Numba drops an assignment to an array whose later readers go by its
-    address.
+    """Write `size` bytes of zeros. Kernels write through addresses only, because Numba removes assignments to an array
+    that is afterwards read through its address.
     """
     cgutils.memset(b, b.inttoptr(address, I8.as_pointer()), size, 0)
 
 
 @procedure
 def copy(b, target, source, size) -> None:
-    """`size` bytes from source to target, which do not overlap."""
+    """Copy `size` bytes from source to target, which do not overlap."""
     cgutils.raw_memcpy(b, b.inttoptr(target, I8.as_pointer()), b.inttoptr(source, I8.as_pointer()), size, int64(1))
 
 

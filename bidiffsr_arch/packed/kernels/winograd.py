@@ -1,10 +1,10 @@
-"""Full-precision 3x3 convolution by Winograd's F(4x4, 3x3): 36 multiplications for 16 results, where the definition
-takes 144.
+"""Full-precision 3x3 convolution by Winograd's F(4x4, 3x3): 36 multiplications for 16 results, where direct convolution
+needs 144.
 
 ``Y = A^T [(G g G^T) * (B^T d B)] A`` for tiles d of 6x6 inputs that overlap by 2. The sum over input channels turns the
-element-wise product into 36 matrix products. Columns are transformed once for all tiles of a row that share them; rows
-of the 6x6 points then go two at a time through the row transform, the products, and back into the results, so that what
-is in work stays in the caches.
+element-wise product into 36 matrix products. Columns are transformed once for all tiles of a row that share them. Rows
+of the 6x6 points then pass two at a time through the row transform, the products and the transform back, so that
+intermediate values stay in the caches.
 """
 
 from typing import NamedTuple
@@ -31,9 +31,9 @@ from bidiffsr_arch.packed.layout import BLOCK
 BLOCK_BYTES = 4 * BLOCK
 
 TILES = 32 if WIDE else 16
-"""Tiles whose products are formed together, the width of a strip; a multiple of 4. More of them share a load of the
-weights, which at 128 channels come from the third cache; fewer leave what is in work in the second one: 0.3 MB at 64
-channels with 16 tiles. AVX-512 takes half the cycles for a product, and so wants weights half as often.
+"""Tiles whose products are computed together, the width of a strip; a multiple of 4. More tiles share each load of the
+weights, which come from the L3 cache at 128 channels. Fewer tiles keep intermediate values in the L2 cache: 0.3 MB at
+64 channels with 16 tiles. AVX-512 computes a product in half the cycles, so each load of weights serves twice as many.
 """
 
 PAD = 64
@@ -41,8 +41,8 @@ PAD = 64
 
 
 class Scratch(NamedTuple):
-    """A thread's scratch memory: addresses of the two rows that a strip keeps, of its six rows of transformed columns,
-    of a pass's inputs and products, and of the results; `end` is the first byte after it.
+    """A thread's scratch memory: addresses of the two rows that a strip stores for the next one, of its six rows of
+    transformed columns, of a pass's inputs and products, and of the results; `end` is the first byte after it.
     """
 
     kept: int
@@ -54,7 +54,7 @@ class Scratch(NamedTuple):
 
 
 def scratch_from(start: int, width: int, channels: int, filters: int) -> Scratch:
-    """A thread's scratch memory from an address on, a multiple of 64."""
+    """A thread's scratch memory, which begins at address `start`, a multiple of 64."""
     tiles = min(TILES, (width + 3) // 4)
     row = (4 * tiles + 2) * channels * 4 + PAD
     columns = start + 2 * row
@@ -77,8 +77,8 @@ class Strip(NamedTuple):
 
 @helper
 def _first_kept_rows(x, normalise, gain, bias, y, place, width, kept) -> None:
-    """Rows y and y + 1 of x, or of swish(gain * x + bias), where no tiles above have kept them; zeros outside of the
-    image.
+    """Store rows y and y + 1 of x, or of swish(gain * x + bias), for a strip that has none above it which stored them;
+    zeros outside of the image.
 
     place: byte of a row of x from which on `width` bytes are copied. kept: `Strided`.
     """
@@ -97,9 +97,9 @@ def _first_kept_rows(x, normalise, gain, bias, y, place, width, kept) -> None:
 
 @helper
 def _transformed_columns(x, normalise, gain, bias, strip, fresh, kept, columns) -> None:
-    """The six rows under a strip, columns transformed, one pixel wider on both sides; zeros outside of the image.
+    """Transform the columns of the six rows under a strip, one pixel wider on both sides; zeros outside of the image.
 
-    fresh: whether there were no tiles above, which keep two rows. kept, columns: `Strided`.
+    fresh: whether no strip above has stored two rows. kept, columns: `Strided`.
     """
     height, width, channels = x.shape
     pixel = channels * 4
@@ -125,7 +125,7 @@ def _transformed_columns(x, normalise, gain, bias, strip, fresh, kept, columns) 
 
 @helper
 def _transformed_rows(columns, rows, tiles, pixel, inputs) -> None:
-    """A pass's inputs: two rows of columns, all tiles. columns, inputs: `Strided`. pixel: bytes of a pixel."""
+    """Transform two rows of columns of all tiles into a pass's inputs. columns, inputs: `Strided`. pixel: its bytes."""
     for r in range(2):
         line, matrix = columns.start + rows[r] * columns.step, inputs.start + 6 * r * inputs.step
         for t in range(tiles):
@@ -135,7 +135,7 @@ def _transformed_rows(columns, rows, tiles, pixel, inputs) -> None:
 
 @helper
 def _ahead(x, s, target, strip, row, chunks) -> Ahead:
-    """What is prefetched during so many chunks: a row of x that the next strip below adds, and a row of the strip's own
+    """What to prefetch during `chunks` chunks: a row of x that the strip below needs, and a row of this strip's
     shortcut and results.
     """
     height, width, channels = x.shape
@@ -153,7 +153,7 @@ def _ahead(x, s, target, strip, row, chunks) -> Ahead:
 
 @helper
 def _strip(x, normalise, gain, bias, weights, add, shortcut, target, strip, fresh, own) -> None:
-    """A strip's results. fresh: see `_transformed_columns`. own: `Scratch`."""
+    """Compute a strip's results. fresh: see `_transformed_columns`. own: `Scratch`."""
     height, width, channels = x.shape
     blocks, pixel, tiles = weights.shape[1], channels * 4, strip.tiles
     line = (4 * tiles + 2) * pixel + PAD
@@ -195,7 +195,7 @@ def _strip(x, normalise, gain, bias, weights, add, shortcut, target, strip, fres
 
 @helper
 def _add_pass(number, products, tiles, some, results) -> None:
-    """What a pass's products add to the results of `some` blocks of filters."""
+    """Add a pass's products to the results of `some` blocks of filters."""
     size = some * BLOCK_BYTES
     for t in range(tiles):
         for d in range(0, size, BYTES):
@@ -211,7 +211,7 @@ def _add_pass(number, products, tiles, some, results) -> None:
 
 @helper
 def _finish_row(results, add, shortcut, target, strip, r, width) -> None:
-    """Row r of a strip's results, to the target."""
+    """Write row r of a strip's results to the target."""
     x, y, blocks = 4 * strip.tx, 4 * strip.ty + r, target.blocks.size
     sums = address(target.sums) + strip.ty * 2 * target.sums.shape[2] * 4
     for block in range(0, blocks, GROUP):
@@ -254,7 +254,7 @@ def winograd(x, normalise, gain, bias, weights, add, shortcut, target, scratch) 
 
     weights: of `winograd_weights`. shortcut: `binary_conv.Shortcut`. target: `binary_conv.Target`, with one row of sums
         for four rows of the image. scratch: uint8 (threads, bytes), see `scratch_from`.
-    Error: about 2e-5 for maps and results of order 1, against 3e-6 of the definition in float32.
+    Error: about 2e-5 for maps and results of order 1; direct convolution in float32 has 3e-6.
     """
     tile_rows = (len(x) + 3) // 4
     arguments = x, normalise, gain, bias, weights, add, shortcut, target, scratch

@@ -71,15 +71,15 @@ def _output_line(b, m: list) -> list:
 
 
 def _columns(normalise: bool) -> Callable:
-    """Function that transforms six rows of x, of swish(gain * x + bias) if asked."""
+    """The function that transforms six rows of x, or of swish(gain * x + bias)."""
 
     @procedure
     def transform(b, x, inside, gain, bias, kept, points) -> None:
         """``B^T d`` of LANES channels of a pixel of six rows.
 
-        x: `Strided`, row by row, the four new ones; `inside` of them are in the image, the others are zeros. kept:
-        `Strided`, the two rows before, as they go into d; in their place the last two are kept. points: `Strided`, the
-        six results.
+        x: `Strided`, the four new rows; the first `inside` of them are in the image, the others are zeros. kept:
+        `Strided`, the two rows before them, already normalised; the last two new rows replace them. points: `Strided`,
+        the six results.
         """
         rows = [load(b, offset(b, kept.start, b.mul(kept.step, int64(r)))) for r in range(2)]
         last = b.sub(inside, int64(1))
@@ -114,13 +114,13 @@ OUTPUT = [[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 1, -1], [1, 2, 4, 8], [1, -2, 4, -
 
 
 def _results(number: int) -> Callable:
-    """Function that adds what a pass makes to the results."""
+    """The function that adds a pass's products to the results."""
     begun = {i for rows in PASSES[:number] for r in rows for i in range(4) if OUTPUT[r][i]}
 
     @procedure
     def add_pass(b, points, out) -> None:
-        """``out += A^T m A`` for the rows m of this pass, a tile of LANES channels; rows of results that no pass before
-        has written are written.
+        """``out += A^T m A`` for the rows m of this pass, a tile of LANES channels; rows of results to which no earlier
+        pass has added are overwritten.
 
         points: `Strided`, the 12 vectors m. out: `Grid`.
         """
