@@ -12,7 +12,7 @@ from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, cached_weights, repea
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d, RealWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
-from bidiffsr_arch.binary.sign import SURROGATES
+from bidiffsr_arch.binary.sign import SURROGATES, signs_of
 
 V = [-2.0, -1.0, -0.5, 0.0, 0.25, 1.0, 1.5]
 
@@ -22,8 +22,8 @@ def of_one_pixel(x: torch.Tensor, w: torch.Tensor, *, scale: float = 1.0, p: flo
     w = w[..., None, None]
     names = dict(activation="clip", weight="clip") | surrogates
     scale, progress = torch.full((1, 1, 1), scale), torch.tensor(p)
-    z, recompute = convolve(x.reshape(1, -1, 1, 1), None, w, (w >= 0,), scale, **names, progress=progress)
-    assert torch.equal(z, recompute.function(*recompute.arguments))
+    z, sums = convolve(x.reshape(1, -1, 1, 1), None, w, (w >= 0,), scale, **names, progress=progress)
+    assert torch.equal(z, sums.result())
     return z.flatten()
 
 
@@ -38,6 +38,16 @@ def test_sign_of_zero_is_plus_one():
     values = [-1e-30, -0.0, 0.0, 1e-30]
     assert [of_one_pixel(torch.tensor([v]), torch.ones(1, 1)).item() for v in values] == [-1, 1, 1, 1]
     assert of_one_pixel(torch.ones(1), torch.tensor(values)[:, None]).tolist() == [-1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16, torch.float64])
+def test_signs_are_exact_in_every_type(dtype):
+    v = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, -1e-45, 1e-45, 3.0]).view(2, 4)
+    expected = torch.tensor([-1.0, 1, -1, 1, 1, -1, 1, 1]).view(2, 4)
+    assert torch.equal(signs_of(v, dtype=dtype), expected.to(dtype or torch.float32))
+    scale = torch.tensor([[0.3], [1e-30]])
+    assert torch.equal(signs_of(v, scale), expected * scale)
+    assert signs_of(v.to("meta"), scale.to("meta")).shape == v.shape
 
 
 @pytest.mark.parametrize(
@@ -150,6 +160,22 @@ def test_bi_conv_has_the_gradients_of_its_composition(batch, channels, k, height
     torch.testing.assert_close(out, composed, atol=1e-10, rtol=0)
     for got, expected in zip(gradients(out), gradients(composed), strict=True):
         torch.testing.assert_close(got, expected, atol=1e-10, rtol=1e-10)  # double precision
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 2), st.integers(1, 20), st.sampled_from([1, 3, 5]), st.integers(1, 9), st.integers(1, 9))
+def test_gradients_in_either_layout_differ_by_rounding(batch, channels, k, height, width):
+    torch.manual_seed(channels)
+    layer = BinaryConv2d(channels, channels, k, BINARIZERS["bidiffsr"])
+    x = torch.randn(batch, channels, height, width, requires_grad=True)
+    target, gradients = torch.randn(batch, channels, height, width), []
+    for pixels in (range(0), range(100)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bidiffsr_arch.binary.convolve.CHANNELS_LAST_PIXELS", pixels)
+            gradients.append(torch.autograd.grad((layer(x) * target).sum(), [x, *layer.parameters()]))
+    for one, other in zip(*gradients, strict=True):
+        assert one.is_contiguous() and other.is_contiguous()
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)  # sums of up to 81 * 20 numbers in another order
 
 
 def test_a_bi_conv_stores_two_bytes_per_input_element_and_one_per_weight():
@@ -329,12 +355,12 @@ def test_real_weights_convolve_signs(activation):
     layer = RealWeightConv2d(3, 4, 3, activation)
     x = (2 * torch.randn(2, 3, 5, 6, generator=generator)).requires_grad_()
     shift = torch.randn(2, 3, 1, 1, generator=generator, requires_grad=True)
-    z, recompute = layer(x, shift)
+    z, sums = layer(x, shift)
     r = (x + shift).detach()
     weight = layer.weight.detach().clone().requires_grad_()
     signs = torch.where(r >= 0, 1.0, -1.0).requires_grad_()
     expected = F.conv2d(signs, weight, padding=1)
-    assert recompute is None and torch.equal(z, expected)
+    assert sums is None and torch.equal(z, expected)
     grad = torch.randn(z.shape, generator=generator)
     z.backward(grad)
     expected.backward(grad)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bidiffsr_arch.binary.convolve import Recompute
+from bidiffsr_arch.binary.convolve import ScaledSums
 from bidiffsr_arch.binary.rprelu import rprelu
 
 
@@ -144,10 +144,10 @@ class TimestepRPReLU(TimestepBank):
         }
         super().__init__(names, {"bias0": 0.0, "slope": 0.25, "bias1": 0.0}, groups, channels)
 
-    def forward(self, z: Tensor, group: Tensor | None = None, recompute: Recompute | None = None) -> Tensor:
+    def forward(self, z: Tensor, group: Tensor | None = None, sums: ScaledSums | None = None) -> Tensor:
         """Apply each sample's RPReLU to z, (B, C, H, W); `group` is int64 (B,), or None if K = 1.
 
-        `recompute` is described in `rprelu`.
+        `sums` is described in `rprelu`.
         """
         bias0, slope, bias1 = (self.pick(name, group) for name in ("bias0", "slope", "bias1"))
-        return rprelu(z, bias0, slope, bias1, recompute)
+        return rprelu(z, bias0, slope, bias1, sums)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
-from bidiffsr_arch.binary.convolve import BinaryConvBackend, Recompute, convolve, working_dtype
+from bidiffsr_arch.binary.convolve import BinaryConvBackend, ScaledSums, convolve, working_dtype
 from bidiffsr_arch.binary.methods import Binarize, Binarizer
-from bidiffsr_arch.binary.sign import SURROGATES, signs
+from bidiffsr_arch.binary.sign import SURROGATES, signs_of
 from bidiffsr_arch.binary.weight import WEIGHTS
 from bidiffsr_arch.errors import choose
 
@@ -64,7 +64,7 @@ class _Sign(torch.autograd.Function):
     def forward(ctx: Any, r: Tensor, surrogate: str, progress: Tensor) -> Tensor:
         ctx.surrogate = surrogate
         ctx.save_for_backward(r, progress)
-        return signs(r >= 0, r.dtype)
+        return signs_of(r)
 
     @staticmethod
     @once_differentiable
@@ -113,17 +113,17 @@ class BinaryWeightConv2d(SignConv2d):
 
     def binary_weight(self) -> Tensor:
         """``scale * ±1``, shape (C_out, C_in, k, k), without a gradient."""
-        scale, (positive,), _ = self.binarized(self.rule.prepare(self.weight.detach()), for_backend=False)
-        return signs(positive, scale.dtype) * scale[..., None]
+        v = self.rule.prepare(self.weight.detach())
+        return signs_of(v, self.rule.scale(v)[..., None])
 
-    def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Recompute]:
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, ScaledSums]:
         """Convolve ``sign(x + shift)`` with the binary weight.
 
         Args:
             x: (B, C_in, H, W).
             shift: (B, C_in, 1, 1) or (1, C_in, 1, 1), or None.
         Returns:
-            The result, (B, C_out, H, W), and how to recompute it.
+            The result, (B, C_out, H, W), and the numbers from which it can be recomputed.
         """
         v = self.rule.prepare(self.weight)
         backend = self.backend if self.backend and self.backend.supports(x, shift, v) else None
@@ -189,13 +189,13 @@ class BinaryConv2d(nn.Module):
     def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H, W); `group`, (B,), is the timestep group of each sample."""
         shift = None if self.TaR is None else self.TaR.pick("bias", group)
-        z, recompute = self.binary_conv(x, shift)
+        z, sums = self.binary_conv(x, shift)
         if self.method.spatial_scale:
             z = z * self.spatial_scale(x)
         if self.norm is not None:
             z = self.norm(z)
         if self.TaA is not None:
-            z = self.TaA(z, group) if self.norm is not None else self.TaA(z, group, recompute)
+            z = self.TaA(z, group) if self.norm is not None else self.TaA(z, group, sums)
         if self.shortcut:
             z += x
         return z.to(working_dtype(x))

@@ -3,7 +3,7 @@
 Composed of separate operations, a layer stores its shifted input, the masks of the surrogate gradients, float32
 activations and weights of ±1, and the convolution's result. Here it stores only its input and its weight, which are in
 memory anyway, and recomputes the signs from them. An RPReLU after the convolution needs the result for its own backward
-pass: it recomputes it from the integer sums (int16), or by running the backend again on the packed signs.
+pass: it recomputes it from the integer sums, in 16 bits.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bidiffsr_arch.binary.sign import SURROGATES, signs
+from bidiffsr_arch.binary.sign import SURROGATES, signs, signs_of
 
 INT16_MAX = torch.iinfo(torch.int16).max
 
+CHANNELS_LAST_PIXELS = range(32 * 32, 64 * 64 + 1) if torch.backends.cpu.get_cpu_capability() == "AVX512" else range(0)
+"""Maps of so many pixels are changed to channels_last for the backward pass of convolutions larger than 1x1 in float32:
+with AVX-512 oneDNN's gradients then take three quarters of the time, changes of layout included. On larger maps the
+changes take as long as they save, smaller ones gain nothing, and with AVX2 the gradients take longer in channels_last.
+"""
+
 
 class BinaryConvBackend(NamedTuple):
-    """Replaces `torch.nn.functional.conv2d` in the forward pass on a CPU, with bit-identical results.
+    """Replaces `torch.nn.functional.conv2d` in the forward pass on a CPU, with the same integers.
 
     pack_input: (x, shift, v) -> the signs of x + shift, in the backend's own layout.
     pack_weight: v -> the signs of v, in the backend's own layout.
-    convolve: (packed input, *packed weight, scale) -> z, as defined by `convolve`.
+    convolve: (packed input, *packed weight) -> int16 sums n, as defined by the function `convolve`.
     min_macs: multiply-accumulates of a call from which on the backend is used.
     """
 
@@ -45,11 +51,18 @@ class BinaryConvBackend(NamedTuple):
         return self.supports_weight(v) and x.device.type == "cpu" and macs >= self.min_macs and not has_float64
 
 
-class Recompute(NamedTuple):
-    """A result as a call that computes it again, bit-identically: ``function(*arguments)``, without gradients."""
+class ScaledSums(NamedTuple):
+    """A convolution's result as ``scale * sums``, without gradients.
 
-    function: Callable[..., Tensor]
-    arguments: tuple[Tensor, ...]
+    sums: (B, C_out, H, W), int16, or int32 where 16 bits do not suffice. scale: float (C_out, 1, 1) or (1, 1, 1).
+    """
+
+    sums: Tensor
+    scale: Tensor
+
+    def result(self) -> Tensor:
+        """``scale * sums``, a new tensor; bit-identical at each call."""
+        return self.sums.to(self.scale.dtype).mul_(self.scale)
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -57,6 +70,30 @@ def working_dtype(x: Tensor) -> torch.dtype:
     kind = x.device.type
     enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # not available on "meta"
     return torch.get_autocast_dtype(kind) if enabled else x.dtype
+
+
+def _gradients(
+    grad: Tensor, activations: Tensor, weight: Tensor, needed: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of ``conv2d(activations, weight)``, zero padding, for both, in the layout of `activations`."""
+    padding, tensors = weight.shape[-1] // 2, [grad, activations, weight]
+    suitable = activations.shape[2:].numel() in CHANNELS_LAST_PIXELS and activations.dtype is torch.float32
+    relaid = suitable and padding > 0 and activations.is_cpu and activations.is_contiguous()
+    if relaid:
+        tensors = [tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors]
+    gradients = torch.ops.aten.convolution_backward(
+        *tensors,
+        bias_sizes=None,
+        stride=[1, 1],
+        padding=[padding, padding],
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=1,
+        output_mask=[*needed, False],
+    )
+    grad_activations, grad_weight, _ = (g.contiguous() if relaid and g is not None else g for g in gradients)
+    return grad_activations, grad_weight
 
 
 class _Convolve(torch.autograd.Function):
@@ -80,13 +117,11 @@ class _Convolve(torch.autograd.Function):
         if backend is None:
             positive = (x if shift is None else x + shift) >= 0
             sums = F.conv2d(signs(positive, dtype), signs(weight_signs[0], dtype), padding=v.shape[-1] // 2)
-            stored = sums.to(torch.int16 if v.shape[1:].numel() <= INT16_MAX else torch.int32)
-            z = sums.to(scale.dtype).mul_(scale)
+            sums = sums.to(torch.int16 if v.shape[1:].numel() <= INT16_MAX else torch.int32)
         else:
-            stored = backend.pack_input(x, shift, v)
-            z = backend.convolve(stored, *weight_signs, scale)
-        ctx.mark_non_differentiable(stored)
-        return z, stored
+            sums = backend.convolve(backend.pack_input(x, shift, v), *weight_signs)
+        ctx.mark_non_differentiable(sums)
+        return ScaledSums(sums, scale).result(), sums
 
     @staticmethod
     @once_differentiable
@@ -94,19 +129,11 @@ class _Convolve(torch.autograd.Function):
         x, shift, v, scale, progress = ctx.saved_tensors
         activation_surrogate, weight_surrogate = (SURROGATES[name] for name in ctx.surrogates)
         r = x if shift is None else x + shift
-        padding = v.shape[-1] // 2
-        grad_r, grad_v, _ = torch.ops.aten.convolution_backward(
+        grad_r, grad_v = _gradients(
             grad.to(ctx.dtype),
-            signs(r >= 0, ctx.dtype),
-            signs(v >= 0, scale.dtype).mul_(scale[..., None]).to(ctx.dtype),
-            bias_sizes=None,
-            stride=[1, 1],
-            padding=[padding, padding],
-            dilation=[1, 1],
-            transposed=False,
-            output_padding=[0, 0],
-            groups=1,
-            output_mask=[ctx.needs_input_grad[0] or ctx.needs_input_grad[1], ctx.needs_input_grad[2], False],
+            signs_of(r, dtype=ctx.dtype),
+            signs_of(v, scale[..., None]).to(ctx.dtype),
+            (ctx.needs_input_grad[0] or ctx.needs_input_grad[1], ctx.needs_input_grad[2]),
         )
         grad_x = grad_shift = None
         if grad_r is not None:
@@ -129,7 +156,7 @@ def convolve(
     weight: str,
     progress: Tensor,
     backend: BinaryConvBackend | None = None,
-) -> tuple[Tensor, Recompute]:
+) -> tuple[Tensor, ScaledSums]:
     """``z = scale * n`` with ``n = conv(sign(x + shift), sign(v))``; zero padding (a padded tap adds 0), stride 1.
 
     Signs and scale are computed in float32 even under autocast; ±1 is exact in every type of the convolution.
@@ -145,11 +172,10 @@ def convolve(
         progress: training progress in [0, 1], a tensor without dimensions.
         backend: replaces conv2d; its ``supports(x, shift, v)`` must be true.
     Returns:
-        z, (B, C_out, H, W), and how to recompute it.
+        z, (B, C_out, H, W), and the numbers from which it can be recomputed.
     Raises:
         ValueError: raised by a backend if the channels of x, shift and v do not match.
     """
-    function, packed = (torch.mul, ()) if backend is None else (backend.convolve, weight_signs)
     surrogates, dtype = (activation, weight), working_dtype(x)
-    z, stored = _Convolve.apply(x, shift, v, scale, progress, surrogates, dtype, backend, *weight_signs)
-    return z, Recompute(function, (stored, *packed, scale))
+    z, sums = _Convolve.apply(x, shift, v, scale, progress, surrogates, dtype, backend, *weight_signs)
+    return z, ScaledSums(sums, scale)

@@ -23,6 +23,21 @@ def signs(bits: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return bits.to(torch.int8).mul_(2).sub_(1).to(dtype)
 
 
+def signs_of(v: Tensor, scale: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    """``scale where v >= 0, else -scale``, a new tensor, exactly: `signs` in fewer passes over memory.
+
+    Args:
+        v: float, any shape.
+        scale: broadcasts against v; 1 if None.
+        dtype: of the result; v's if None.
+    """
+    if torch.compiler.is_compiling():
+        values = torch.where(v >= 0, 1.0, -1.0).to(dtype or v.dtype)
+        return values if scale is None else values * scale
+    positive = torch.ge(v, 0, out=torch.empty_like(v, dtype=dtype))  # 1 and 0
+    return positive.mul_(2).sub_(1) if scale is None else positive.mul_(2 * scale).sub_(scale)
+
+
 def clip(grad: Tensor, v: Tensor, progress: Tensor | None = None) -> Tensor:
     """``1 where |v| <= 1, else 0``: the clipped straight-through estimator (Hubara et al. 2016, eq. 4)."""
     # hardtanh's gradient takes one pass over memory, but excludes its limits: use the next larger floats.

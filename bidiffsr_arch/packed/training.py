@@ -1,8 +1,8 @@
 """XNOR-popcount in training: the forward pass of 1-bit convolutions by XOR and popcount, on a CPU.
 
-A convolution of ±1 gives integers, so the result is bit-identical to that of conv2d, in less time. The backward pass
-convolves real gradients and is unchanged. Packing and counting are operators of `torch.library`, because
-`torch.compile` cannot trace Numba's kernels.
+A convolution of ±1 gives integers, so the result is that of conv2d, in less time. The backward pass convolves real
+gradients and is unchanged. Packing and counting are operators of `torch.library`, because `torch.compile` cannot trace
+Numba's kernels.
 """
 
 import math
@@ -68,23 +68,22 @@ def _(v: Tensor) -> tuple[Tensor, Tensor]:
     "bidiffsr_arch::count_signs",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor packed, Tensor words, Tensor sums, Tensor scale) -> Tensor",
+    schema="(Tensor packed, Tensor words, Tensor sums) -> Tensor",
 )
-def _count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> Tensor:
+def _count_signs(packed: Tensor, words: Tensor, sums: Tensor) -> Tensor:
     from bidiffsr_arch.packed.kernels.compile import as_many_threads_as_torch
     from bidiffsr_arch.packed.kernels.planes import count_planes
 
     threads = as_many_threads_as_torch()
-    z = _new_result(packed, words, sums)
-    factors = scale.flatten().expand(len(sums))
-    differing = np.empty((threads, PLANE_FILTERS, z.shape[3] + PLANE_SLACK), np.uint16)
+    n = _new_result(packed, words, sums)
+    differing = np.empty((threads, PLANE_FILTERS, n.shape[3] + PLANE_SLACK), np.uint16)
     bits, weights = (tensor.view(torch.uint64).numpy() for tensor in (packed, words))
-    count_planes(bits, weights, sums.numpy(), _array(factors), differing, z.numpy())
-    return z
+    count_planes(bits, weights, sums.numpy(), differing, n.numpy())
+    return n
 
 
 @_count_signs.register_fake
-def _(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> Tensor:
+def _(packed: Tensor, words: Tensor, sums: Tensor) -> Tensor:
     return _new_result(packed, words, sums)
 
 
@@ -114,17 +113,16 @@ def pack_weight(v: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ops.bidiffsr_arch.pack_weight(v)
 
 
-def count_signs(packed: Tensor, words: Tensor, sums: Tensor, scale: Tensor) -> Tensor:
-    """``scale * conv(sign(x + shift), sign(v))``, zero padding (a padded tap adds 0), stride 1.
+def count_signs(packed: Tensor, words: Tensor, sums: Tensor) -> Tensor:
+    """``conv(sign(x + shift), sign(v))``, zero padding (a padded tap adds 0), stride 1.
 
     Args:
         packed: what `pack_signs` returned for x, shift and v.
         words, sums: what `pack_weight` returned for v; at most 32767 taps per filter.
-        scale: float32 (C_out, 1, 1) or (1, 1, 1).
     Returns:
-        float32 (B, C_out, H, W).
+        int16 (B, C_out, H, W).
     """
-    return torch.ops.bidiffsr_arch.count_signs(packed, words, sums, scale)
+    return torch.ops.bidiffsr_arch.count_signs(packed, words, sums)
 
 
 # Smaller layers gain little and pay for one more synchronisation of threads. With the short spin of
@@ -162,7 +160,7 @@ def _new_result(packed: Tensor, words: Tensor, sums: Tensor) -> Tensor:
     batch, _, rows, columns = packed.shape
     border = math.isqrt(words.shape[2]) - 1
     shape = (batch, len(sums), rows - border, columns - border - PLANE_SLACK)
-    return packed.new_empty(shape, dtype=torch.float32)
+    return packed.new_empty(shape, dtype=torch.int16)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -52,8 +52,9 @@ def convolved(x, shift, v, scale, backend=None):
     """z, checked against its recomputation."""
     bits = (v >= 0,) if backend is None else backend.pack_weight(v)
     names = dict(activation="clip", weight="clip", progress=torch.zeros(()))
-    z, recompute = convolve(x, shift, v, bits, scale, **names, backend=backend)
-    assert torch.equal(z, recompute.function(*recompute.arguments))
+    z, sums = convolve(x, shift, v, bits, scale, **names, backend=backend)
+    assert sums.sums.dtype is (torch.int16 if v[0].numel() < 2**15 else torch.int32)
+    assert torch.equal(z, sums.result())
     return z
 
 
@@ -110,8 +111,10 @@ def test_unsupported_convolutions_use_conv2d(change):
     for counts, n in ((True, numbers), (False, change(numbers))):
         assert ALWAYS.supports(n["x"], n["shift"], n["v"]) is counts
         layer.weight = torch.nn.Parameter(n["v"])
-        z, recompute = layer.to(n["x"].device)(n["x"], n["shift"])
-        assert z.shape == (1, 2, 3, 3) and recompute.function is (POPCOUNT.convolve if counts else torch.mul)
+        packed = []
+        layer.backend = ALWAYS._replace(pack_weight=lambda v, packed=packed: packed.append(v) or pack_weight(v))
+        z, _ = layer.to(n["x"].device)(n["x"], n["shift"])
+        assert z.shape == (1, 2, 3, 3) and len(packed) == counts
 
 
 def test_small_layers_use_conv2d():
@@ -147,7 +150,7 @@ def test_shapes_that_do_not_fit_are_refused(shape, shift, weights):
 def test_operators_pass_torchs_checks():
     numbers = problem((2, 8, 4, 5, 6, 3), "each", 0)
     packed, weight = pack_signs(numbers["x"], numbers["shift"], numbers["v"]), pack_weight(numbers["v"])
-    torch.library.opcheck(torch.ops.bidiffsr_arch.count_signs.default, (packed, *weight, numbers["scale"]))
+    torch.library.opcheck(torch.ops.bidiffsr_arch.count_signs.default, (packed, *weight))
     torch.library.opcheck(torch.ops.bidiffsr_arch.pack_weight.default, (numbers["v"],))
     torch.library.opcheck(torch.ops.bidiffsr_arch.pack_signs.default, (numbers["x"], numbers["shift"], numbers["v"]))
 

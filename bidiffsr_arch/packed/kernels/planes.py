@@ -173,17 +173,17 @@ def pack_filters(v, weights, sums) -> None:
 
 
 @helper
-def _count_plane_rows(part, first, last, bits, weights, sums, scale, differing, z) -> None:
+def _count_plane_rows(part, first, last, bits, weights, sums, differing, n) -> None:
     """Rows first to last - 1, all samples' rows counted through."""
-    filters, height, width = z.shape[1:]
+    filters, height, width = n.shape[1:]
     words, radius = weights.shape[1], (bits.shape[2] - height) // 2
     side = 2 * radius + 1
     row, plane = bits.shape[3] * 8, bits.shape[2] * bits.shape[3] * 8
     counts = differing[part]
     target = Strided(address(counts), counts.shape[1] * 2)
     for job in range(first, last):
-        n, y = job // height, job % height
-        source = Planes(address(bits) + n * words * plane + y * row, row, plane)
+        image, y = job // height, job % height
+        source = Planes(address(bits) + image * words * plane + y * row, row, plane)
         for block in range(weights.shape[0]):
             taps = PlaneTaps(radius, words, address(weights) + block * words * side * side * FILTERS * 8)
             _count_row(source, taps, target, width)
@@ -194,9 +194,9 @@ def _count_plane_rows(part, first, last, bits, weights, sums, scale, differing, 
                     if not 0 <= y + dy - radius < height:
                         for dx in range(side):
                             total -= sums[c, dy * side + dx]
-                out, here, factor = z[n, c, y], counts[f], scale[c]
+                out, here = n[image, c, y], counts[f]
                 for x in range(width):
-                    out[x] = factor * np.float32(np.int32(total) - 2 * np.int32(here[x]))
+                    out[x] = np.int32(total) - 2 * np.int32(here[x])
                 for column in range(2 * radius):  # a narrow image meets some of them twice
                     x = min(column, width - 1) if column < radius else max(width - 1 - column + radius, 0)
                     beside = 0
@@ -205,14 +205,14 @@ def _count_plane_rows(part, first, last, bits, weights, sums, scale, differing, 
                             for dy in range(side):
                                 if 0 <= y + dy - radius < height:
                                     beside += sums[c, dy * side + dx]
-                    out[x] = factor * np.float32(np.int32(total - beside) - 2 * np.int32(here[x]))
+                    out[x] = np.int32(total - beside) - 2 * np.int32(here[x])
 
 
 @kernel
-def count_planes(bits, weights, sums, scale, differing, z) -> None:
-    """``z = scale * conv(±1, ±1)``, a tap outside of the image adding 0.
+def count_planes(bits, weights, sums, differing, n) -> None:
+    """``n = conv(±1, ±1)``, a tap outside of the image adding 0.
 
-    bits, weights, sums: see `pack_planes` and `pack_filters`. scale: float32 (C_out,). differing: scratch, uint16
-    (threads, FILTERS, W + PLANE_SLACK). z: float32 (B, C_out, H, W), written.
+    bits, weights, sums: see `pack_planes` and `pack_filters`. differing: scratch, uint16 (threads, FILTERS,
+    W + PLANE_SLACK). n: int16 (B, C_out, H, W), written.
     """
-    split(z.shape[0] * z.shape[2], _count_plane_rows, (bits, weights, sums, scale, differing, z))
+    split(n.shape[0] * n.shape[2], _count_plane_rows, (bits, weights, sums, differing, n))
