@@ -47,9 +47,15 @@ def weights_of(network: nn.Module, **options) -> Weights:
 
 
 def trained(network: nn.Module) -> nn.Module:
-    """Groups that differ from each other, as after training."""
+    """Groups that differ from each other, and means of batch norm that are not 0, as after training.
+
+    With means of 0, whole-numbered sums of 0 are exact in torch only, and their signs are those of rounding in onnxruntime.
+    """
     torch.manual_seed(1)
     with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+                module.running_mean.add_(0.3 * torch.randn_like(module.running_mean))
         for parameter in network.parameters():
             if parameter.ndim == 2 and len(parameter) == getattr(network, "dynamic_group", 0):
                 parameter.add_(0.3 * torch.randn_like(parameter))

@@ -18,7 +18,10 @@ class _RPReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, bias0: Tensor, slope: Tensor, bias1: Tensor, *sums_and_scale: Tensor) -> Tensor:
         ctx.save_for_backward(bias0, slope, *(sums_and_scale or [z]))
-        return PRELU(z + bias0, slope).add_(bias1)
+        y = z + bias0
+        if torch.compiler.is_compiling():  # the ONNX exporter does not broadcast the operator's slopes
+            return y.clamp(min=0) + slope * y.clamp(max=0) + bias1
+        return PRELU(y, slope).add_(bias1)
 
     @staticmethod
     @once_differentiable
