@@ -49,7 +49,7 @@ def weights_of(network: nn.Module, **options) -> Weights:
 def trained(network: nn.Module) -> nn.Module:
     """Groups that differ from each other, and means of batch norm that are not 0, as after training.
 
-    With means of 0, whole-numbered sums of 0 are exact in torch only, and their signs are those of rounding in onnxruntime.
+    With means of 0, whole-numbered sums of 0 are exact in torch only; in onnxruntime rounding decides on their signs.
     """
     torch.manual_seed(1)
     with torch.no_grad():
