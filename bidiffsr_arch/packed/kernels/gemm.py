@@ -62,7 +62,7 @@ class Terms(NamedTuple):
 ONE_TERM = Terms(1, 0, 0)
 
 
-class Ahead(NamedTuple):
+class Prefetch(NamedTuple):
     """What to prefetch from memory while products are computed from the caches: three maps, each with the address of
     the next line and the bytes that it advances per chunk of B.
 
@@ -78,9 +78,9 @@ class Ahead(NamedTuple):
 
 
 @helper
-def later(ahead, chunks) -> Ahead:
+def later(ahead, chunks) -> Prefetch:
     """`ahead`, advanced by `chunks` chunks."""
-    return Ahead(
+    return Prefetch(
         ahead.source + chunks * ahead.source_step,
         ahead.source_step,
         ahead.shortcut + chunks * ahead.shortcut_step,
@@ -180,7 +180,7 @@ def gemm(a, m, weights, k, blocks, c, terms, ahead) -> None:
     """``C = sum over terms of A B``, C (m, blocks * BLOCK), A (m, k), B (k, BLOCK) for each block.
 
     a, c: `Strided`, row by row. weights: `Strided`, block by block. k: a multiple of `CHUNK`. blocks: up to `GROUP`.
-    terms: `Terms`. ahead: `Ahead`; each tile of rows has ``terms.number * k / CHUNK`` chunks.
+    terms: `Terms`. ahead: `Prefetch`; each tile of rows has ``terms.number * k / CHUNK`` chunks.
     """
     if blocks == GROUP:
         _group(a, m, weights, k, c, terms, ahead)

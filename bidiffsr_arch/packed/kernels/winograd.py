@@ -10,7 +10,7 @@ intermediate values stay in the caches.
 from typing import NamedTuple
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.gemm import CHUNK, GROUP, MANY, ONE_TERM, Ahead, finish_run, gemm, later
+from bidiffsr_arch.packed.kernels.gemm import CHUNK, GROUP, MANY, ONE_TERM, Prefetch, finish_run, gemm, later
 from bidiffsr_arch.packed.kernels.places import Grid, Strided, Sums
 from bidiffsr_arch.packed.kernels.signs import norm_swish_vector
 from bidiffsr_arch.packed.kernels.split import split
@@ -134,14 +134,14 @@ def _transformed_rows(columns, rows, tiles, pixel, inputs) -> None:
 
 
 @helper
-def _ahead(x, s, target, strip, row, chunks) -> Ahead:
+def _ahead(x, s, target, strip, row, chunks) -> Prefetch:
     """What to prefetch during `chunks` chunks: a row of x that the strip below needs, and a row of this strip's
     shortcut and results.
     """
     height, width, channels = x.shape
     y, coming = min(4 * strip.ty + row, height - 1), min(4 * strip.ty + 5 + row, height - 1)
     first, pixels, pixel = 4 * strip.tx, min(4 * strip.tiles, width - 4 * strip.tx), channels * 4
-    return Ahead(
+    return Prefetch(
         address(x) + (coming * width + first) * pixel,
         (pixels * pixel + chunks - 1) // chunks,
         address(s.map) + s.first + y * s.row + first * s.pixel,
