@@ -1,5 +1,8 @@
 """First use: what is compiled, and what Numba loads."""
 
+import os
+import shutil
+
 import pytest
 from child import run_code
 
@@ -40,3 +43,52 @@ def test_numba_loads_no_scipy_and_knows_of_it(needs_numba):
     pytest.importorskip("scipy")
     result = run_code(STEP + SCIPY, "numba-portable")
     assert result.stdout.split() == ["False", "True"], result.stderr
+
+
+SIMILAR = '''
+from bidiffsr_arch.packed.kernels.compile import helper, kernel
+
+
+def polynomial(number):
+    """A helper that is too long to be inlined."""
+    @helper
+    def sums(x):
+        for i in range(x.size):
+            {lines}
+    return sums
+
+
+first, second = polynomial(1.0), polynomial(2.0)
+
+
+@kernel
+def by_first(x):
+    first(x)
+    first(x)
+
+
+@kernel
+def by_second(x):
+    second(x)
+    second(x)
+'''
+CALLS = """
+import numpy as np, similar
+for name in sys.argv[1:]:
+    x = np.zeros(3)
+    getattr(similar, name)(x)
+    print(name, x[0])
+"""
+
+
+def test_kernels_of_several_processes_keep_their_helpers(needs_numba, tmp_path, monkeypatch):
+    """Helpers have the same symbol in both processes, and one kernel comes from the cache of the first."""
+    lines = "\n            ".join(f"x[i] = (x[i] + number) * {1 + place / 64}" for place in range(64))
+    (tmp_path / "similar.py").write_text(SIMILAR.format(lines=lines))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    alone = {line for name in ("by_second", "by_first") for line in run_code(CALLS, name).stdout.splitlines()}
+    shutil.rmtree(tmp_path / "cache")
+    run_code(CALLS, "by_first")
+    together = run_code(CALLS, "by_second", "by_first").stdout.splitlines()
+    assert len(alone) == 2 and set(together) == alone
