@@ -10,6 +10,7 @@ from torch import nn
 
 from bidiffsr_arch.config.diffusion import Trained
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
+from bidiffsr_arch.metrics import lpips_loss
 from bidiffsr_arch.metrics.lpips import load_lpips, untrained_lpips
 from bidiffsr_arch.metrics.lpips_loss import LPIPSLoss
 from bidiffsr_arch.training.objective import Objective
@@ -61,7 +62,7 @@ def test_the_target_implies_the_ground_truth(prediction, time_input, diffuse):
 def test_lpips_as_a_loss_is_the_metric_of_rgb_images(lpips_weights):
     x, gt = torch.rand(2, 2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     x.requires_grad_()
-    perceptual, style = LPIPSLoss(loss_weight=2.0, weights=lpips_weights)(x, gt)
+    perceptual, style = LPIPSLoss(loss_weight=2.0, weights=lpips_weights).eval()(x, gt)
     with torch.no_grad():
         wanted = 2 * load_lpips("alex", lpips_weights, "cpu")(x * 2 - 1, gt * 2 - 1).mean()
     torch.testing.assert_close(perceptual, wanted, rtol=1e-6, atol=0)
@@ -70,7 +71,21 @@ def test_lpips_as_a_loss_is_the_metric_of_rgb_images(lpips_weights):
     assert x.grad is not None and x.grad.abs().sum() > 0
 
 
-def test_a_diffusion_model_learns_by_the_image_that_it_predicts(options, lpips_weights):
+def test_lpips_as_a_loss_is_seen_from_all_positions_of_the_stride(lpips_weights):
+    x, gt = torch.rand(2, 1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    loss = LPIPSLoss(weights=lpips_weights)
+    shifted = [nn.functional.pad(images, (3, 0, 2, 0), mode="reflect") for images in (x, gt)]
+    torch.manual_seed(0)
+    values = {loss(x, gt)[0].item() for _ in range(200)}
+    assert len(values) == 16 and loss.eval()(*shifted)[0].item() in values
+    torch.manual_seed(1)
+    first = loss.train()(x, gt)
+    torch.manual_seed(1)
+    assert loss(x, gt) == first
+
+
+def test_a_diffusion_model_learns_by_the_image_that_it_predicts(options, lpips_weights, monkeypatch):
+    monkeypatch.setattr(lpips_loss, "STRIDE", 1)  # shifts are drawn for each part of a batch
     options["beta_schedule"]["prediction_type"] = "sample"
     loss = dict(type="LPIPSLoss", loss_weight=0.5, weights=lpips_weights)
     plain, both = logs(options, {}), logs(options, {"perceptual_opt": loss})

@@ -2,9 +2,13 @@
 
 from copy import deepcopy
 
+import torch
 from torch import Tensor, nn
 
 from bidiffsr_arch.metrics.lpips import load_lpips
+
+# Pixels between two positions of the first convolution of AlexNet, the coarsest of the three networks.
+STRIDE = 4
 
 
 class LPIPSLoss(nn.Module):
@@ -12,6 +16,10 @@ class LPIPSLoss(nn.Module):
 
     It directly minimises `calculate_lpips` with the same `net`, so that this metric overrates networks trained with it.
     Report the loss with such numbers, or measure with another `net`.
+
+    In training, images are shifted by 0 to 3 pixels, drawn per batch: AlexNet sees each fourth position, and crops for x4
+    begin at multiples of four, so that without the shift networks that work on patches (`patch_size`, PixelShuffle) learn
+    a pattern with the period of a patch, which looks woven and which the loss does not see.
 
     Args:
         loss_weight: factor of the distance.
@@ -29,4 +37,7 @@ class LPIPSLoss(nn.Module):
 
     def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor, None]:
         """The weighted mean distance of RGB images (N, 3, H, W) in [0, 1]; there is no style term."""
+        if self.training:
+            left, top = torch.randint(STRIDE, (2,)).tolist()
+            x, gt = (nn.functional.pad(images, (left, 0, top, 0), mode="reflect") for images in (x, gt))
         return self.loss_weight * self.network(2 * x - 1, 2 * gt - 1).mean(), None
