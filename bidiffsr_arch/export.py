@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d, cached_weights
 from bidiffsr_arch.description import KEY, describe
 from bidiffsr_arch.errors import CheckFailed, InputError, choose, first_line
-from bidiffsr_arch.files import write_bytes
+from bidiffsr_arch.files import refuse_existing, write_bytes
 from bidiffsr_arch.networks import Weights, is_direct
 from bidiffsr_arch.packed import PackedNetwork
 
@@ -119,8 +119,7 @@ def export(weights: Weights, path: Path | str, kind: str = "onnx", *, overwrite:
     path, form = Path(path).expanduser(), choose("format", kind, FORMATS)
     if path.suffix != form.suffix:
         raise InputError(f"expected a name that ends in {form.suffix}, got {path}")
-    if path.exists() and not overwrite:
-        raise InputError(f"expected a new file, but {path} exists; choose another name or add --overwrite")
+    refuse_existing(path, overwrite)
     if isinstance(weights.network, PackedNetwork):
         source = weights.options.get("source") or "its .pth"
         raise InputError(f"expected a float network, got a packed one; export what it was packed from, {source}")

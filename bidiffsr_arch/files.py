@@ -68,6 +68,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise InputError if `path` exists, unless it may be overwritten."""
+    if path.exists() and not overwrite:
+        raise InputError(f"expected a new file, but {path} exists; choose another name or add --overwrite")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write into, which replaces `path` when the block ends.

@@ -12,8 +12,6 @@ pt2   for torch.export.load; needs nothing more
 import argparse
 from pathlib import Path
 
-from bidiffsr_arch.errors import InputError
-
 EXAMPLE = "basicsr export net_g_latest.pth -opt options/test_BIDiffSR_x4.yml --format onnx"
 KINDS = ("onnx", "pt2")
 
@@ -36,8 +34,9 @@ def run(args: argparse.Namespace) -> None:
         CheckFailed: what was exported differs from the network.
     """
     output = Path(args.output or f"{default_name(args.weights)}.{args.format}").expanduser()
-    if output.exists() and not args.overwrite:
-        raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
+    from bidiffsr_arch.files import refuse_existing
+
+    refuse_existing(output, args.overwrite)
 
     from bidiffsr_arch.export import FORMATS, SIZES, export, times
     from bidiffsr_arch.networks import load_weights

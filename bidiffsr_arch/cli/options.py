@@ -74,10 +74,9 @@ def run(args: argparse.Namespace) -> None:
         print(text, end="")
         return
     target = Path(os.path.expanduser(args.output))
-    if target.exists() and not args.overwrite:
-        raise InputError(f"{target} exists; add --overwrite to replace it, or choose another name")
-    from bidiffsr_arch.files import write_bytes
+    from bidiffsr_arch.files import refuse_existing, write_bytes
 
+    refuse_existing(target, args.overwrite)
     write_bytes(target, text.encode())
     print(f"wrote {target}")
 

@@ -54,8 +54,9 @@ def run(args: argparse.Namespace) -> None:
     output = Path(os.path.expanduser(args.output))
     if output.suffix != ".safetensors":
         raise InputError(f"expected an output that ends in .safetensors, got {args.output}")
-    if output.exists() and not args.overwrite:
-        raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
+    from bidiffsr_arch.files import refuse_existing
+
+    refuse_existing(output, args.overwrite)
     files = further_files(args.set)
 
     from bidiffsr_arch.packed import save_packed
