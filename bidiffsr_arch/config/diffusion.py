@@ -39,11 +39,6 @@ def _or_none(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [reference, {"type": "null"}]
 
 
-def _named(*names: str) -> Any:
-    """The names of an option in the reference and in diffusers."""
-    return AliasChoices(*names)
-
-
 class BetaSchedule(Struct, extra="allow"):
     """Noise schedule and sampler. Further keys are arguments of the diffusers scheduler.
 
@@ -56,18 +51,20 @@ class BetaSchedule(Struct, extra="allow"):
     )
     schedule: Text = Field(
         "linear",
-        validation_alias=_named("schedule", "beta_schedule"),
+        validation_alias=AliasChoices("schedule", "beta_schedule"),
         description="noise schedule: `linear`, `scaled_linear`, `cosine`, …",
     )
     n_timestep: Steps = Field(
         2000,
-        validation_alias=_named("n_timestep", "num_train_timesteps"),
+        validation_alias=AliasChoices("n_timestep", "num_train_timesteps"),
         description="number T of timesteps in training",
     )
     linear_start: Positive = Field(
-        1e-6, validation_alias=_named("linear_start", "beta_start"), description="first beta"
+        1e-6, validation_alias=AliasChoices("linear_start", "beta_start"), description="first beta"
     )
-    linear_end: Positive = Field(1e-2, validation_alias=_named("linear_end", "beta_end"), description="last beta")
+    linear_end: Positive = Field(
+        1e-2, validation_alias=AliasChoices("linear_end", "beta_end"), description="last beta"
+    )
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = Field(
         "epsilon", description="prediction of the network: the noise, x0, or sqrt(abar) noise - sqrt(1 - abar) x0"
     )

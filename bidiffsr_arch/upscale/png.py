@@ -60,11 +60,6 @@ def frames(chunks: list[Chunk]) -> int:
     return counts[0] if counts else 1
 
 
-def bits(bare: bytes) -> int:
-    """Bits per sample."""
-    return bare[24]
-
-
 def decode(bare: bytes, chunks: list[Chunk]) -> np.ndarray:
     """Pixels in the form of `Photo`.
 
