@@ -1,12 +1,12 @@
 """JPEG (ISO/IEC 10918-1) by segments: pixels are decoded from a file without metadata; metadata is kept as bytes."""
 
 import struct
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from bidiffsr_arch.upscale.metadata import EXIF_PREFIX, warn
+from bidiffsr_arch.upscale import ifd
+from bidiffsr_arch.upscale.metadata import warn
 from bidiffsr_arch.upscale.pillow import saved
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -52,7 +52,7 @@ def metadata_of(segments: list[Segment]) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     own, profile, dropped = [], [], []
     for marker, data in segments:
-        if marker == APP1 and data.startswith(EXIF_PREFIX):
+        if marker == APP1 and data.startswith(ifd.PREFIX):
             metadata.setdefault("exif", data)
         elif marker == APP1 and data.startswith(XMP):
             metadata.setdefault("xmp", data.removeprefix(XMP))
@@ -80,13 +80,13 @@ def _join_profile(parts: list[bytes], metadata: dict[str, Any]) -> None:
         warn("its ICC profile is incomplete and was dropped")
 
 
-def encode(pixels: np.ndarray, metadata: dict[str, Any], options: Mapping[str, Any]) -> bytes:
-    """Encode a JPEG; metadata that does not fit into a segment is dropped with a warning."""
+def encode(pixels: np.ndarray, metadata: dict[str, Any], **options: Any) -> bytes:
+    """Encode a JPEG with Pillow's options; metadata that does not fit into a segment is dropped with a warning."""
     kept = {name: value for name, value in metadata.items() if name in ("icc_profile", "dpi")}
     if "dpi" in kept and not all(1 <= round(dots) <= MOST_DENSITY for dots in kept["dpi"]):
         warn(f"its resolution of {kept.pop('dpi')[0]:g} dots per inch cannot be stored in a JPEG and was dropped")
     kept["extra"] = b"".join(_segment(marker, data) for marker, data in metadata.get("JPEG", ()))
-    for name, prefix in (("exif", EXIF_PREFIX), ("xmp", XMP)):
+    for name, prefix in (("exif", ifd.PREFIX), ("xmp", XMP)):
         data = metadata.get(name, b"").removeprefix(prefix)
         if len(prefix + data) > LONGEST:
             warn(f"its {name.upper()} is too long for a JPEG and was dropped")

@@ -15,10 +15,11 @@ from PIL import Image, TiffImagePlugin
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.alpha import unpremultiplied
-from bidiffsr_arch.upscale.exif import DIRECTORIES, BrokenDirectory, block_of, order_of, with_tags
+from bidiffsr_arch.upscale.exif import DIRECTORIES, block_of, order_of, with_tags
+from bidiffsr_arch.upscale.ifd import ORIENTATION, BrokenDirectory
 from bidiffsr_arch.upscale.metadata import XMP_ORIENTATION, orientation_exif, orientation_of, resolution, warn
 
-ORIENTATION, PROFILE, XMP = 274, 34675, 700
+PROFILE, XMP = 34675, 700
 # Tags about the content, not about how pixels are stored: texts (document name, description, maker, model, page,
 # software, date, artist, computer, copyright) and bytes (IPTC, Photoshop's blocks).
 TEXTS, BYTES = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432), (33723, 34377)
