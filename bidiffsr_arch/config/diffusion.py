@@ -62,9 +62,7 @@ class BetaSchedule(Struct, extra="allow"):
     linear_start: Positive = Field(
         1e-6, validation_alias=AliasChoices("linear_start", "beta_start"), description="first beta"
     )
-    linear_end: Positive = Field(
-        1e-2, validation_alias=AliasChoices("linear_end", "beta_end"), description="last beta"
-    )
+    linear_end: Positive = Field(1e-2, validation_alias=AliasChoices("linear_end", "beta_end"), description="last beta")
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = Field(
         "epsilon", description="prediction of the network: the noise, x0, or sqrt(abar) noise - sqrt(1 - abar) x0"
     )

@@ -1,6 +1,5 @@
 """The option file: its top level, and relations between its blocks."""
 
-import difflib
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,7 +35,7 @@ from bidiffsr_arch.config.training import (
     unknown_best,
 )
 from bidiffsr_arch.config.yaml import merged_options, override
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, nearest
 
 OUR_MODELS = ("BIDiffSRModel", "BicubicModel")
 CHECKED_MODELS = (*OUR_MODELS, "SRModel")
@@ -282,9 +281,8 @@ def _check_top(options: OrderedDict, path: str) -> None:
     sentences = [sentence for _, sentence in wrong]
     known = DiffusionFile.names()
     for key in (key for key in options if key not in known and not key.startswith("network_")):
-        near = difflib.get_close_matches(key, known, n=1, cutoff=MISSPELT)
-        if near:
-            sentences.insert(0, f"unknown key {key!r}; did you mean {near[0]!r}?")
+        if hint := nearest(key, known, MISSPELT):
+            sentences.insert(0, f"unknown key {key!r}{hint}")
     if sentences:
         raise InputError(one_line(sentences, path))
 
