@@ -28,7 +28,8 @@ def several_folders() -> bool:
 
 
 def suffixed_databases() -> bool:
-    """LQ's names in a database had to be GT's, and other folders were an assertion: a common suffix is allowed."""
+    """LQ and GT had to have equal names in a database, and other folders raised an assertion: LQ's names may have a
+    common suffix, and the error names the folder."""
     stock = data_util.paired_paths_from_lmdb
     if contains(stock, "suffix"):
         return False

@@ -35,7 +35,8 @@ def stopping_between_iterations() -> bool:
 
 
 def validation_apart() -> bool:
-    """Validation changed random states and could not be stopped: states are kept, and signals noticed."""
+    """Validation changed random states and ignored signals: states are restored, and a signal stops it
+    between images."""
     stock = BaseModel.validation
     if not contains(stock, "self.nondist_validation("):
         return False
