@@ -22,11 +22,11 @@ class BrokenDirectory(ValueError):
 
 
 class Entry(NamedTuple):
-    """A tag of a directory; `content` is a value of up to 4 bytes, or the offset of a longer one."""
+    """A tag of a directory; `content` has its `number` values, or the offset of longer ones."""
 
     tag: int
     kind: int
-    count: int
+    number: int
     content: bytes
 
 
