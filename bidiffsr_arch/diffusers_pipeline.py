@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from bidiffsr_arch.compat.imports import torchvision_operators
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
@@ -121,7 +121,7 @@ class BIDiffSRPipeline(DiffusionPipeline):
             InputError: the weights or their options are wrong.
         """
         unet = BIDiffSRNetwork(load_weights(weights, options, packed, quality))
-        return cls(unet, SuperResolution(Trained.part_of(unet.weights.options)).diffusion.sampler())
+        return cls(unet, SuperResolution(DiffusionOptions.part_of(unet.weights.options)).diffusion.sampler())
 
     @torch.no_grad()
     def __call__(

@@ -40,7 +40,7 @@ Call = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class Format:
+class ExportFormat:
     """A kind of file.
 
     Attributes:
@@ -98,8 +98,8 @@ def _open_program(content: bytes) -> Call:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript"), True, _encode_onnx, _open_onnx, "onnxruntime"),
-    "pt2": Format(".pt2", (), False, _encode_program, _open_program, "torch.export"),
+    "onnx": ExportFormat(".onnx", ("onnx", "onnxscript"), True, _encode_onnx, _open_onnx, "onnxruntime"),
+    "pt2": ExportFormat(".pt2", (), False, _encode_program, _open_program, "torch.export"),
 }
 
 

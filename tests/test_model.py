@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.diffusion.images import pad_to_multiple, upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -257,7 +257,8 @@ def test_contradicting_options_are_refused(changes, message, options):
 
 @pytest.mark.parametrize("diffuse", ["image", "residual"])
 def test_the_image_is_recovered_from_the_diffusion_target(options, diffuse):
-    task = SuperResolution(Trained.part_of(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])))
+    options |= dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])
+    task = SuperResolution(DiffusionOptions.part_of(options))
     assert task.normalize(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
     gt, condition = torch.rand(2, 1, 3, 4, 4)
     x0 = task.to_x0(task.normalize(gt), task.normalize(condition))

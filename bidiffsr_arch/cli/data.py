@@ -88,8 +88,8 @@ def write_pairs(args: argparse.Namespace) -> None:
     """Make HR and LR images from photographs."""
     from bidiffsr_arch.data import pairs
 
-    making = pairs.Making(args.scale, args.reduce, None if args.jpeg is None else tuple(args.jpeg))
-    count = pairs.write_pairs(args.photographs, args.output, making, args.workers)
+    settings = pairs.PairSettings(args.scale, args.reduce, None if args.jpeg is None else tuple(args.jpeg))
+    count = pairs.write_pairs(args.photographs, args.output, settings, args.workers)
     print(f"{count} pairs of images in {args.output}")
 
 

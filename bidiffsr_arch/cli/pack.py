@@ -114,7 +114,7 @@ def packed_sets(file: str, option_file: str | None, params: str | None) -> "Sets
 
 def packed_checkpoint(checkpoint: Path, option_file: str | None, params: str | None) -> tuple[Any, Any]:
     """Pack the network of a checkpoint; returns it with its description."""
-    from bidiffsr_arch.config.diffusion import Description, Trained
+    from bidiffsr_arch.config.diffusion import Description, DiffusionOptions
     from bidiffsr_arch.config.file import Network
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.files import digest
@@ -133,7 +133,7 @@ def packed_checkpoint(checkpoint: Path, option_file: str | None, params: str | N
     found = load_parameters(network, checkpoint, params or "params_ema", source)
     if params and found != params:
         raise InputError(f"expected {params} in {checkpoint}, found {found}; leave --params out to use that")
-    trained = Trained.part_of(options, str(source))
+    trained = DiffusionOptions.part_of(options, str(source))
     given: dict[str, Any] = {"scale": trained.scale}
     if not is_direct(network):
         SuperResolution(trained)  # refuses a schedule that diffusers does not take

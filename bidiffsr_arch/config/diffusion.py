@@ -104,7 +104,7 @@ class Scaled(Struct):
     scale: Items | None = Field(None, description="scale factor from LR to HR")
 
 
-class Trained(Scaled):
+class DiffusionOptions(Scaled):
     """Options at the top level of an option file that describe the diffusion of a network."""
 
     beta_schedule: Annotated[BetaSchedule, BeforeValidator(_none_is_empty)] = Field(
@@ -126,7 +126,7 @@ class Trained(Scaled):
         if self.data_range[0] == self.data_range[1]:
             yield f"expected two different values in data_range, got {list(self.data_range)}"
 
-    def sampled_by(self, **changes: Any) -> "Trained":
+    def sampled_by(self, **changes: Any) -> "DiffusionOptions":
         """The same network, with other options in ``beta_schedule``, such as ``scheduler_type``.
 
         Raises:
@@ -136,7 +136,7 @@ class Trained(Scaled):
         return self.model_copy(update={"beta_schedule": BetaSchedule.read(given, place="beta_schedule")})
 
 
-class Description(Trained):
+class Description(DiffusionOptions):
     """Description of the network in a packed file."""
 
     network_g: dict[str, Any] = Field(description="options of the architecture, as in an option file")
@@ -153,7 +153,7 @@ class Description(Trained):
     @property
     def options(self) -> dict[str, Any]:
         """The options that sampling needs, by their names in an option file."""
-        return self.model_dump(include=set(Trained.model_fields))
+        return self.model_dump(include=set(DiffusionOptions.model_fields))
 
     def by_quality(self, source: Any) -> dict[str, "Description"]:
         """The description of each set of parameters, the first one's first.

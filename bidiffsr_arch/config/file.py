@@ -17,19 +17,19 @@ from bidiffsr_arch.config.data import (
     TrainingDataset,
 )
 from bidiffsr_arch.config.degradation import LOADED, Degradation, unfit_pool
-from bidiffsr_arch.config.diffusion import Scaled, Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions, Scaled
 from bidiffsr_arch.config.kinds import Gpus, Name, Open, Seed, Text
 from bidiffsr_arch.config.shipped import place_benchmarks, place_weights
 from bidiffsr_arch.config.struct import Struct, one_line
 from bidiffsr_arch.config.training import (
     DistParams,
     Expected,
-    Kept,
-    Length,
     Logger,
     Metric,
-    Objective,
+    ObjectiveOptions,
     Paths,
+    RetentionOptions,
+    RunLength,
     Train,
     Val,
     unknown_best,
@@ -40,7 +40,7 @@ from bidiffsr_arch.errors import InputError, nearest
 OUR_MODELS = ("BIDiffSRModel", "BicubicModel")
 CHECKED_MODELS = (*OUR_MODELS, "SRModel")
 MODELS_WITHOUT_NETWORK = ("BicubicModel",)
-OF_DIFFUSION = [name for name in Objective.model_fields if name not in ("pixel_opt", "perceptual_opt")]
+OF_DIFFUSION = [name for name in ObjectiveOptions.model_fields if name not in ("pixel_opt", "perceptual_opt")]
 """Keys of ``train`` that BasicSR's own models do not read."""
 MISSPELT = 0.8  # difflib ratio from which an unknown top-level key counts as a misspelt known one
 
@@ -83,13 +83,13 @@ class AnyFile(Scaled, extra="allow"):
         if self.scale is None and any(_needs_scale(data) for data in self.datasets.values()):
             yield "expected the key scale (HR size / LR size), found none"
 
-    def length(self) -> Length:
+    def length(self) -> RunLength:
         """The number of iterations, which BasicSR's trainer reads for every model.
 
         Raises:
             InputError: ``total_iter`` is missing or not an integer.
         """
-        return self.train if isinstance(self.train, Length) else Length.part_of(self.train or {}, place="train")
+        return self.train if isinstance(self.train, RunLength) else RunLength.part_of(self.train or {}, place="train")
 
     def logging(self) -> Logger:
         """The block ``logger``, which BasicSR's trainer reads for every model.
@@ -135,7 +135,7 @@ class OptionFile(Degradation, AnyFile):
         if self.val and self.val.packed and binarize == "activations":
             yield "expected val: packed: false with network_g: binarize: activations, whose weights are real, got true"
         metrics = (self.val and self.val.metrics) or {}
-        yield from unknown_best(self.logger or Kept(), metrics)
+        yield from unknown_best(self.logger or RetentionOptions(), metrics)
         logger = self.logger
         if logger and logger.wandb and logger.wandb.project and not logger.use_tb_logger and "debug" not in self.name:
             yield "expected logger: use_tb_logger to be true with wandb: project, got false: wandb sends its log"
@@ -182,7 +182,7 @@ class OptionFile(Degradation, AnyFile):
         data = self.training_data()
         if missing := [key for key in TRAINING_NEEDS if data is not None and getattr(data, key) is None]:
             yield f"expected the key(s) {', '.join(missing)} in datasets: train:, found none"
-        given = () if isinstance(self, DiffusionOptions) else OF_DIFFUSION
+        given = () if isinstance(self, BIDiffSRModelOptions) else OF_DIFFUSION
         if unread := [name for name in given if getattr(self.train, name, None)]:
             yield f"expected none of {', '.join(unread)} in train:, which {self.model_type} does not read"
 
@@ -197,7 +197,7 @@ class OptionFile(Degradation, AnyFile):
                 yield f"expected the data sets to be {' or '.join(kinds)} (or val_2, …), got {phase!r}"
 
 
-class DiffusionOptions(Trained):
+class BIDiffSRModelOptions(DiffusionOptions):
     """What `BIDiffSRModel` itself reads at the top level, beside the blocks ``network_g`` and ``train``."""
 
     timestep_sampling: Literal["sample", "batch"] | None = Field(
@@ -214,7 +214,7 @@ class DiffusionOptions(Trained):
             yield f"expected time_input: noise_level with noise_level_sampling: uniform, got {self.time_input}"
 
 
-class DiffusionFile(DiffusionOptions, OptionFile, extra="forbid"):
+class DiffusionFile(BIDiffSRModelOptions, OptionFile, extra="forbid"):
     """An option file for `BIDiffSRModel`, or `BicubicModel`, which reads less."""
 
     def _relations(self) -> Iterator[str]:
@@ -223,7 +223,7 @@ class DiffusionFile(DiffusionOptions, OptionFile, extra="forbid"):
 
 
 def wrong_for_diffusion(
-    options: DiffusionOptions, network_g: Mapping[str, Any], train: Objective | None
+    options: BIDiffSRModelOptions, network_g: Mapping[str, Any], train: ObjectiveOptions | None
 ) -> Iterator[str]:
     """Violated relations between a diffusion model's options, network and objective, one sentence each.
 

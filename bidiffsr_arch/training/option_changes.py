@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import find_architecture
 
@@ -24,7 +24,7 @@ NOISE = (
     "rescale_betas_zero_snr",
 )  # fmt: skip
 MEANING = {
-    *Trained.model_fields,
+    *DiffusionOptions.model_fields,
     *(f"{SCHEDULE}{SEPARATOR}{name}" for name in NOISE),
     *(f"datasets{SEPARATOR}train{SEPARATOR}{name}" for name in ("mean", "std", "color")),
 }
@@ -102,7 +102,7 @@ def _network_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _diffusion(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, those of the diffusion as `Trained` reads them; unchanged if other models' values do not fit it."""
+    """The options, `DiffusionOptions` as that struct reads them; unchanged if other models' values do not fit it."""
     own: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for key, value in options.items():
@@ -110,9 +110,9 @@ def _diffusion(options: Mapping[str, Any]) -> dict[str, Any]:
         if block == SCHEDULE and name:
             own.setdefault(block, {})[name] = value
         else:
-            (own if key in Trained.model_fields else others)[key] = value
+            (own if key in DiffusionOptions.model_fields else others)[key] = value
     try:
-        return others | _flat(Trained.read(own).model_dump())
+        return others | _flat(DiffusionOptions.read(own).model_dump())
     except InputError:
         return dict(options)
 

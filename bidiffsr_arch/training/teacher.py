@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.config.training import Distill, TeacherBlock
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -58,7 +58,7 @@ class Distillation:
 
     def __init__(self, block: Distill, scale: int | None, device: torch.device) -> None:
         self.weights = _load(block, scale, device, "distill")
-        self.super_resolution = SuperResolution(Trained.part_of(self.weights.options))
+        self.super_resolution = SuperResolution(DiffusionOptions.part_of(self.weights.options))
         self.steps = block.steps
         diffusion = self.super_resolution.diffusion
         if diffusion.draws_noise(self.steps):
@@ -85,10 +85,10 @@ class Teacher:
         InputError: no such file, or the teacher has another prediction type.
     """
 
-    def __init__(self, block: TeacherBlock, student: Trained, device: torch.device) -> None:
+    def __init__(self, block: TeacherBlock, student: DiffusionOptions, device: torch.device) -> None:
         self.weights = _load(block, student.scale, device, "teacher")
         self.weight = block.weight
-        own = Trained.part_of(self.weights.options)
+        own = DiffusionOptions.part_of(self.weights.options)
         theirs, wanted = (_meaning(SuperResolution(trained)) for trained in (own, student))
         for name in wanted:
             if theirs[name] != wanted[name]:

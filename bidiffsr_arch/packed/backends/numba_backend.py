@@ -11,11 +11,11 @@ from bidiffsr_arch.packed.backends.torch_backend import TorchBackend
 from bidiffsr_arch.packed.kernels import norm as norms
 from bidiffsr_arch.packed.kernels import pointwise, popcount, rearrange, winograd
 from bidiffsr_arch.packed.kernels.binary_conv import (
+    PackedWeight,
     Scale,
     Shortcut,
     Source,
     Target,
-    Weights,
     lookup_conv,
     popcount_conv,
     scratch_from,
@@ -60,7 +60,7 @@ class PlainWeight:
         return winograd_weights(self.direct.numpy())
 
 
-class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
+class NumbaBackend(Backend[PackedWeight, PlainWeight, np.ndarray]):
     """Operations by Numba kernels, compiled at their first call and cached on disk.
 
     Args:
@@ -79,7 +79,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
     def begin(self) -> None:
         as_many_threads_as_torch()
 
-    def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> Weights:
+    def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> PackedWeight:
         if channels * kernel_size**2 >= 2 ** (8 * COUNT_BYTES):
             raise InputError(
                 f"expected 1-bit convolutions of fewer than 2^16 inputs, got {channels * kernel_size**2}; use torch"
@@ -89,7 +89,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         bits = (
             lay_out(positive).view(np.uint8).reshape(-(-len(stored) // (BLOCK if self.in_words else TABLE_FILTERS)), -1)
         )
-        return Weights(kernel_size // 2, self._table, bits, border_totals(positive, self.in_words))
+        return PackedWeight(kernel_size // 2, self._table, bits, border_totals(positive, self.in_words))
 
     def conv3x3_weight(self, weight: np.ndarray) -> PlainWeight:
         return PlainWeight(weight)
@@ -100,7 +100,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
     def binary_conv(
         self,
         x: Map,
-        weight: Weights,
+        weight: PackedWeight,
         shift: np.ndarray,
         parameters: np.ndarray,
         out: Map,
