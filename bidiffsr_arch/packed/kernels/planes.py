@@ -173,37 +173,26 @@ def pack_filters(v, weights, sums) -> None:
 
 
 @helper
-def _above_and_below(ones, y, height, radius) -> int:
-    """What the taps above and below the image add to row y; ones: the filter's row of `pack_filters`' sums."""
+def _above_and_below(sums, c, y, height, radius) -> int:
+    """What filter c's taps above and below the image add to row y; sums: those of `pack_filters`."""
     side, total = 2 * radius + 1, 0
     for dy in range(side):
         if not 0 <= y + dy - radius < height:
             for dx in range(side):
-                total += ones[dy * side + dx]
+                total += sums[c, dy * side + dx]
     return total
 
 
 @helper
-def _beside(ones, y, x, height, width, radius) -> int:
-    """What the taps beside the image, in its rows, add to the pixel (y, x)."""
+def _beside(sums, c, y, x, height, width, radius) -> int:
+    """What filter c's taps beside the image, in its rows, add to the pixel (y, x)."""
     side, total = 2 * radius + 1, 0
     for dx in range(side):
         if not 0 <= x + dx - radius < width:
             for dy in range(side):
                 if 0 <= y + dy - radius < height:
-                    total += ones[dy * side + dx]
+                    total += sums[c, dy * side + dx]
     return total
-
-
-@helper
-def _write_row(counts, ones, y, height, radius, out) -> None:
-    """Row y of a filter's results, from its numbers of differing bits."""
-    width, total = out.size, ones[(2 * radius + 1) ** 2] - _above_and_below(ones, y, height, radius)
-    for x in range(width):
-        out[x] = np.int32(total) - 2 * np.int32(counts[x])
-    for column in range(2 * radius):  # a narrow image meets some of them twice
-        x = min(column, width - 1) if column < radius else max(width - 1 - column + radius, 0)
-        out[x] = np.int32(total - _beside(ones, y, x, height, width, radius)) - 2 * np.int32(counts[x])
 
 
 @helper
@@ -223,7 +212,13 @@ def _count_plane_rows(part, first, last, bits, weights, sums, differing, n) -> N
             _count_row(source, taps, target, width)
             for f in range(min(FILTERS, filters - block * FILTERS)):
                 c = block * FILTERS + f
-                _write_row(counts[f], sums[c], y, height, radius, n[image, c, y])
+                total = sums[c, side * side] - _above_and_below(sums, c, y, height, radius)
+                out, here = n[image, c, y], counts[f]
+                for x in range(width):
+                    out[x] = np.int32(total) - 2 * np.int32(here[x])
+                for column in range(2 * radius):  # a narrow image meets some of them twice
+                    x = min(column, width - 1) if column < radius else max(width - 1 - column + radius, 0)
+                    out[x] = np.int32(total - _beside(sums, c, y, x, height, width, radius)) - 2 * np.int32(here[x])
 
 
 @kernel
