@@ -102,7 +102,7 @@ def _network_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _diffusion(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, `DiffusionOptions` as that struct reads them; unchanged if other models' values do not fit it."""
+    """The options, those in `DiffusionOptions` as it reads them; unchanged if other models' values do not fit it."""
     own: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for key, value in options.items():
