@@ -460,14 +460,16 @@ def test_avif_with_unsupported_colours_is_reported(tmp_path):
 # EXIF itself
 
 
-@pytest.mark.parametrize("order", ["II", "MM"])
-def test_exif_is_edited_in_place(order):
+@pytest.mark.parametrize("header", [b"II*\0", b"MM\0*", b"II\0*", b"MM*\0"])
+def test_exif_is_edited_in_place(header):
     tags = Image.Exif()
-    tags.endian = {"II": "<", "MM": ">"}[order]
+    tags.endian = {b"II": "<", b"MM": ">"}[header[:2]]
     tags[0x0112] = 3
     tags.get_ifd(0x8769).update({0xA002: 7, 0xA003: 70000})
     exif = tags.tobytes()
-    assert exif[6:8] == order.encode() and orientation_of(exif) == 3
+    assert exif[6:8] == header[:2]
+    exif = exif[:6] + header + exif[10:]
+    assert orientation_of(exif) == 3
     changed = Image.Exif()
     changed.load(resized({"exif": exif}, 100000, 50)["exif"])
     assert dict(changed.get_ifd(0x8769)) == {0xA002: 50, 0xA003: 100000} and changed[0x0112] == 3
