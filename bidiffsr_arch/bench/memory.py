@@ -3,8 +3,6 @@
 import resource
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bidiffsr_arch.archs import BIDiffSRUNet
+from bidiffsr_arch.bench.process import new_process
 from bidiffsr_arch.networks import build_network
 from bidiffsr_arch.packed import load_packed, pack
 
@@ -27,7 +26,7 @@ def peak_bytes(
         packed: a packed file to load instead.
     """
     arrays = [tensor.numpy() for tensor in inputs]
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with new_process() as pool:
         return pool.submit(_peak_here, network_g, packed, arrays, backend, torch.get_num_threads()).result()
 
 
