@@ -454,7 +454,7 @@ def test_white_is_zero_becomes_black_is_zero(tmp_path):
 
 
 def test_gray_and_alpha_that_opencv_would_decode_without_alpha_are_refused(tmp_path, monkeypatch):
-    """Without imagecodecs tifffile cannot read LZW; the file is not compressed, because it could not write it, either."""
+    """Without imagecodecs tifffile reads no LZW. The file is not compressed, because tifffile could not write it."""
     tifffile.imwrite(tmp_path / "a.tif", PIXELS[..., :2], photometric="minisblack", planarconfig="contig",
                      extrasamples=["unassalpha"])  # fmt: skip
 
