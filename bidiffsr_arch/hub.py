@@ -157,7 +157,7 @@ def model_card(description: Mapping[str, Any], address: str = ANY_FOLDER) -> str
         library_name="bidiffsr_arch",
         pipeline_tag="image-to-image",
         tags=["super-resolution"],
-        license=about.get("license"),
+        license=about.get("license") or None,
     )
     title = about.get("title") or "Super-resolution"
     lines = ["---", head.to_yaml(), "---", "", f"# {title}", "", "| | |", "|---|---|"]
