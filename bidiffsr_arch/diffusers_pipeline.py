@@ -91,6 +91,9 @@ class SuperResolutionOutput(BaseOutput):
 class BIDiffSRPipeline(DiffusionPipeline):
     """Super-resolution by a diffusion network.
 
+    diffusers refuses `enable_model_cpu_offload`, because there is no `model_cpu_offload_seq`: its hooks are in
+    `BIDiffSRNetwork.forward`, which `Upscaler` does not call.
+
     Args:
         unet: the network.
         scheduler: any scheduler of diffusers; another one is set as ``pipe.scheduler =
@@ -98,7 +101,6 @@ class BIDiffSRPipeline(DiffusionPipeline):
             network.
     """
 
-    model_cpu_offload_seq = "unet"
     unet: BIDiffSRNetwork
     scheduler: Any
     _callback_tensor_inputs = ("latents",)
@@ -170,7 +172,6 @@ class BIDiffSRPipeline(DiffusionPipeline):
             upscaler.seed = 0 if noise is None else noise
             results.append(upscaler.sample(each) if isinstance(each, Tensor) else upscaler(each))
         output = OUTPUTS[output_type](results)
-        self.maybe_free_model_hooks()
         return SuperResolutionOutput(images=output) if return_dict else (output,)
 
 
@@ -181,7 +182,7 @@ def _sample_by(
     trained = {name: diffusion.training.config[name] for name in FROM_NETWORK}
     kind = type(pipe.scheduler)
     diffusion.sampler_clips = "clip_sample" in inspect.signature(kind).parameters
-    default_steps = len(diffusion.sampler().timesteps)
+    default_steps = diffusion.schedule.num_inference_steps
 
     def sampler(steps: int | None = None, device: torch.device | str = "cpu") -> Any:
         changes = trained if diffusion.sampler_clips else {"prediction_type": "epsilon"}

@@ -200,12 +200,11 @@ def largest_difference(weights: Weights, call: Call) -> float:
 
 
 def times(weights: Weights) -> Tensor:
-    """The first and the last timestep of each group; (B,) float32."""
+    """The first and the last timestep of each group, or one noise level, which is in no group; (B,) float32."""
     network, schedule = weights.network, weights.options.get("beta_schedule") or {}
-    groups = getattr(network, "dynamic_group", 1)
     if weights.options.get("time_input") == "noise_level":
-        return (torch.arange(groups) + 0.5) / groups
-    steps = getattr(network, "total_step", schedule.get("n_timestep", 1))
+        return torch.tensor([0.5])
+    groups, steps = getattr(network, "dynamic_group", 1), getattr(network, "total_step", schedule.get("n_timestep", 1))
     firsts = [-(-group * steps // groups) for group in range(groups + 1)]
     filled = [(first, after) for first, after in pairwise(firsts) if first < after]  # with few timesteps some are empty
     return torch.tensor(sorted({float(t) for first, after in filled for t in (first, after - 1)}))

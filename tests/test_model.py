@@ -238,6 +238,7 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
     [
         ({"diffuse": "noise"}, "diffuse to be one of image, residual"),
         ({"timestep_sampling": "epoch"}, "timestep_sampling to be one of sample, batch, or ~"),
+        ({"time_input": "noise_level"}, "dynamic_group: 1 with time_input: noise_level, got 3"),
         ({"time_input": "sigma"}, "time_input to be one of timestep, noise_level"),
         ({"residual_scale": "two"}, "residual_scale to be a number"),
         ({"residual_scale": 0}, "residual_scale other than 0"),
@@ -253,6 +254,14 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
 def test_contradicting_options_are_refused(changes, message, options):
     with pytest.raises(InputError, match=message):
         build(options, **changes)
+
+
+def test_the_default_of_timestep_groups_does_not_go_with_noise_levels_either(options):
+    del options["network_g"]["dynamic_group"]
+    with pytest.raises(InputError, match="dynamic_group: 1 with time_input: noise_level, got 5"):
+        build(options, time_input="noise_level")
+    options["network_g"]["dynamic_group"] = 1
+    assert np.isfinite(losses(build(options, time_input="noise_level"), 1, 1)).all()
 
 
 @pytest.mark.parametrize("diffuse", ["image", "residual"])

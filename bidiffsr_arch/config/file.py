@@ -233,6 +233,11 @@ def wrong_for_diffusion(
     steps, timesteps = network_g.get("total_step"), options.beta_schedule.n_timestep
     if steps is not None and steps != timesteps:
         yield (f"expected network_g: total_step and beta_schedule: n_timestep to be equal, got {steps} and {timesteps}")
+    if options.time_input == "noise_level" and (groups := network_g.get("dynamic_group", 1)) > 1:
+        yield (
+            f"expected network_g: dynamic_group: 1 with time_input: noise_level, got {groups}: groups are ranges of "
+            "timesteps, and noise levels are all in the first one"
+        )
     if train and train.perceptual_opt and options.beta_schedule.prediction_type == "epsilon":
         yield (
             "expected beta_schedule: prediction_type sample or v_prediction with train: perceptual_opt, got epsilon: "

@@ -111,7 +111,7 @@ class Diffusion:
         """
         self._check_time(time)
         table = self.alphas_cumprod.double().cpu().numpy()
-        sigma = np.interp(time.double().cpu().numpy(), np.arange(len(table)), np.sqrt(1 / table - 1))
+        sigma = np.interp(time.cpu().double().numpy(), np.arange(len(table)), np.sqrt(1 / table - 1))
         return torch.as_tensor(1 / (1 + sigma**2), dtype=torch.float32, device=time.device)
 
     def _check_time(self, time: Tensor) -> None:

@@ -15,7 +15,7 @@ from bidiffsr_arch.config.training import ObjectiveOptions
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import is_packed
+from bidiffsr_arch.networks import constructor_defaults, find_architecture, is_packed
 from bidiffsr_arch.parameters import named_as_in, read_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.loss_schedule import LossSchedule
@@ -232,6 +232,7 @@ def _checked(opt: dict[str, Any]) -> tuple[BIDiffSRModelOptions, ObjectiveOption
     """The options that the model itself reads: those at the top level, and those in ``train``, which tests ignore."""
     options = BIDiffSRModelOptions.part_of(opt)
     train = ObjectiveOptions.part_of(opt["train"], place="train") if opt["is_train"] else None
-    if wrong := list(wrong_for_diffusion(options, opt["network_g"], train)):
+    groups = constructor_defaults(find_architecture(opt["network_g"].get("type"))).get("dynamic_group", 1)
+    if wrong := list(wrong_for_diffusion(options, {"dynamic_group": groups, **opt["network_g"]}, train)):
         raise InputError(one_line(wrong, ""))
     return options, train or ObjectiveOptions()

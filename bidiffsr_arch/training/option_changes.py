@@ -1,12 +1,11 @@
 """Options that have changed since the training state from which a run resumes."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import find_architecture
+from bidiffsr_arch.networks import constructor_defaults, find_architecture
 
 # Options that do not affect what is learned.
 OTHER_BLOCKS = (
@@ -95,9 +94,7 @@ def _network_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
             architecture = find_architecture(options.get(f"{block}{SEPARATOR}type"))
         except InputError:
             continue
-        for name, parameter in inspect.signature(architecture).parameters.items():
-            if parameter.default is not parameter.empty:
-                defaults |= _flat({block: {name: parameter.default}})
+        defaults |= _flat({block: constructor_defaults(architecture)})
     return defaults
 
 

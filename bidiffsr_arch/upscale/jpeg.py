@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from bidiffsr_arch.files import jpeg_segments
 from bidiffsr_arch.upscale import ifd
 from bidiffsr_arch.upscale.metadata import warn
 from bidiffsr_arch.upscale.pillow import saved
@@ -12,7 +13,7 @@ from bidiffsr_arch.upscale.pillow import saved
 SIGNATURE = b"\xff\xd8\xff"
 Segment = tuple[int, bytes]
 
-APP0, APP1, APP2, APP13, APP14, APP15, COM, SOS, EOI = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE, 0xDA, 0xD9
+APP0, APP1, APP2, APP13, APP14, APP15, COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
 FOR_DECODING = (APP0, APP14)  # JFIF and Adobe declare the colour space of the samples
 METADATA = {*range(APP0, APP15 + 1), COM} - set(FOR_DECODING)
 XMP, EXTENDED_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
@@ -27,21 +28,13 @@ def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Segment]]:
     Args:
         whole: keep the pixels; if false, only the bytes before them, which are enough to identify the image.
     """
-    bare, segments, place = [bytes(data[:2])], [], 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker in (SOS, EOI):
-            break
-        if marker == 0xFF:  # padding
-            place += 1
-            continue
-        stop = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    bare, segments, stop = [bytes(data[:2])], [], 2  # after the loop, stop is where the pixels begin
+    for marker, begin, stop in jpeg_segments(data):
         if marker in METADATA:
-            segments.append((marker, bytes(data[place + 4 : stop])))
+            segments.append((marker, bytes(data[begin + 4 : stop])))
         else:
-            bare.append(data[place:stop])
-        place = stop
-    bare.append(data[place:] if whole else data[place : place + 1024])
+            bare.append(data[begin:stop])
+    bare.append(data[stop:] if whole else data[stop : stop + 1024])
     return b"".join(bare), segments
 
 
