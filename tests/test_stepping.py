@@ -304,9 +304,9 @@ def test_dropout_drops_its_share_scales_the_rest_and_depends_on_the_seed_alone()
     [
         ({"amp": "fp8"}, "train: amp to be one of bf16, fp16, or ~, got 'fp8'"),
         ({"amp": True}, "train: amp to be one of bf16, fp16, or ~, got True"),
-        ({"compile": "max"}, "train: compile to be true or false, got 'max'"),
-        ({"checkpointing": 2}, "train: checkpointing to be true or false, got 2"),
-        ({"channels_last": "no"}, "train: channels_last to be true or false, got 'no'"),
+        ({"compile": "max"}, "train: compile to be true or false, or ~, got 'max'"),
+        ({"checkpointing": 2}, "train: checkpointing to be true or false, or ~, got 2"),
+        ({"channels_last": "no"}, "train: channels_last to be true or false, or ~, got 'no'"),
         ({"accumulate": 0}, "accumulate to be an integer of at least 1, without a decimal point, or ~, got 0"),
         ({"accumulate": 1.5}, "accumulate to be an integer of at least 1, without a decimal point, or ~, got 1.5"),
         ({"accumulate": True}, "accumulate to be an integer of at least 1, without a decimal point, or ~, got True"),
