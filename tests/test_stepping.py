@@ -320,7 +320,7 @@ def test_impossible_values_are_refused(train, message, options):
 
 
 def test_values_that_switch_off_are_accepted():
-    stepping = Stepping(Step(amp=None, compile=False, checkpointing=False, accumulate=1, grad_clip=None))
+    stepping = Stepping(Step(amp=None, compile=False, checkpointing=None, accumulate=1, grad_clip=None))
     assert stepping.amp is None and not stepping.compile and stepping.grad_clip is None
 
 

@@ -26,15 +26,15 @@ class Step(Struct):
     """How a training step is computed; part of ``train``."""
 
     amp: Literal["bf16", "fp16"] | None = Field(None, description="mixed precision; `fp16` with a loss scaler")
-    compile: bool = Field(False, description="compile the network with `torch.compile`")
+    compile: bool | None = Field(False, description="compile the network with `torch.compile`")
     accumulate: Items | None = Field(
         None, description="gradient accumulation: process a batch in N parts and average their gradients"
     )
     grad_clip: Positive | None = Field(None, description="clip the gradients to this 2-norm, taken over all parameters")
-    checkpointing: bool = Field(
+    checkpointing: bool | None = Field(
         False, description="activation checkpointing: recompute ResBlocks in the backward pass, which saves memory"
     )
-    channels_last: bool = Field(False, description="memory layout of images")
+    channels_last: bool | None = Field(False, description="memory layout of images")
 
 
 class Optimizer(Struct, extra="allow"):

@@ -40,7 +40,9 @@ class Stepping:
 
     def __init__(self, train: Step) -> None:
         self.amp = AMP[train.amp] if train.amp else None
-        self.compile, self.checkpointing, self.channels_last = train.compile, train.checkpointing, train.channels_last
+        self.compile, self.checkpointing, self.channels_last = (
+            bool(switch) for switch in (train.compile, train.checkpointing, train.channels_last)
+        )
         self.accumulate = train.accumulate or 1
         self.grad_clip = train.grad_clip
         self.scaler = torch.amp.GradScaler(enabled=False)
