@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from bidiffsr_arch import archs, description, hub
-from bidiffsr_arch.config.diffusion import FIRST
 from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.qualities import FIRST
 from bidiffsr_arch.errors import InputError, choose, first_line
 from bidiffsr_arch.parameters import SAFETENSORS, load_parameters, read_content, set_parameters
 from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins

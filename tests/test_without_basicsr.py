@@ -118,7 +118,7 @@ def test_another_packages_network_is_refused_in_one_line(checkpoint):
     assert "BIDiffSRUNet" in done.stderr and "RRDBNet" in done.stderr
 
 
-HEAVY = ("torch", "numpy", "cv2", "PIL", "yaml", "tqdm", "basicsr", "diffusers", "numba", "safetensors")
+HEAVY = ("torch", "numpy", "cv2", "PIL", "yaml", "tqdm", "basicsr", "diffusers", "numba", "safetensors", "pydantic")
 
 
 @pytest.mark.parametrize(
