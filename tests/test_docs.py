@@ -192,11 +192,12 @@ def test_citation_names_the_version_and_the_changelog_what_is_unreleased():
     assert "\n## [Unreleased]\n" in text_of(PROJECT / "CHANGELOG.md")
 
 
-def test_badges_need_the_projects_own_address():
-    tomllib = pytest.importorskip("tomllib")
-    urls = tomllib.loads(text_of(PROJECT / "pyproject.toml"))["project"].get("urls", {})
-    badges = re.findall(r"!\[[^\]]*\]\(https?://[^)]*\)", text_of(PROJECT / "README.md"))
-    assert "Repository" in urls or not badges
+def test_badges_and_installing_by_name_need_the_projects_own_address():
+    if re.search(r"^Repository = ", text_of(PROJECT / "pyproject.toml"), re.MULTILINE):
+        return
+    assert not re.findall(r"!\[[^\]]*\]\(https?://[^)]*\)", text_of(PROJECT / "README.md"))
+    sources = [*PAGES, *(PROJECT / "bidiffsr_arch").rglob("*.py")]
+    assert not [str(file) for file in sources if re.search(r"pip install '?bidiffsr_arch\[", text_of(file))]
 
 
 def test_forms_workflows_and_hooks_are_yaml():

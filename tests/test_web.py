@@ -66,7 +66,7 @@ def test_without_gradio_one_line_says_what_to_install():
     code = "from bidiffsr_arch.cli import main; sys.exit(main(['web']))"
     run = run_code(code, blocked=("gradio",))
     assert run.returncode == 2 and run.stderr.count("\n") == 1
-    assert "pip install 'bidiffsr_arch[web]'" in run.stderr
+    assert "install the extra web: pip install '.[web]'" in run.stderr
 
 
 def test_arguments_are_read_without_torch_and_gradio():
