@@ -1,6 +1,7 @@
 """BasicSR is patched and registered with whichever import comes first, and torch waits as the package chose."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -205,3 +206,16 @@ def test_a_waiting_policy_is_set_if_there_is_none(monkeypatch, first, environmen
     if "GOMP_SPINCOUNT" in done.stderr:  # this OpenMP is GNU's, and lists what it has read
         ours = sum(text == OURS for text in expected.values())
         assert done.stderr.count(f"GOMP_SPINCOUNT = '{threads.SPIN_COUNT}'") == ours
+
+
+@pytest.mark.parametrize("name", threads.USERS_CHOICE)
+def test_a_policy_from_the_environment_is_kept(monkeypatch, name):
+    for other in threads.USERS_CHOICE:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "2")
+    monkeypatch.setattr(threads, "_policies", {})
+    before = dict(os.environ)
+    with threads.waiting_policy("torch"):
+        assert dict(os.environ) == before
+    assert dict(os.environ) == before
+    assert threads.policies() == [("torch", f"{name}=2, from the environment")]
