@@ -34,6 +34,7 @@ HERE = Path(__file__).parent
 POLICIES = {
     "default": {"KMP_BLOCKTIME": "200"},
     "spin 10000": {"GOMP_SPINCOUNT": "10000"},
+    "spin 5000": {"GOMP_SPINCOUNT": "5000"},
     "spin 3000": {"GOMP_SPINCOUNT": "3000"},
     "spin 1000": {"GOMP_SPINCOUNT": "1000"},
     "passive": {"OMP_WAIT_POLICY": "passive"},

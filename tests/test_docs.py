@@ -193,6 +193,12 @@ def test_every_page_is_in_the_index():
     assert not {name for name in pages if f"({name})" not in index}
 
 
+def test_every_page_is_in_the_sites_navigation():
+    navigation = text_of(PROJECT / "mkdocs.yml").split("\nnav:\n")[1]
+    pages = [page for folder in ("docs", "benchmarks") for page in (PROJECT / folder).glob("*.md")]
+    assert not {page.name for page in pages if f" {page.relative_to(PROJECT)}\n" not in navigation}
+
+
 def test_citation_names_the_version_and_the_changelog_what_is_unreleased():
     citation = yaml.safe_load(text_of(PROJECT / "CITATION.cff"))
     assert citation["version"] == __version__
