@@ -34,7 +34,7 @@ from tables import report
 from tqdm import tqdm
 
 from bidiffsr_arch.bench.machine import machine
-from bidiffsr_arch.config.diffusion import FIRST
+from bidiffsr_arch.config.qualities import FIRST
 from bidiffsr_arch.data.strip import strip
 from bidiffsr_arch.files import read_image, write_image
 from bidiffsr_arch.networks import qualities

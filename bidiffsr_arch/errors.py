@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 Row = TypeVar("Row")
+INSTALL_BASICSR = "python -m bidiffsr_arch.compat.install (docs/install.md)"
 
 
 class InputError(ValueError):
@@ -34,6 +35,11 @@ class Stopped(Exception):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(f"{signal.Signals(number).name}: {message}")
         self.exit_status = 128 + number
+
+
+def install_extra(name: str) -> str:
+    """How to install what an extra of pyproject.toml contains: the end of a message about a missing package."""
+    return f"install the extra {name}: pip install '.[{name}]' in a clone (docs/install.md)"
 
 
 def first_line(error: BaseException | None) -> str:

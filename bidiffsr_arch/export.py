@@ -21,7 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d, cached_weights
 from bidiffsr_arch.description import KEY, describe
-from bidiffsr_arch.errors import CheckFailed, InputError, choose, first_line
+from bidiffsr_arch.errors import CheckFailed, InputError, choose, first_line, install_extra
 from bidiffsr_arch.files import refuse_existing, write_bytes
 from bidiffsr_arch.networks import Weights, is_direct
 from bidiffsr_arch.packed import PackedNetwork
@@ -140,7 +140,7 @@ def _refuse_missing(packages: tuple[str, ...]) -> None:
             import_module(name)
         except ImportError as error:
             raise InputError(
-                f"expected the package {name}, which is not installed; pip install 'bidiffsr_arch[export]'"
+                f"expected the package {name}, which is not installed; {install_extra('export')}"
             ) from error
 
 

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from bidiffsr_arch import archs, description, hub
-from bidiffsr_arch.config.diffusion import FIRST
 from bidiffsr_arch.config.file import load_options
-from bidiffsr_arch.errors import InputError, choose, first_line
+from bidiffsr_arch.config.qualities import FIRST
+from bidiffsr_arch.errors import INSTALL_BASICSR, InputError, choose, first_line
 from bidiffsr_arch.parameters import SAFETENSORS, load_parameters, read_content, set_parameters
 from bidiffsr_arch.plugins import failed_plugins, import_plugins, load_plugins
 
@@ -75,7 +75,7 @@ def find_architecture(name: Any) -> type[nn.Module]:
     except ImportError as error:
         raise InputError(
             f"expected network_g: type to be one of {', '.join(own)} where BasicSR is not installed, got {name!r}; "
-            "pip install basicsr for others"
+            f"for others: {INSTALL_BASICSR}"
         ) from error
     registered = {key.removesuffix("_basicsr"): network for key, network in ARCH_REGISTRY}
     try:

@@ -19,6 +19,7 @@ from bidiffsr_arch.compat.options import handed
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.shipped import shipped, shipped_path
 from bidiffsr_arch.errors import CheckFailed, InputError
+from bidiffsr_arch.threads import USERS_CHOICE
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +232,8 @@ def test_doctor(capsys, monkeypatch):
     assert "no such file" in shown
     assert re.search(r"^  torch +\d+\.", shown, re.MULTILINE)
     assert re.search(r"^  command_line +\S", shown, re.MULTILINE)
+    ours, users = "GOMP_SPINCOUNT=3000, set by bidiffsr_arch", f"({'|'.join(USERS_CHOICE)})=.*, from the environment"
+    assert re.search(f"^  torch +({ours}|{users})$", shown, re.MULTILINE)
 
 
 def test_the_module_is_the_command(empty_folder):

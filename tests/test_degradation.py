@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from basicsr.data import build_dataset
+from basicsr.models.base_model import BaseModel
 from basicsr.models.realesrgan_model import RealESRGANModel
+from basicsr.models.srgan_model import SRGANModel
 from basicsr.utils import USMSharp, img_process_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,6 @@ from test_environment import put
 from test_resume import assert_same_end, train_until
 from torch.utils.data import default_collate
 
-from bidiffsr_arch.compat.realesrgan import prepare_degradation
 from bidiffsr_arch.config.degradation import Degradation
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training.degradation import RealESRGANDegradation, _check_pool
@@ -27,8 +28,7 @@ from bidiffsr_arch.training.sample_order import Request, SampleIndex, SeededData
 Options = dict[str, Any]
 
 
-@pytest.fixture
-def options(run_options: Options) -> Options:
+def with_degradation(run_options: Options) -> Options:
     """Four iterations of one pair, with a pool of two."""
     train = run_options["datasets"]["train"]
     for key in ("task", "dataroot_lq", "filename_tmpl"):
@@ -38,6 +38,11 @@ def options(run_options: Options) -> Options:
     run_options["network_g"]["dropout"] = 0.3
     run_options["logger"]["save_checkpoint_freq"] = 1
     return run_options | dict(degradation="realesrgan", queue_size=2, val=None)
+
+
+@pytest.fixture
+def options(run_options: Options) -> Options:
+    return with_degradation(run_options)
 
 
 def as_sr_model(options: Options) -> None:
@@ -158,13 +163,11 @@ def test_a_pool_of_another_size_begins_anew(model_options):
     assert RealESRGANDegradation(model_options).restore({})  # nothing was trained before
 
 
-def test_basicsrs_own_model_needs_no_cuda(model_options):
-    model = RealESRGANModel.__new__(RealESRGANModel)
-    model.opt, model.is_train, model.device = model_options | dict(gt_size=32), True, torch.device("cpu")
-    model.opt |= Degradation().model_dump() | dict(queue_size=2)
-    prepare_degradation(model)
+def test_basicsrs_own_model_needs_no_cuda(model_options, monkeypatch):
+    monkeypatch.setattr(SRGANModel, "__init__", BaseModel.__init__)  # without networks
+    model = RealESRGANModel(model_options | Degradation().model_dump() | dict(queue_size=2, gt_size=32))
     model.feed_data(batch_of(model_options, 0))
-    assert model.queue_lr.device == model.lq.device and model.queue_ptr == 1
+    assert model.queue_lr.device == model.lq.device == torch.device("cpu") and model.queue_ptr == 1
 
 
 @given(

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from basicsr.utils import dist_util
+from test_degradation import with_degradation
 from test_resume import equal
 
 from bidiffsr_arch.compat.distributed import chosen_launcher
@@ -173,6 +174,23 @@ def test_a_run_can_be_resumed_with_another_number_of_processes(workplace, option
     states = [torch.load(f"experiments/more/training_states/{n}.state", weights_only=True) for n in (3, 6, 8)]
     assert [(state["epoch"], state["position"]) for state in states] == [(0, 3), (0, 9), (1, 4)]
     assert "dropout uses other random numbers" in Path("more.0").read_text()
+
+
+def test_each_process_resumes_its_own_pool_of_training_pairs(workplace, run_options):
+    options = with_degradation(run_options) | {"name": "whole"}
+    assert ends(start(options, 2), "whole") == [0, 0]
+    options["name"], options["train"]["total_iter"] = "stopped", 3
+    assert ends(start(options, 2), "stopped") == [0, 0]
+    options["train"]["total_iter"] = 4
+    assert ends(start(options, 2, "--auto_resume"), "stopped") == [0, 0]
+    for file in ("models/net_g_4.pth", "training_states/4.state"):
+        assert equal(Path("experiments/whole", file), Path("experiments/stopped", file))
+    mine, other = torch.load("experiments/whole/training_states/4.state", weights_only=True)["pools"]
+    assert mine["queue_ptr"] == other["queue_ptr"] == 2 and not torch.equal(mine["queue_gt"], other["queue_gt"])
+    assert "starts empty" not in Path("stopped.0").read_text()
+    options["train"]["total_iter"] = 5
+    assert ends(start(options, 1, "--auto_resume"), "stopped") == [0]
+    assert "the pool of training pairs starts empty" in Path("stopped.0").read_text()
 
 
 def test_torchrun_without_launcher_is_distributed(workplace, options):

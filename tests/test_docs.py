@@ -34,15 +34,22 @@ SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]*)?\)")
 OUR_COMMAND = re.compile(r"(?:^|\s)(?:\.venv/bin/)?(?:basicsr|-m bidiffsr_arch(?:\.cli)?)\s+(?P<rest>.*)")
 
+# Packages of extras that snippets use -> the marker of the extra's tests.
+EXTRAS = {"onnxruntime": "export", "spandrel": "hub"}
+
 
 def text_of(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
 
 def fences(language: str) -> list[Any]:
-    """Fenced blocks of all pages, each under the name of its page and line."""
+    """Fenced blocks of all pages, each under the name of its page and line, and marked with the extra that it uses."""
     return [
-        pytest.param(match[2], id=f"{page.name}:{text_of(page)[: match.start()].count(chr(10)) + 2}")
+        pytest.param(
+            match[2],
+            id=f"{page.name}:{text_of(page)[: match.start()].count(chr(10)) + 2}",
+            marks=[getattr(pytest.mark, extra) for package, extra in EXTRAS.items() if package in match[2]],
+        )
         for page in PAGES
         for match in FENCE.finditer(text_of(page))
         if match[1] == language
@@ -131,9 +138,9 @@ def test_links_lead_to_files(page):
 def test_python_snippets_run(code, run_options, tiny_network, workplace, monkeypatch):
     """In a folder with photo.jpg, weights and an option file, with the variables that snippets use."""
     torch.manual_seed(0)
-    for package in ("onnxruntime", "spandrel"):
+    for package, extra in EXTRAS.items():
         if package in code:
-            pytest.importorskip(package)
+            pytest.importorskip(package, reason=f"{package} is not installed: make test-{extra}")
     schedule = dict(n_timestep=100, num_inference_steps=2)
     options = dict(network_g={"type": "BIDiffSRUNet", **tiny_network.arguments}, scale=2, beta_schedule=schedule)
     save_float(tiny_network.state_dict(), Path("net_g.safetensors"), describe(options))
@@ -198,11 +205,12 @@ def test_citation_names_the_version_and_the_changelog_what_is_unreleased():
     assert "\n## [Unreleased]\n" in text_of(PROJECT / "CHANGELOG.md")
 
 
-def test_badges_need_the_projects_own_address():
-    tomllib = pytest.importorskip("tomllib")
-    urls = tomllib.loads(text_of(PROJECT / "pyproject.toml"))["project"].get("urls", {})
-    badges = re.findall(r"!\[[^\]]*\]\(https?://[^)]*\)", text_of(PROJECT / "README.md"))
-    assert "Repository" in urls or not badges
+def test_badges_and_installing_by_name_need_the_projects_own_address():
+    if re.search(r"^Repository = ", text_of(PROJECT / "pyproject.toml"), re.MULTILINE):
+        return
+    assert not re.findall(r"!\[[^\]]*\]\(https?://[^)]*\)", text_of(PROJECT / "README.md"))
+    sources = [*PAGES, *(PROJECT / "bidiffsr_arch").rglob("*.py")]
+    assert not [str(file) for file in sources if re.search(r"pip install '?bidiffsr_arch\[", text_of(file))]
 
 
 def test_forms_workflows_and_hooks_are_yaml():

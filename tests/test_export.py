@@ -186,7 +186,7 @@ def test_mistakes_are_one_line(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     for words, expected in {
         "packed.safetensors": "expected a float network, got a packed one; export what it was packed from, net_g_7.pth",
-        "net": "expected the package onnx, which is not installed; pip install 'bidiffsr_arch[export]'",
+        "net": "expected the package onnx, which is not installed; install the extra export: pip install '.[export]'",
         "net --format pt2 -o net.onnx": "expected a name that ends in .pt2, got net.onnx",
         "none.pth": "expected weights at none.pth, found no such file",
     }.items():

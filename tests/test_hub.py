@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hub_server import hub
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -281,6 +282,7 @@ assert (Upscaler.from_pretrained("me/pushed")(image) == expected).all()
 refused(network.push_to_hub, "me/pushed", token="wrong")
 """
 
+COMMAND = "import sys; from bidiffsr_arch.cli import main; sys.exit(main(sys.argv[1:]))"
 OFFLINE = """
 from bidiffsr_arch import Upscaler
 from bidiffsr_arch.errors import InputError
@@ -294,11 +296,32 @@ except InputError as error:
 """
 
 
-def child(code: str, *arguments: str, **environment: str) -> list[str]:
+def child(code: str, *arguments: str, status: int = 0, **environment: str) -> list[str]:
+    """The lines that code prints to stdout, or, if it is expected to fail, to stderr."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True,
                           env=os.environ | environment)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    assert done.returncode == status, done.stderr
+    return (done.stderr if status else done.stdout).splitlines()
+
+
+@pytest.mark.parametrize("weights", ["hf://me/net", "hf://me/net@v1/model.safetensors"])
+def test_the_command_takes_an_address_and_then_the_cache(folder, tmp_path, weights):
+    """The second time without a server, as where there is no network; HF_HUB_OFFLINE is not set."""
+    pytest.importorskip("huggingface_hub")
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    cache = dict(HF_HOME=str(tmp_path / "cache"), HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1")
+    words = ("upscale", str(tmp_path / "a.png"), "--quiet", "-o")
+    with hub({"me/net": files}) as server:
+        environment = cache | {"HF_ENDPOINT": server.address}
+        child(COMMAND, *words, str(tmp_path / "online"), "--weights", weights, **environment)
+    child(COMMAND, *words, str(tmp_path / "cached"), "--weights", weights, **environment)
+    assert main([*words, str(tmp_path / "local"), "--weights", str(folder)]) == 0
+    results = {(tmp_path / name / "a.png").read_bytes() for name in ("online", "cached", "local")}
+    assert len(results) == 1
+    unknown = ("--weights", weights.replace("net", "none"))
+    (line,) = child(COMMAND, *words, str(tmp_path / "unknown"), *unknown, status=2, **environment)
+    assert "cannot download me/none" in line
 
 
 def test_the_hub_by_its_environment_variable(folder, tmp_path):
@@ -320,8 +343,6 @@ def test_the_hub_by_its_environment_variable(folder, tmp_path):
 
 
 def test_the_command_takes_a_folder(folder, tmp_path, capsys):
-    from PIL import Image
-
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     assert main(["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--weights", str(folder)]) == 0
     with Image.open(tmp_path / "out" / "a.png") as image:

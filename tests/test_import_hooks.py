@@ -1,6 +1,7 @@
 """BasicSR is patched and registered with whichever import comes first, and torch waits as the package chose."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -99,40 +100,49 @@ def test_a_basicsr_that_cannot_be_imported_fails_alike_each_time(tmp_path):
     assert "InputError: `basicsr train` needs BasicSR, which cannot be imported (OSError: libGL" in done.stderr
 
 
+# Of each item, whether bidiffsr_arch was imported before the data set was unpickled in the worker.
 SPAWNED = """
 import sys
-import numpy as np
-import torch
+from functools import partial
 from torch.utils.data import DataLoader
 {first}
-from basicsr.data import worker_init_fn
 from basicsr.data.paired_image_dataset import PairedImageDataset
-from functools import partial
-import bidiffsr_arch
 
 class Patched(PairedImageDataset):
+    def __setstate__(self, state):
+        self.__dict__ |= state
+        self.imported = "bidiffsr_arch" in sys.modules
+
     def __getitem__(self, index):
         from basicsr.data import data_util
-        from bidiffsr_arch import compat
         assert data_util.paired_paths_from_folder.__module__.startswith("bidiffsr_arch.compat.")
-        return torch.tensor(len(compat.applied()))
+        return self.imported
 
 if __name__ == "__main__":
+    import bidiffsr_arch
+    from basicsr.data import worker_init_fn
     opt = dict(phase="val", scale=2, dataroot_gt="data/HR", dataroot_lq="data/LR", filename_tmpl="{{}}x2",
                io_backend=dict(type="disk"))
     dataset = {dataset}(opt)
     start = partial(worker_init_fn, num_workers=1, rank=0, seed=0)
     loader = DataLoader(dataset, num_workers=1, multiprocessing_context="spawn", worker_init_fn=start)
-    print(len(list(loader)), list(loader)[0])
+    print(*(bool(batch) for batch in loader))
 """
 
 
-@pytest.mark.parametrize("dataset", ["Patched", "PairedImageDataset"])
-def test_spawned_loader_workers_are_patched(dataset, workplace):
+@pytest.mark.parametrize(
+    ("first", "dataset", "expected"),
+    [
+        ("import bidiffsr_arch", "Patched", "True True True\n"),
+        ("import bidiffsr_arch", "PairedImageDataset", "True True True\n"),
+        (STOCK_BASICSR, "Patched", "False False False\n"),
+    ],
+)
+def test_spawned_loader_workers_are_patched(first, dataset, expected, workplace):
     script = workplace / "script.py"
-    script.write_text(SPAWNED.format(first="import bidiffsr_arch", dataset=dataset))
+    script.write_text(SPAWNED.format(first=first, dataset=dataset))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
-    assert done.stdout.startswith("3 "), done.stderr
+    assert done.stdout == expected, done.stderr
 
 
 @pytest.fixture
@@ -205,3 +215,16 @@ def test_a_waiting_policy_is_set_if_there_is_none(monkeypatch, first, environmen
     if "GOMP_SPINCOUNT" in done.stderr:  # this OpenMP is GNU's, and lists what it has read
         ours = sum(text == OURS for text in expected.values())
         assert done.stderr.count(f"GOMP_SPINCOUNT = '{threads.SPIN_COUNT}'") == ours
+
+
+@pytest.mark.parametrize("name", threads.USERS_CHOICE)
+def test_a_policy_from_the_environment_is_kept(monkeypatch, name):
+    for other in threads.USERS_CHOICE:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "2")
+    monkeypatch.setattr(threads, "_policies", {})
+    before = dict(os.environ)
+    with threads.waiting_policy("torch"):
+        assert dict(os.environ) == before
+    assert dict(os.environ) == before
+    assert threads.policies() == [("torch", f"{name}=2, from the environment")]

@@ -202,7 +202,7 @@ def test_option_files_are_checked(workplace, run_options, capsys, metric, messag
 def test_without_pyiqa_one_line_says_what_to_do(workplace, run_options, without_pyiqa, capsys):
     assert basicsr("train", with_metric(run_options, metric="musiq")) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "expected the package pyiqa for calculate_iqa, which is not installed; pip install" in line
+    assert "expected the package pyiqa for calculate_iqa, which is not installed; install the extra iqa" in line
     with pytest.raises(InputError, match="not installed"):
         calculate_iqa(np.zeros((8, 8, 3), np.uint8), metric="musiq")
 

@@ -7,8 +7,9 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
@@ -67,7 +68,7 @@ def test_without_gradio_one_line_says_what_to_install():
     code = "from bidiffsr_arch.cli import main; sys.exit(main(['web']))"
     run = run_code(code, blocked=("gradio",))
     assert run.returncode == 2 and run.stderr.count("\n") == 1
-    assert "pip install 'bidiffsr_arch[web]'" in run.stderr
+    assert "install the extra web: pip install '.[web]'" in run.stderr
 
 
 def test_arguments_are_read_without_torch_and_gradio():
@@ -268,6 +269,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     assert running.log.read_text() == ""
 
 
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether a condition holds within some seconds."""
+    deadline = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     """A 16-bit PNG, 40x30."""
@@ -275,14 +284,16 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "image.png"
 
 
-def join(server: WebServer, cookie: str, image: str, where: str = "queue/join") -> tuple[int, str]:
+def join(
+    server: WebServer, cookie: str, image: str, where: str = "queue/join", *, steps: int = 1, tab: str = "abc"
+) -> tuple[int, str]:
     """Ask for an upscaled image as the page does."""
     config = json.loads(server.ask("GET", "/config")[1])
     file = {"path": image, "meta": {"_type": "gradio.FileData"}}
     properties = [entry["props"] for entry in config["components"]]
     weights = next(entry["value"] for entry in properties if entry.get("elem_id") == "weights")
-    data = [[file], weights, 1, 0]
-    body = {"data": data, "fn_index": function_index(config, "upscale"), "session_hash": "abc"}
+    data = [[file], weights, steps, 0]
+    body = {"data": data, "fn_index": function_index(config, "upscale"), "session_hash": tab}
     kind = {"Content-Type": "application/json"}
     return server.ask("POST", f"/gradio_api/{where}", json.dumps(body).encode(), cookie, **kind)[:2]
 
@@ -347,6 +358,25 @@ def test_the_queue_cannot_be_bypassed(server, image):
     (path,) = json.loads(server.upload("mine", "image.png", image.read_bytes())[1])
     assert join(server, "mine", path, "run/predict")[0] >= 400
     assert join(server, "mine", path, "run/upscale")[0] >= 400
+
+
+@needs_gradio
+def test_requests_beyond_the_queue_are_refused_in_one_line(tmp_path):
+    write_photo(tmp_path / "image.png", Photo(pixels(340, 340, 3)))
+    server = WebServer(tmp_path / "web", "--device", "cpu", "--queue", "1")
+    (path,) = json.loads(server.upload("mine", "image.png", (tmp_path / "image.png").read_bytes())[1])
+    running, waiting, refused = (partial(join, server, "mine", path, steps=100, tab=tab) for tab in "abc")
+    assert running()[0] == 200
+    assert within(30, lambda: waiting()[0] == 200)  # the first one waits, too, until it is taken
+    assert refused() == (503, '{"detail":"Queue is full. Max size is 1 and size is 1."}')
+    server.stop()
+
+
+@needs_gradio
+def test_the_server_deletes_old_files_while_it_runs(server, image):
+    paths = [Path(json.loads(server.upload("mine", "image.png", image.read_bytes())[1])[0]) for _ in range(2)]
+    os.utime(paths[0], (time.time() - 3601,) * 2)
+    assert within(10, lambda: not paths[0].exists()) and paths[1].exists()
 
 
 @needs_gradio

@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 
 from bidiffsr_arch import Upscaler
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.config.diffusion import QUALITIES, BetaSchedule
+from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.config.file import load_options
+from bidiffsr_arch.config.qualities import QUALITIES
 from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.data.demo import write_demo
 from bidiffsr_arch.description import from_tensors

@@ -116,9 +116,10 @@ def test_another_packages_network_is_refused_in_one_line(checkpoint):
     done = run_command("cost", "-opt", "net.yml", folder=checkpoint)
     assert done.returncode == 2
     assert "BIDiffSRUNet" in done.stderr and "RRDBNet" in done.stderr
+    assert "for others: python -m bidiffsr_arch.compat.install (docs/install.md)" in done.stderr
 
 
-HEAVY = ("torch", "numpy", "cv2", "PIL", "yaml", "tqdm", "basicsr", "diffusers", "numba", "safetensors")
+HEAVY = ("torch", "numpy", "cv2", "PIL", "yaml", "tqdm", "basicsr", "diffusers", "numba", "safetensors", "pydantic")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`basicsr web` in a process of its own, whose connections to other machines are recorded."""
+"""`basicsr web` in a process of its own, whose connections to other machines are recorded; it often sweeps."""
 
 import http.client
 import os
@@ -20,6 +20,8 @@ def record(event, arguments):
 log = open(sys.argv[1], "a")
 sys.addaudithook(record)
 from bidiffsr_arch.cli import main
+from bidiffsr_arch.web import server
+server.SWEEP = 0.1
 sys.exit(main(sys.argv[2:]))
 """
 

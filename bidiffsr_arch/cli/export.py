@@ -5,12 +5,14 @@ without diffusion. Batch size, height and width are dynamic; height and width mu
 command prints. The file contains the network's description. Before it is written, it is compared with the network: ONNX
 by onnxruntime, if that is installed.
 
-onnx  needs onnx and onnxscript: pip install 'bidiffsr_arch[export]'
+onnx  needs onnx and onnxscript, the extra `export` (docs/install.md)
 pt2   for torch.export.load; needs nothing more
 """
 
 import argparse
 from pathlib import Path
+
+from bidiffsr_arch.errors import install_extra
 
 EXAMPLE = "basicsr export net_g_latest.pth -opt options/test_BIDiffSR_x4.yml --format onnx"
 KINDS = ("onnx", "pt2")
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     runtime = FORMATS[args.format].runtime
     print(f"wrote {output}: {output.stat().st_size / 1e6:.2f} MB, height and width in multiples of {weights.multiple}")
     if difference is None:
-        print(f"not checked: {runtime} is not installed; pip install 'bidiffsr_arch[export]'")
+        print(f"not checked: {runtime} is not installed; {install_extra('export')}")
     else:
         print(f"checked with {runtime}: {len(SIZES)} sizes, {len(times(weights))} timesteps, "
               f"largest difference {difference:.1e}")  # fmt: skip

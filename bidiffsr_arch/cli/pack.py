@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bidiffsr_arch.config.diffusion import FIRST, QUALITIES
+from bidiffsr_arch.config.qualities import FIRST, QUALITIES
 from bidiffsr_arch.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ trajectory   x_t at several timesteps of one sampling, from noise to image
 curves       losses and metrics of a training run
 strip        LR, bicubic, result and HR of the images in a folder
 
-Needs matplotlib: pip install 'bidiffsr_arch[plot]'. `basicsr plot FIGURE --help` lists a figure's options.
+Needs matplotlib, the extra `plot` (docs/install.md). `basicsr plot FIGURE --help` lists a figure's options.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, install_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,7 +169,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise InputError("expected matplotlib for figures, found none; pip install 'bidiffsr_arch[plot]'") from error
+        raise InputError(f"expected matplotlib for figures, found none; {install_extra('plot')}") from error
     buffer = io.BytesIO()
     args.draw(args).savefig(buffer, format="png", dpi=DPI)
     write_bytes(output, buffer.getvalue())

@@ -22,7 +22,7 @@ import io
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
-from bidiffsr_arch.config.diffusion import QUALITIES
+from bidiffsr_arch.config.qualities import QUALITIES
 from bidiffsr_arch.errors import InputError, raise_all
 from bidiffsr_arch.upscale import OVERLAP, TILE
 from bidiffsr_arch.weights import INPUTS, SHIPPED, shipped_weights

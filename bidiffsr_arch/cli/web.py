@@ -5,14 +5,14 @@ Visitors drop images, select a network, steps and seed, compare before and after
 visitor cannot name files. Only this machine can reach it, unless --host is given. Nothing is downloaded from elsewhere
 or reported, and images and results are deleted after an hour.
 
-Needs Gradio: pip install 'bidiffsr_arch[web]'.
+Needs Gradio, the extra `web` (docs/install.md).
 """
 
 import argparse
 import math
 from importlib.util import find_spec
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, install_extra
 from bidiffsr_arch.web import Limits
 
 EXAMPLE = "basicsr web --weights net_g.safetensors --port 8000"
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     if not 0 <= args.port < 65536:
         raise InputError(f"expected --port from 0 to 65535, got {args.port}")
     if find_spec("gradio") is None:
-        raise InputError("expected Gradio for the page, found none; pip install 'bidiffsr_arch[web]'")
+        raise InputError(f"expected Gradio for the page, found none; {install_extra('web')}")
     from bidiffsr_arch.web.models import Models
     from bidiffsr_arch.web.server import serve
 

@@ -8,7 +8,7 @@ never changed.
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from bidiffsr_arch.errors import InputError, typed_line
+from bidiffsr_arch.errors import INSTALL_BASICSR, InputError, typed_line
 
 __all__ = ["Patches", "applied", "apply", "require_basicsr", "unsupported_python"]
 
@@ -62,8 +62,6 @@ AFTER_BASICSR: Patches = {
     ),
 }
 
-INSTALL = "python -m bidiffsr_arch.compat.install"
-
 _applied: dict[str, str] = {}
 
 
@@ -95,15 +93,14 @@ def require_basicsr(purpose: str) -> None:
     except ModuleNotFoundError as error:
         if error.name != "basicsr":
             raise _unusable(purpose, error) from error
-        raise InputError(f"{purpose} needs BasicSR, which is not installed; {INSTALL} (docs/install.md)") from error
+        raise InputError(f"{purpose} needs BasicSR, which is not installed; {INSTALL_BASICSR}") from error
     except Exception as error:  # its import and those of its dependencies may raise anything
         raise _unusable(purpose, error) from error
 
 
 def _unusable(purpose: str, error: Exception) -> InputError:
-    return InputError(
-        f"{purpose} needs BasicSR, which cannot be imported ({typed_line(error)}); repair it: {INSTALL}"
-    )
+    reason = typed_line(error)
+    return InputError(f"{purpose} needs BasicSR, which cannot be imported ({reason}); repair it: {INSTALL_BASICSR}")
 
 
 def unsupported_python(version: tuple[int, ...]) -> str | None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from bidiffsr_arch.config.kinds import Items, Number, Pair, Positive, Steps, Text
+from bidiffsr_arch.config.qualities import FIRST
 from bidiffsr_arch.config.struct import Struct
 
 # Samplers that are tested (`tests/test_samplers.py`). The other schedulers of diffusers do not fit such networks: they
@@ -16,13 +17,6 @@ Sampler = Literal[
     "LMSDiscrete", "PNDM", "SASolver", "UniPCMultistep",
 ]  # fmt: skip
 SCHEDULE_NAMES = {"cosine": "squaredcos_cap_v2"}
-
-QUALITIES = {
-    "fidelity": "closest to the true image, pixel by pixel",
-    "perceptual": "sharper, at some cost of fidelity",
-}
-"""Sets of parameters that a packed file may contain, and their purpose. Every file has the first one."""
-FIRST = next(iter(QUALITIES))
 
 
 def _without_suffix(value: Any) -> Any:

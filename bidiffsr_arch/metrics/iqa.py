@@ -1,7 +1,7 @@
 """The metrics of pyiqa (IQA-PyTorch: MUSIQ, MANIQA, CLIP-IQA, TOPIQ, DISTS and a hundred more) as BasicSR metrics.
 
-pyiqa is optional and imported when one of its metrics is used: ``pip install 'bidiffsr_arch[iqa]'``. It downloads its
-weights itself, into its own cache; torch's safe loader reads them.
+pyiqa is optional, the extra ``iqa``, and imported when one of its metrics is used. It downloads its weights itself,
+into its own cache; torch's safe loader reads them.
 """
 
 import difflib
@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bidiffsr_arch.errors import InputError, WeightsMissing, typed_line
+from bidiffsr_arch.errors import InputError, WeightsMissing, install_extra, typed_line
 from bidiffsr_arch.metrics.pixels import height_width_channels, rgb
 
 NAME = "calculate_iqa"
-INSTALL = "pip install 'bidiffsr_arch[iqa]'"
 MEASURES_SETS = ("FID", "InceptionScore")  # pyiqa's networks that compare folders of images
 SEED = 123  # of metrics that crop at random
 SAFE_LOADING = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
@@ -107,7 +106,7 @@ def configuration(metric: str) -> Mapping[str, Any]:
     except Exception as error:  # its imports may raise anything
         missing = isinstance(error, ModuleNotFoundError) and error.name == "pyiqa"
         reason = "which is not installed" if missing else f"which cannot be imported ({typed_line(error)})"
-        raise InputError(f"expected the package pyiqa for {NAME}, {reason}; {INSTALL}") from error
+        raise InputError(f"expected the package pyiqa for {NAME}, {reason}; {install_extra('iqa')}") from error
     single = [name for name, entry in known.items() if entry["metric_opts"]["type"] not in MEASURES_SETS]
     if metric in single:
         return known[metric]

@@ -25,7 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bidiffsr_arch.config.diffusion import FIRST, QUALITIES, Description
+from bidiffsr_arch.config.diffusion import Description
+from bidiffsr_arch.config.qualities import FIRST, QUALITIES
 from bidiffsr_arch.description import TENSOR, described
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.files import refuse_existing, write_bytes

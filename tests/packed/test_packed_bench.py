@@ -103,6 +103,18 @@ def test_what_is_measured(network_g, tiny_options):
         measure(Settings([Subject("odd", {"type": "BIDiffSRUNet"} | tiny_options)], (7, 8), 1))
 
 
+def test_avx2_is_measured_in_a_process_without_avx512(monkeypatch):
+    if not (variables := without_avx512()):
+        pytest.skip("no Numba, or a CPU without AVX-512")
+    for name in variables:
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    result = measure(Settings([Subject("packed", DIRECT, packed=True)], (8, 12), 1, "numba-avx2", memory=False))
+    assert result.machine["instructions"] == "AVX2" and machine("torch")["instructions"] != "AVX2"
+    assert result.machine["backend"] == "numba-avx2"
+    assert dict(os.environ) == before
+
+
 def test_the_environment_without_avx512(monkeypatch):
     binding = pytest.importorskip("llvmlite.binding")
     features = {"avx2": True, "fma": True, "avx512f": True, "avx512vpopcntdq": True, "amx-tile": True, "sse4a": False}

@@ -12,8 +12,10 @@ _stock = builtins.exec
 
 
 def _exec(source: Any, *namespaces: Any, **options: Any) -> None:
-    caller = sys._getframe(1)
-    _stock(source, *(namespaces or (caller.f_globals, caller.f_locals)), **options)
+    if not namespaces and not {"globals", "locals"} & options.keys():
+        caller = sys._getframe(1)
+        namespaces = caller.f_globals, caller.f_locals
+    _stock(source, *namespaces, **options)
 
 
 builtins.exec = _exec

@@ -3,7 +3,7 @@
 import importlib.util
 from typing import Any
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, install_extra
 from bidiffsr_arch.packed.backends.protocol import Affine, Backend, GroupNorm, Map
 
 __all__ = ["BACKENDS", "Affine", "AnyBackend", "Backend", "GroupNorm", "Map", "choose_backend"]
@@ -28,8 +28,7 @@ def choose_backend(name: str | None = None) -> AnyBackend:
         return TorchBackend()
     if not present:
         raise InputError(
-            f"expected Numba for backend {name}, which is not installed; pip install 'bidiffsr_arch[fast]', or use "
-            "backend torch"
+            f"expected Numba for backend {name}, which is not installed; use backend torch, or {install_extra('fast')}"
         )
     from bidiffsr_arch.packed.backends import numba_backend
 
