@@ -175,9 +175,7 @@ class BIDiffSRPipeline(DiffusionPipeline):
         return SuperResolutionOutput(images=output) if return_dict else (output,)
 
 
-def _sample_by(
-    pipe: BIDiffSRPipeline, diffusion: Any, on_step_end: OnStepEnd | None, inputs: tuple[str, ...]
-) -> None:
+def _sample_by(pipe: BIDiffSRPipeline, diffusion: Any, on_step_end: OnStepEnd | None, inputs: tuple[str, ...]) -> None:
     """Replace a diffusion's scheduler by the pipeline's, and report each step to the pipeline."""
     trained = {name: diffusion.training.config[name] for name in FROM_NETWORK}
     kind = type(pipe.scheduler)

@@ -18,9 +18,7 @@ from bidiffsr_arch.training import BIDiffSRModel  # isort: split
 
 from basicsr.utils import get_root_logger  # after bidiffsr_arch, which patches what BasicSR imports
 
-SR3 = dict(
-    type="SR3UNet", inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1, dropout=0, image_size=16
-)
+SR3 = dict(type="SR3UNet", inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1, dropout=0, image_size=16)
 
 
 def build(options: dict[str, Any], **changes: Any) -> BIDiffSRModel:

@@ -103,9 +103,7 @@ def test_basicsr_reads_a_pair_of_lmdbs_as_it_reads_the_folders(pairs, tmp_path, 
     )
     plain = build_dataset(
         common
-        | dict(
-            dataroot_gt=str(pairs[0]), dataroot_lq=str(pairs[1]), filename_tmpl="{}x2", io_backend=dict(type="disk")
-        )
+        | dict(dataroot_gt=str(pairs[0]), dataroot_lq=str(pairs[1]), filename_tmpl="{}x2", io_backend=dict(type="disk"))
     )
     assert len(packed) == len(plain) == 2
     for a, b in zip(packed, plain, strict=True):

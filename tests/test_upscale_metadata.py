@@ -265,9 +265,11 @@ def test_wrong_and_broken_profiles_of_rgb_are_passed_on_and_reported(tmp_path, k
 # what is kept
 
 
-XMP = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-       b'<rdf:Description exif:PixelXDimension="12" exif:PixelYDimension="16" tiff:ImageWidth=\'12\'>'
-       b"<tiff:ImageLength>16</tiff:ImageLength><dc:title>me</dc:title></rdf:Description></rdf:RDF></x:xmpmeta>")
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description exif:PixelXDimension="12" exif:PixelYDimension="16" tiff:ImageWidth=\'12\'>'
+    b"<tiff:ImageLength>16</tiff:ImageLength><dc:title>me</dc:title></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
 XMP_LARGE = (XMP.replace(b'"12"', b'"24"').replace(b'"16"', b'"32"').replace(b"'12'", b"'24'")
              .replace(b">16<", b">32<"))  # fmt: skip
 

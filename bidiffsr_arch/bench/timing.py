@@ -165,9 +165,7 @@ def _step_seconds(
         if not subject.packed:
             last: Any = build_network(subject.network_g).eval()
             last.to(memory_format=torch.channels_last)
-            args = tuple(
-                arg.contiguous(memory_format=torch.channels_last) if arg.dim() == 4 else arg for arg in args
-            )
+            args = tuple(arg.contiguous(memory_format=torch.channels_last) if arg.dim() == 4 else arg for arg in args)
             steps[subject.name, "channels_last"] = partial(last, *args)
     medians = in_turns(steps, settings.rounds, CLOCKS[settings.clock])
     return {

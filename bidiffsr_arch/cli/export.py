@@ -21,7 +21,11 @@ KINDS = ("onnx", "pt2")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     add = parser.add_argument
-    add("weights", metavar="FILE", help="float weights: a .pth of training, a .safetensors, a folder, or hf://OWNER/NAME")
+    add(
+        "weights",
+        metavar="FILE",
+        help="float weights: a .pth of training, a .safetensors, a folder, or hf://OWNER/NAME",
+    )
     add("-opt", metavar="FILE", help="option file (YAML) of their training, if they contain no description")
     add("--format", choices=KINDS, default=KINDS[0], help="kind of the file (default: %(default)s)")
     add("-o", "--output", metavar="FILE", help="name of the file (default: that of the weights, in the current folder)")

@@ -140,4 +140,3 @@ def packed_checkpoint(checkpoint: Path, option_file: str | None, params: str | N
         given = trained.model_dump() | {"steps": trained.beta_schedule.num_inference_steps}
     sources = {"source": checkpoint.name, "source_sha256": digest(checkpoint), "params": found}
     return pack(network, "torch"), Description(network_g=network_g, **given, **sources)
-

@@ -1,6 +1,5 @@
 """Patches of the search for image pairs: several folders, and databases whose names differ by a suffix."""
 
-
 from basicsr.data import data_util
 
 from bidiffsr_arch.compat.patch import contains, replace

@@ -144,7 +144,6 @@ def wrong_metric(block: Mapping[str, Any], place: str) -> Iterator[str]:
         yield f"expected {place}: better: {better}, as pyiqa has it for {block['metric']}, got {block['better']}"
 
 
-
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in variables}

@@ -187,7 +187,6 @@ def _is_lmdb(data: Mapping[str, Any]) -> bool:
     return data["io_backend"]["type"] == "lmdb"
 
 
-
 def _size(path: str) -> Size | None:
     from PIL import Image
 
@@ -196,4 +195,3 @@ def _size(path: str) -> Size | None:
             return image.size
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-

@@ -95,7 +95,6 @@ def _open_bare(path: Path, whole: bool) -> _Opened:
     return _Opened(image)
 
 
-
 def _is_tiff(path: Path) -> bool:
     with open(path, "rb") as file:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -1,6 +1,5 @@
 """The backend whose operations are Numba kernels."""
 
-
 import numpy as np
 
 from bidiffsr_arch.errors import InputError

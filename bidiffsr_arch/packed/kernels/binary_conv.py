@@ -169,8 +169,12 @@ def _pack_rows(source, first, last, bits, pixel, values, size) -> None:
         else:
             pixels = Strided(start + r * width * step, step)
             sign_row(
-                pixels, channels, source.normalise, values.start + slot * values.step, Strided(row + pixel, pixel),
-                width
+                pixels,
+                channels,
+                source.normalise,
+                values.start + slot * values.step,
+                Strided(row + pixel, pixel),
+                width,
             )
 
 
@@ -232,9 +236,7 @@ def convolution(in_words: bool) -> Callable:
                         popcount_pair(bits, taps, segment, own.counts, upper, lower)
                     elif block % group == 0:
                         table, lines = address(weights.table), min(group, blocks - block)
-                        lookup_pair(
-                            table, own.prepared, channels // 4, taps, segment, own.counts, upper, lower, lines
-                        )
+                        lookup_pair(table, own.prepared, channels // 4, taps, segment, own.counts, upper, lower, lines)
                     for r in range(here):
                         counts = own.counts + r * SEGMENT * counts_pixel + block % group * BLOCK * COUNT_BYTES
                         if keep:

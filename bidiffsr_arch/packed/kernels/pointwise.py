@@ -88,9 +88,7 @@ def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y) ->
 def _pointwise_rows(part, first, last, x1, weights1, x2, weights2, add, shortcut, target, scratch) -> None:
     """Rows first to last - 1."""
     for y in range(first, last):
-        _pointwise_row(
-            x1, weights1, x2, weights2, add, shortcut, target, address(scratch) + part * scratch.shape[1], y
-        )
+        _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, address(scratch) + part * scratch.shape[1], y)
 
 
 @kernel

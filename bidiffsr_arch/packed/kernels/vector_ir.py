@@ -165,6 +165,7 @@ def procedure(emit: Callable) -> Callable[..., Any]:
 
     Its arguments are int64, or named tuples of int64 (`places`), which `emit` gets as named tuples of LLVM values.
     """
+
     def typing(context: Any, *arguments: types.Type) -> tuple[Any, Callable]:
         def generate(target: Any, b: IRBuilder, signature: Any, values: Any) -> Value:
             operands = [_operand(target, b, *pair) for pair in zip(signature.args, values, strict=True)]
