@@ -37,6 +37,7 @@ $(EXTRAS:%=test-%): test-%: .venv-%/$(STAMP)
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # The rows of the paper that need no training: bicubic's quality, if the benchmark images are available, and all costs.

@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 
 KEY = "description"
 TENSOR = "bidiffsr.description"
-OPTIONS = ("network_g", *Trained.model_fields)
+OPTIONS = ("network_g", *DiffusionOptions.model_fields)
 TITLES = {"BIDiffSRUNet": "BI-DiffSR", "SR3UNet": "SR3"}  # diffusion networks, also without a ``beta_schedule``
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # ModelSpec's names
 SPEC = "1.0.1"

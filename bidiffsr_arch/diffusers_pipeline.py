@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from bidiffsr_arch.compat.imports import torchvision_operators
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
@@ -91,6 +91,9 @@ class SuperResolutionOutput(BaseOutput):
 class BIDiffSRPipeline(DiffusionPipeline):
     """Super-resolution by a diffusion network.
 
+    diffusers refuses `enable_model_cpu_offload`, because there is no `model_cpu_offload_seq`: its hooks are in
+    `BIDiffSRNetwork.forward`, which `Upscaler` does not call.
+
     Args:
         unet: the network.
         scheduler: any scheduler of diffusers; another one is set as ``pipe.scheduler =
@@ -98,7 +101,6 @@ class BIDiffSRPipeline(DiffusionPipeline):
             network.
     """
 
-    model_cpu_offload_seq = "unet"
     unet: BIDiffSRNetwork
     scheduler: Any
     _callback_tensor_inputs = ("latents",)
@@ -121,7 +123,7 @@ class BIDiffSRPipeline(DiffusionPipeline):
             InputError: the weights or their options are wrong.
         """
         unet = BIDiffSRNetwork(load_weights(weights, options, packed, quality))
-        return cls(unet, SuperResolution(Trained.part_of(unet.weights.options)).diffusion.sampler())
+        return cls(unet, SuperResolution(DiffusionOptions.part_of(unet.weights.options)).diffusion.sampler())
 
     @torch.no_grad()
     def __call__(
@@ -170,18 +172,15 @@ class BIDiffSRPipeline(DiffusionPipeline):
             upscaler.seed = 0 if noise is None else noise
             results.append(upscaler.sample(each) if isinstance(each, Tensor) else upscaler(each))
         output = OUTPUTS[output_type](results)
-        self.maybe_free_model_hooks()
         return SuperResolutionOutput(images=output) if return_dict else (output,)
 
 
-def _sample_by(
-    pipe: BIDiffSRPipeline, diffusion: Any, on_step_end: OnStepEnd | None, inputs: tuple[str, ...]
-) -> None:
+def _sample_by(pipe: BIDiffSRPipeline, diffusion: Any, on_step_end: OnStepEnd | None, inputs: tuple[str, ...]) -> None:
     """Replace a diffusion's scheduler by the pipeline's, and report each step to the pipeline."""
     trained = {name: diffusion.training.config[name] for name in FROM_NETWORK}
     kind = type(pipe.scheduler)
     diffusion.sampler_clips = "clip_sample" in inspect.signature(kind).parameters
-    default_steps = len(diffusion.sampler().timesteps)
+    default_steps = diffusion.schedule.num_inference_steps
 
     def sampler(steps: int | None = None, device: torch.device | str = "cpu") -> Any:
         changes = trained if diffusion.sampler_clips else {"prediction_type": "epsilon"}

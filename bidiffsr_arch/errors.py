@@ -1,9 +1,10 @@
 """Exceptions that end a command with one line and an exit status instead of a traceback."""
 
+import difflib
 import signal
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 Row = TypeVar("Row")
@@ -74,6 +75,11 @@ def choose(option: str, name: str, table: Mapping[str, Row]) -> Row:
     if not isinstance(name, str) or name not in table:
         raise InputError(f"expected {option} to be one of {', '.join(map(str, table))}, got {name!r}")
     return table[name]
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6, hint: str = "; did you mean {!r}?") -> str:
+    """A hint at the most similar known name, empty if none has at least the similarity `cutoff`, from 0 to 1."""
+    return "".join(map(hint.format, difflib.get_close_matches(name, list(map(str, known)), n=1, cutoff=cutoff)))
 
 
 def raise_all(failures: Sequence[InputError]) -> None:

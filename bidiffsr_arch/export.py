@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d, cached_weights
 from bidiffsr_arch.description import KEY, describe
 from bidiffsr_arch.errors import CheckFailed, InputError, choose, first_line, install_extra
-from bidiffsr_arch.files import write_bytes
+from bidiffsr_arch.files import refuse_existing, write_bytes
 from bidiffsr_arch.networks import Weights, is_direct
 from bidiffsr_arch.packed import PackedNetwork
 
@@ -40,7 +40,7 @@ Call = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class Format:
+class ExportFormat:
     """A kind of file.
 
     Attributes:
@@ -98,8 +98,8 @@ def _open_program(content: bytes) -> Call:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript"), True, _encode_onnx, _open_onnx, "onnxruntime"),
-    "pt2": Format(".pt2", (), False, _encode_program, _open_program, "torch.export"),
+    "onnx": ExportFormat(".onnx", ("onnx", "onnxscript"), True, _encode_onnx, _open_onnx, "onnxruntime"),
+    "pt2": ExportFormat(".pt2", (), False, _encode_program, _open_program, "torch.export"),
 }
 
 
@@ -119,8 +119,7 @@ def export(weights: Weights, path: Path | str, kind: str = "onnx", *, overwrite:
     path, form = Path(path).expanduser(), choose("format", kind, FORMATS)
     if path.suffix != form.suffix:
         raise InputError(f"expected a name that ends in {form.suffix}, got {path}")
-    if path.exists() and not overwrite:
-        raise InputError(f"expected a new file, but {path} exists; choose another name or add --overwrite")
+    refuse_existing(path, overwrite)
     if isinstance(weights.network, PackedNetwork):
         source = weights.options.get("source") or "its .pth"
         raise InputError(f"expected a float network, got a packed one; export what it was packed from, {source}")
@@ -201,12 +200,11 @@ def largest_difference(weights: Weights, call: Call) -> float:
 
 
 def times(weights: Weights) -> Tensor:
-    """The first and the last timestep of each group; (B,) float32."""
+    """The first and the last timestep of each group, or one noise level, which is in no group; (B,) float32."""
     network, schedule = weights.network, weights.options.get("beta_schedule") or {}
-    groups = getattr(network, "dynamic_group", 1)
     if weights.options.get("time_input") == "noise_level":
-        return (torch.arange(groups) + 0.5) / groups
-    steps = getattr(network, "total_step", schedule.get("n_timestep", 1))
+        return torch.tensor([0.5])
+    groups, steps = getattr(network, "dynamic_group", 1), getattr(network, "total_step", schedule.get("n_timestep", 1))
     firsts = [-(-group * steps // groups) for group in range(groups + 1)]
     filled = [(first, after) for first, after in pairwise(firsts) if first < after]  # with few timesteps some are empty
     return torch.tensor(sorted({float(t) for first, after in filled for t in (first, after - 1)}))

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from mmap import mmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,7 @@ UNFINISHED = ".unfinished-"
 # First bytes of an image file, and bytes required near its end: some versions of OpenCV silently decode truncated
 # files.
 SIGNATURES = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
+SOS, EOI = 0xDA, 0xD9  # markers of JPEG: start of a scan, end of the image
 BLOCK = 1 << 20
 
 
@@ -54,7 +56,23 @@ def decode(content: bytes, source: Path | str, flag: int = cv2.IMREAD_COLOR) -> 
 def is_truncated(content: bytes) -> bool:
     """Whether the end of a PNG or JPEG is missing."""
     content = bytes(content)  # LMDB may return a view
-    return any(content.startswith(head) and content.rfind(tail) < 0 for head, tail in SIGNATURES.items())
+    pixels = max((stop for _, _, stop in jpeg_segments(content)), default=0)  # a thumbnail before them has its own end
+    return any(content.startswith(head) and content.rfind(tail, pixels) < 0 for head, tail in SIGNATURES.items())
+
+
+def jpeg_segments(data: bytes | mmap) -> Iterator[tuple[int, int, int]]:
+    """Marker, begin and end of each segment before the pixels of a JPEG (ISO/IEC 10918-1); none for other formats.
+
+    The segment's data begin 4 bytes after its begin; the end of the last segment may lie behind that of the data.
+    """
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and (marker := data[place + 1]) not in (SOS, EOI):
+        if marker == 0xFF:  # padding
+            place += 1
+            continue
+        stop = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        yield marker, place, stop
+        place = stop
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -66,6 +84,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically, see `whole_file`."""
     with whole_file(path) as file:
         file.write(content)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise InputError if `path` exists, unless it may be overwritten."""
+    if path.exists() and not overwrite:
+        raise InputError(f"expected a new file, but {path} exists; choose another name or add --overwrite")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Folders in the layout of the Hugging Face Hub (config.json, model.safetensors, README.md), and the Hub itself.
 
-Only these files of a repository are downloaded, and no code from it is run. `huggingface_hub` is imported when the Hub
-is used; it reads ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE`` and its other environment variables.
+Only these files of a repository are downloaded, and no code from it is run. `huggingface_hub` is imported by functions
+that need it; it reads ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE`` and its other environment variables.
 """
 
 import json
@@ -16,6 +16,11 @@ from bidiffsr_arch.files import write_bytes
 
 SCHEME = "hf://"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+ANY_FOLDER = "FOLDER"
+INSTALL = (
+    "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu",
+    "python -m bidiffsr_arch.compat.install && pip install '.[fast]'",
+)
 ADDRESS = re.compile(r"(?P<name>[^/@\s]+/[^/@\s]+)(@(?P<revision>[^\s]+?))?(/(?P<file>[^/@\s]+\.safetensors))?")
 
 
@@ -91,10 +96,10 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def write_config(folder: Path, description: Mapping[str, Any]) -> None:
-    """Write config.json and the model card beside the weights."""
+def write_config(folder: Path, description: Mapping[str, Any], address: str) -> None:
+    """Write config.json and the model card beside the weights; `address` is described in `model_card`."""
     write_bytes(folder / CONFIG, f"{json.dumps(description, indent=2)}\n".encode())
-    write_bytes(folder / CARD, model_card(description).encode())
+    write_bytes(folder / CARD, model_card(description, address).encode())
 
 
 def upload(
@@ -126,8 +131,14 @@ def upload(
         raise InputError(f"cannot upload to {name} on the Hub: {_line(error)}") from error
 
 
-def model_card(description: Mapping[str, Any]) -> str:
-    """A model card, made from the description alone."""
+def model_card(description: Mapping[str, Any], address: str = ANY_FOLDER) -> str:
+    """A model card, made from the description alone.
+
+    Args:
+        address: what to give to ``--weights``, such as ``hf://OWNER/NAME``.
+    """
+    from huggingface_hub import ModelCardData
+
     network, about, scale = description["network_g"], description.get("about", {}), description.get("scale")
     schedule = description.get("beta_schedule") or {}
     steps = description.get("steps") or schedule.get("num_inference_steps")
@@ -142,16 +153,20 @@ def model_card(description: Mapping[str, Any]) -> str:
         "sampler": schedule.get("scheduler_type"),
         "sampling steps": steps,
     }
-    head = ["library_name: bidiffsr_arch", "pipeline_tag: image-to-image", "tags: [super-resolution]"]
-    if about.get("license"):
-        head.append(f"license: {json.dumps(about['license'])}")
-    lines = ["---", *head, "---", "", f"# {about.get('title') or 'Super-resolution'}", "", "| | |", "|---|---|"]
+    head = ModelCardData(
+        library_name="bidiffsr_arch",
+        pipeline_tag="image-to-image",
+        tags=["super-resolution"],
+        license=about.get("license") or None,
+    )
+    title = about.get("title") or "Super-resolution"
+    lines = ["---", head.to_yaml(), "---", "", f"# {title}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None]
     if results := about.get("results"):
         lines += ["", "## Results", "", "| | |", "|---|---|"]
         lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in results.items()]
-    lines += ["", "## Use", "", "```shell", "pip install bidiffsr_arch",
-              "basicsr upscale photo.jpg -o large --weights hf://OWNER/NAME", "```"]  # fmt: skip
+    lines += ["", "## Use", "", "In a clone of bidiffsr_arch, whose README has the rest:", "", "```shell", *INSTALL,
+              f"basicsr upscale photo.jpg -o large --weights {address}", "```"]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

@@ -85,6 +85,12 @@ def find_architecture(name: Any) -> type[nn.Module]:
         raise InputError(f"{error}{failed}") from error
 
 
+def constructor_defaults(architecture: type[nn.Module]) -> dict[str, Any]:
+    """The arguments of a network's constructor that have defaults, with their defaults."""
+    parameters = inspect.signature(architecture).parameters
+    return {name: entry.default for name, entry in parameters.items() if entry.default is not entry.empty}
+
+
 def build_network(network_g: Mapping[str, Any], *, on_meta: bool = False) -> nn.Module:
     """Build the network of an option file's ``network_g`` block.
 

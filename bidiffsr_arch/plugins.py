@@ -18,6 +18,7 @@ from bidiffsr_arch.errors import InputError, typed_line
 GROUP = "basicsr.plugins"
 
 _failed: dict[str, str] | None = None
+_named: list[str] = []
 
 
 def load_plugins() -> None:
@@ -39,6 +40,11 @@ def load_plugins() -> None:
 def failed_plugins() -> dict[str, str]:
     """Plugins that could not be imported, each with the reason."""
     return dict(_failed or {})
+
+
+def named_plugins() -> tuple[str, ...]:
+    """Modules that `import_plugins` imported, which a spawned process has to import again."""
+    return tuple(_named)
 
 
 def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +81,8 @@ def _import(module: str) -> None:
         raise InputError(
             f"plugin {module} cannot be imported: {typed_line(error)}; install it, or correct its name"
         ) from error
+    if module not in _named:
+        _named.append(module)
 
 
 def _failure_of(load: Callable[[], Any]) -> BaseException | None:

@@ -52,12 +52,14 @@ def save_pretrained(
     options: Mapping[str, Any],
     about: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    address: str = hub.ANY_FOLDER,
 ) -> Path:
     """Write config.json, model.safetensors and a model card of a float or packed network.
 
     Args:
         options: ``network_g``, ``scale`` and the other options that sampling needs, as at an option file's top level.
         about: further entries of the card, see `archs.pretrained.Pretrained.save_pretrained`.
+        address: see `hub.model_card`.
     Raises:
         InputError: options are missing, or such files exist and `overwrite` is not set.
     """
@@ -73,7 +75,7 @@ def save_pretrained(
         save_packed(network, folder / hub.WEIGHTS, Description.read(description), overwrite=overwrite)
     else:
         save_float(network.state_dict(), folder / hub.WEIGHTS, description)
-    hub.write_config(folder, description)
+    hub.write_config(folder, description, address)
     return folder
 
 
@@ -88,5 +90,5 @@ def push_to_hub(
         InputError: as `save_pretrained` and `hub.upload`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(network, folder, options, about)
+        save_pretrained(network, folder, options, about, address=f"{hub.SCHEME}{name}")
         return hub.upload(Path(folder), name, **upload)

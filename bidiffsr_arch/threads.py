@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 # Module that loads OpenMP -> its name in `policies`.
 LIBRARIES = {"torch": "torch", "numba.np.ufunc.omppool": "numba"}
-VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "3000"
+VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "10000"
+# Who sets OMP_NUM_THREADS has divided the cores among programs; on cores of its own a program loses by a short spin.
 USERS_CHOICE = ("OMP_WAIT_POLICY", VARIABLE, "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 
 _policies: dict[str, str] = {}

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from small_run import basicsr
 
 from bidiffsr_arch.cli import main
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -44,7 +44,7 @@ def read(options: dict[str, Any] | bytes) -> OrderedDict:
     if "train" not in loaded["datasets"] or not loaded.get("train") or not loaded.get("logger"):
         raise InputError("expected train, logger and a train data set")  # as cli/train.py does
     check_options(loaded, "bad.yml", is_train=True)
-    SuperResolution(Trained.part_of(loaded))
+    SuperResolution(DiffusionOptions.part_of(loaded))
     return loaded
 
 

@@ -169,4 +169,3 @@ def finished(workplace, run_options):
     del run_options["datasets"]["val"]
     assert basicsr("train", run_options) == 0
     return run_options
-

@@ -59,7 +59,7 @@ def test_apply_is_idempotent_and_lists_one_line_for_each_patch():
     assert train.parse_options is parse_options
     names = [name for name, _ in before]
     assert {"command_line", "resume_state", "silent_crops"} <= set(names)
-    assert all(line.endswith(".") and len(line) < 120 for _, line in before)
+    assert all(line.endswith(".") and "\n" not in line and len(line) < 160 for _, line in before)
 
 
 @pytest.mark.parametrize("version", [(3, 10, 0), (3, 12, 1), (3, 14, 2)])

@@ -13,7 +13,7 @@ from pydantic import Field
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.config import yaml
 from bidiffsr_arch.config.data import PairedDataset
-from bidiffsr_arch.config.diffusion import BetaSchedule, Description, Trained
+from bidiffsr_arch.config.diffusion import BetaSchedule, Description, DiffusionOptions
 from bidiffsr_arch.config.file import AnyFile, DiffusionFile, OptionFile, load_options
 from bidiffsr_arch.config.kinds import Count, Items, Pair
 from bidiffsr_arch.config.shipped import shipped, shipped_path
@@ -56,7 +56,7 @@ def test_a_misspelt_key_is_not_also_missing():
 
 
 def test_all_violated_relations_are_reported():
-    said = error_of(Trained, dict(residual_scale=0, data_range=[2, 2]))
+    said = error_of(DiffusionOptions, dict(residual_scale=0, data_range=[2, 2]))
     assert "residual_scale other than 0" in said and "two different values in data_range" in said
 
 
@@ -80,7 +80,7 @@ def test_other_values_than_whole_numbers_are_refused(value):
 
 def test_a_part_of_a_block_is_read_alone():
     assert Step.part_of(TRAIN | dict(amp="bf16", another_models_key=3)) == Step(amp="bf16")
-    assert Trained.part_of(dict(scale=2, beta_schedule=None)).beta_schedule == BetaSchedule()
+    assert DiffusionOptions.part_of(dict(scale=2, beta_schedule=None)).beta_schedule == BetaSchedule()
 
 
 def test_structs_do_not_change():
@@ -89,7 +89,7 @@ def test_structs_do_not_change():
 
 
 def test_other_sampling_options_are_checked():
-    trained = Trained.read(dict(beta_schedule=dict(n_timestep=7, rescale_betas_zero_snr=True)))
+    trained = DiffusionOptions.read(dict(beta_schedule=dict(n_timestep=7, rescale_betas_zero_snr=True)))
     changed = trained.sampled_by(scheduler_type="PNDMScheduler").beta_schedule
     assert (changed.scheduler_type, changed.n_timestep) == ("PNDM", 7)
     assert changed.arguments()["rescale_betas_zero_snr"] is True

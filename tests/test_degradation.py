@@ -16,8 +16,8 @@ from basicsr.utils import USMSharp, img_process_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_run import basicsr, log_of, losses
+from test_environment import put
 from test_resume import assert_same_end, train_until
-from test_surroundings import put
 from torch.utils.data import default_collate
 
 from bidiffsr_arch.config.degradation import Degradation

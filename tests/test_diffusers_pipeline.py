@@ -78,6 +78,17 @@ def test_other_schedulers_are_those_of_the_upscaler(tiny_network, tmp_path, name
     torch.testing.assert_close(pipe(image, 4, seeded(5), "pt").images, upscaler.sample(image), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["HeunDiscrete", "KDPM2Discrete", "PNDM"])
+def test_steps_are_those_of_the_options_where_a_step_calls_the_network_more_than_once(tiny_network, tmp_path, name):
+    tiny_network.save_pretrained(tmp_path, scale=2, beta_schedule=SCHEDULE | {"scheduler_type": name,
+                                                                             "num_inference_steps": 5})  # fmt: skip
+    pipe = BIDiffSRPipeline.from_weights(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    image = torch.rand(1, 3, 8, 10, generator=seeded(0))
+    expected = Upscaler.from_file(tmp_path).sample(image)
+    torch.testing.assert_close(pipe(image, output_type="pt").images, expected, atol=1e-5, rtol=0)
+
+
 CHILD = """
 import sys, numpy, torch
 from bidiffsr_arch.diffusers_pipeline import BIDiffSRPipeline
@@ -130,6 +141,11 @@ def test_callbacks_see_and_change_every_step(pipe):
     pipe(IMAGES["colour"], 2, callback_on_step_end=lambda *given: seen.append(given[3]),
          callback_on_step_end_tensor_inputs=())  # fmt: skip
     assert seen[-1] == {}
+
+
+def test_diffusers_refuses_offloading_whose_hooks_would_never_run(pipe):
+    with pytest.raises(ValueError, match="Model CPU offload cannot be enabled"):
+        pipe.enable_model_cpu_offload()
 
 
 def test_the_progress_bar_counts_the_steps(pipe, capsys):

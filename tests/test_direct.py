@@ -1,6 +1,7 @@
 """A network without diffusion: dry run, training with SRModel, test, cost, packing, upscaling."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from bidiffsr_arch.archs import BBCUNet
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, is_direct
-from bidiffsr_arch.packed import PackedBBCUNet
+from bidiffsr_arch.packed import Description, PackedBBCUNet, pack, save_packed
+from bidiffsr_arch.training.packed_networks import packed_for_test
 from bidiffsr_arch.upscale.direct import DirectNetwork
 
 NETWORK = dict(num_in_ch=3, num_out_ch=3, num_feat=8, num_block=1, upscale=2)
@@ -62,6 +64,21 @@ def test_the_same_commands_serve_a_direct_network(workplace, options, capsys):
     options["network_g"]["num_feat"] = 16
     assert basicsr("test", options) == 2
     assert "expected num_feat: 8, as direct.safetensors was packed, got 16" in capsys.readouterr().err
+
+
+def test_a_packed_file_is_compared_with_a_constructor_that_takes_any_arguments(tmp_path):
+    class Open(BBCUNet):
+        def __init__(self, num_feat: int = 8, activation: type = torch.nn.GELU, **others: int) -> None:
+            super().__init__(num_feat=num_feat, **others)
+
+    arguments = dict(num_feat=8, num_block=1, upscale=2)
+    network, file = BBCUNet(**arguments), tmp_path / "net.safetensors"
+    save_packed(pack(network, "torch"), file, Description({"type": "BBCUNet"} | arguments, scale=2))
+    model = SimpleNamespace(is_train=False, opt={"scale": 2, "network_g": {"type": "BBCUNet"} | arguments})
+    assert packed_for_test(model, Open(**arguments), str(file), None).out_channels == 3
+    model.opt["network_g"]["num_block"] = 2
+    with pytest.raises(InputError, match=r"expected num_block: 1, as .* was packed, got 2"):
+        packed_for_test(model, Open(**arguments), str(file), None)
 
 
 def test_srmodel_validates_with_its_packed_network(workplace, options, monkeypatch):

@@ -53,9 +53,7 @@ def rank_main(folder: str, environment: dict[str, str], arguments: list[str], ou
     raise SystemExit(main(arguments))
 
 
-def start(
-    options: dict[str, Any], processes: int, *arguments: str, launcher: bool = True
-) -> list[ForkServerProcess]:
+def start(options: dict[str, Any], processes: int, *arguments: str, launcher: bool = True) -> list[ForkServerProcess]:
     """Start `basicsr train` in several processes, as torchrun does."""
     name = options["name"]
     Path(f"{name}.yml").write_text(yaml.safe_dump(options, sort_keys=False))

@@ -1,6 +1,7 @@
 """The atomic writer of files, with several processes, all kinds of names, and full disks."""
 
 import errno
+import io
 import os
 import threading
 from pathlib import Path
@@ -9,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.files import UNFINISHED, decode, digest, read_image, whole_file, write_bytes
+from bidiffsr_arch.files import UNFINISHED, decode, digest, is_truncated, read_image, whole_file, write_bytes
 from bidiffsr_arch.training.checkpoint_file import remove_abandoned, save_checkpoint
 
 
@@ -107,6 +109,20 @@ def test_abandoned_files_are_removed_and_those_of_a_running_process_are_not(tmp_
 def test_digest_is_sha256(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     assert digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_end_of_an_exif_thumbnail_is_not_that_of_a_jpeg(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    thumbnail = io.BytesIO()
+    image.resize((8, 8)).save(thumbnail, "JPEG")
+    content = io.BytesIO()
+    image.save(content, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + thumbnail.getvalue())
+    whole = content.getvalue()
+    assert whole.count(b"\xff\xd9") == 2 and not is_truncated(whole) and not is_truncated(whole + b"behind the image")
+    for length in range(len(whole) - 1):
+        assert is_truncated(whole[:length]) == (length > 2)
+    with pytest.raises(InputError, match=r"a\.jpg cannot be decoded: \d+ bytes"):
+        decode(whole[:-200], "a.jpg")
 
 
 def test_images_are_read_whole_or_refused_by_name(tmp_path):

@@ -22,7 +22,7 @@ from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.description import TENSOR, describe, from_tensors, modelspec, to_tensor
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.hub import local, model_card
+from bidiffsr_arch.hub import INSTALL, local, model_card
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.packed import Description, pack, save_packed
 from bidiffsr_arch.pretrained import save_pretrained
@@ -151,11 +151,15 @@ def test_a_card_contains_the_description_only():
     bare = model_card({"network_g": {"type": "BIDiffSRUNet"}, "scale": 2})
     assert "licen" not in bare and "Results" not in bare and "dB" not in bare and "| upscales by | 2 |" in bare
     full = model_card({"network_g": {"type": "BIDiffSRUNet"}, "scale": 2, "about": ABOUT})
-    assert "| Set5 | PSNR 33.1 |" in full and 'license: "apache-2.0"' in full and "# Tiny x2" in full
+    assert "| Set5 | PSNR 33.1 |" in full and "# Tiny x2" in full
     from huggingface_hub import ModelCard
 
-    assert ModelCard(full).data.license == "apache-2.0"
+    data = ModelCard(full).data
+    assert data.license == "apache-2.0" and data.tags == ["super-resolution"] and data.library_name == "bidiffsr_arch"
     assert "a / b" in model_card({"network_g": {}, "about": {"data": "a | b"}})
+    assert "--weights FOLDER" in bare and "--weights hf://me/net" in model_card({"network_g": {}}, "hf://me/net")
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert all(line in bare and line in readme for line in INSTALL)
     assert "modelspec.author" not in modelspec({"network_g": {}}, "0")
 
 
@@ -332,7 +336,7 @@ def test_the_hub_by_its_environment_variable(folder, tmp_path):
     assert "cannot download me/none from the Hub" in said[0] and "me/net at v9" in said[1] and "me/net" in said[2]
     assert said[3].startswith(server.address) and "cannot upload to me/pushed" in said[4]
     assert {"config.json", "model.safetensors", "README.md"} <= set(pushed)
-    assert b"# Pushed" in pushed["README.md"]
+    assert b"# Pushed" in pushed["README.md"] and b"--weights hf://me/pushed\n" in pushed["README.md"]
     assert "evil" not in asked.replace("tree", "")
     (line,) = child(OFFLINE, HF_ENDPOINT=server.address, HF_HUB_OFFLINE="1", **cache)
     assert line.startswith("cannot download me/unknown from the Hub")

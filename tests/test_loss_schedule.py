@@ -1,6 +1,5 @@
 """The loss over the run: it changes at given iterations, and a resumed run has the same one."""
 
-
 import pytest
 from basicsr.losses.basic_loss import CharbonnierLoss, L1Loss, MSELoss
 from test_teacher import assert_resumed_exactly, build, losses

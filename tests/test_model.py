@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.diffusion.images import pad_to_multiple, upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -18,9 +18,7 @@ from bidiffsr_arch.training import BIDiffSRModel  # isort: split
 
 from basicsr.utils import get_root_logger  # after bidiffsr_arch, which patches what BasicSR imports
 
-SR3 = dict(
-    type="SR3UNet", inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1, dropout=0, image_size=16
-)
+SR3 = dict(type="SR3UNet", inner_channel=8, norm_groups=4, channel_mults=[1, 2], res_blocks=1, dropout=0, image_size=16)
 
 
 def build(options: dict[str, Any], **changes: Any) -> BIDiffSRModel:
@@ -238,6 +236,7 @@ def test_a_checkpoint_of_another_size_is_refused(options, tmp_path):
     [
         ({"diffuse": "noise"}, "diffuse to be one of image, residual"),
         ({"timestep_sampling": "epoch"}, "timestep_sampling to be one of sample, batch, or ~"),
+        ({"time_input": "noise_level"}, "dynamic_group: 1 with time_input: noise_level, got 3"),
         ({"time_input": "sigma"}, "time_input to be one of timestep, noise_level"),
         ({"residual_scale": "two"}, "residual_scale to be a number"),
         ({"residual_scale": 0}, "residual_scale other than 0"),
@@ -255,9 +254,18 @@ def test_contradicting_options_are_refused(changes, message, options):
         build(options, **changes)
 
 
+def test_the_default_of_timestep_groups_does_not_go_with_noise_levels_either(options):
+    del options["network_g"]["dynamic_group"]
+    with pytest.raises(InputError, match="dynamic_group: 1 with time_input: noise_level, got 5"):
+        build(options, time_input="noise_level")
+    options["network_g"]["dynamic_group"] = 1
+    assert np.isfinite(losses(build(options, time_input="noise_level"), 1, 1)).all()
+
+
 @pytest.mark.parametrize("diffuse", ["image", "residual"])
 def test_the_image_is_recovered_from_the_diffusion_target(options, diffuse):
-    task = SuperResolution(Trained.part_of(options | dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])))
+    options |= dict(diffuse=diffuse, residual_scale=3, data_range=[-1, 1])
+    task = SuperResolution(DiffusionOptions.part_of(options))
     assert task.normalize(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
     gt, condition = torch.rand(2, 1, 3, 4, 4)
     x0 = task.to_x0(task.normalize(gt), task.normalize(condition))

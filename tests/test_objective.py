@@ -8,7 +8,7 @@ import torch
 from basicsr.models import build_model
 from torch import nn
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.metrics import lpips_loss
 from bidiffsr_arch.metrics.lpips import load_lpips, untrained_lpips
@@ -49,8 +49,8 @@ def logs(options: dict[str, Any], train: dict[str, Any], steps: int = 2) -> list
 @pytest.mark.parametrize("diffuse", ["image", "residual"])
 def test_the_target_implies_the_ground_truth(prediction, time_input, diffuse):
     schedule = dict(n_timestep=100, linear_start=1e-4, linear_end=5e-2, prediction_type=prediction)
-    trained = Trained(scale=2, diffuse=diffuse, time_input=time_input, data_range=[-1, 1], beta_schedule=schedule)
-    resolution = SuperResolution(trained)
+    ranges = dict(diffuse=diffuse, time_input=time_input, data_range=[-1, 1])
+    resolution = SuperResolution(DiffusionOptions(scale=2, beta_schedule=schedule, **ranges))
     gt, condition, noise = torch.rand(3, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     condition = resolution.normalize(condition)
     x0 = resolution.to_x0(resolution.normalize(gt), condition)
@@ -108,7 +108,7 @@ def test_a_style_term_is_named_as_basicsr_names_it():
         def forward(self, x: torch.Tensor, gt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return (x - gt).mean(), (x - gt).square().mean()
 
-    resolution = SuperResolution(Trained(scale=2, beta_schedule=dict(n_timestep=10, prediction_type="sample")))
+    resolution = SuperResolution(DiffusionOptions(scale=2, beta_schedule=dict(n_timestep=10, prediction_type="sample")))
     images, time = torch.rand(2, 1, 3, 4, 4), torch.tensor([3])
     terms = Objective(nn.functional.l1_loss, Both(), resolution)(*images, [images[0], images[1], time])
     assert list(terms) == ["l_pix", "l_percep", "l_style"]

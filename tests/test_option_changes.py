@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bidiffsr_arch.config.diffusion import BetaSchedule, Trained
+from bidiffsr_arch.config.diffusion import BetaSchedule, DiffusionOptions
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training.option_changes import (
     NOISE,
@@ -99,7 +99,7 @@ def test_the_sampler_may_change(key):
 
 def test_every_option_of_the_diffusion_is_one_of_the_network_s_or_the_sampler_s():
     named = {key.removeprefix("beta_schedule: ") for key in OTHER_MEANING}
-    assert {*Trained.model_fields, *NOISE} - {"beta_schedule"} <= named
+    assert {*DiffusionOptions.model_fields, *NOISE} - {"beta_schedule"} <= named
     assert set(BetaSchedule.model_fields) - {"is_guidance"} <= named | set(OTHER_SAMPLER)
 
 

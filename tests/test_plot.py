@@ -14,6 +14,7 @@ from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.plots.curves import curves, read_series
+from bidiffsr_arch.upscale import Upscaler
 
 pytest.importorskip("matplotlib")
 
@@ -73,6 +74,15 @@ def test_a_figure_is_drawn(workplace, arguments):
     with Image.open("figure.png") as figure:
         pixels = np.asarray(figure.convert("L"))
     assert min(pixels.shape) > 100 and pixels.std() > 5
+
+
+def test_a_trajectory_has_the_timesteps_that_a_sampler_visits_twice(workplace):
+    from bidiffsr_arch.plots.images import trajectory
+
+    upscaler = Upscaler.from_file("net.pth", sampler="HeunDiscrete", steps=2)
+    figure = trajectory(upscaler, np.zeros((48, 48, 3), np.uint8))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert len(titles) == 5 and titles[1] == titles[2] and titles[3:] == ["result", "HR"]
 
 
 def test_curves_have_the_values_of_the_log(workplace):

@@ -17,6 +17,7 @@ from bidiffsr_arch.cli import main
 from bidiffsr_arch.config.shipped import shipped_path
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import build_network, find_architecture
+from bidiffsr_arch.packed import registry as packers
 
 NETWORK = """
 from torch import nn
@@ -138,6 +139,56 @@ def test_ctrl_c_during_an_import_stops_the_command(package, capsys):
     (package / "failing.py").write_text("raise KeyboardInterrupt")
     Path("options.yml").touch()
     assert main(["cost", "-opt", "options.yml", "--plugin", "failing"]) == 130
+
+
+PACKABLE = """
+from basicsr.utils.registry import ARCH_REGISTRY
+from bidiffsr_arch.archs import BBCUNet
+from bidiffsr_arch.packed import PackedBBCUNet, packs
+
+
+@ARCH_REGISTRY.register()
+class PackableNetwork(BBCUNet):
+    pass
+
+
+@packs(PackableNetwork)
+class PackedPackable(PackedBBCUNet):
+    pass
+"""
+
+
+@pytest.fixture
+def packable(package, monkeypatch):
+    """A module in ``sys.path`` with a network and its packer."""
+    before = dict(packers._PACKERS)
+    (package / "packable.py").write_text(PACKABLE)
+    monkeypatch.syspath_prepend(str(package))
+    monkeypatch.setattr(plugins, "_named", [])
+    yield
+    packers._PACKERS.clear()
+    packers._PACKERS.update(before)
+    ARCH_REGISTRY._obj_map.pop("PackableNetwork", None)
+    sys.modules.pop("packable", None)
+
+
+def test_packers_of_the_entry_point_group_are_found(packable, monkeypatch):
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [EntryPoint("packable", "packable", group)])
+    monkeypatch.setattr(plugins, "_failed", None)
+    assert packers.architecture_named("BBCUNet") is not None and plugins._failed is None
+    assert packers.architecture_named("PackableNetwork").__name__ == "PackableNetwork"
+
+
+def test_bench_imports_the_plugins_of_an_option_file_in_its_processes_too(packable, capsys):
+    Path("options.yml").write_text(
+        f"base: {shipped_path('test_BBCUNet_x4')}\nplugins: [packable]\n"
+        "network_g: {type: PackableNetwork, num_feat: 8, num_block: 1}\n"
+    )
+    arguments = ["--size", "8", "--rounds", "1", "--threads", "1", "--backend", "torch", "--json"]
+    assert main(["bench", "-opt", "options.yml", *arguments]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in rows] == ["PackableNetwork float32", "PackableNetwork packed"]
+    assert all(row["peak_bytes"] > 0 for row in rows)
 
 
 HARMLESS = {

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.data.lmdb import write_lmdb
-from bidiffsr_arch.data.pairs import Making, quality_of, write_pairs
+from bidiffsr_arch.data.pairs import PairSettings, quality_of, write_pairs
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.data.subimages import Cut, write_subimages
 from bidiffsr_arch.errors import InputError
@@ -103,9 +103,7 @@ def test_basicsr_reads_a_pair_of_lmdbs_as_it_reads_the_folders(pairs, tmp_path, 
     )
     plain = build_dataset(
         common
-        | dict(
-            dataroot_gt=str(pairs[0]), dataroot_lq=str(pairs[1]), filename_tmpl="{}x2", io_backend=dict(type="disk")
-        )
+        | dict(dataroot_gt=str(pairs[0]), dataroot_lq=str(pairs[1]), filename_tmpl="{}x2", io_backend=dict(type="disk"))
     )
     assert len(packed) == len(plain) == 2
     for a, b in zip(packed, plain, strict=True):
@@ -162,7 +160,7 @@ def photographs(tmp_path):
 @pytest.mark.parametrize("reduce", [1, 2])
 def test_photographs_become_pairs(photographs, tmp_path, reduce):
     out = tmp_path / "out"
-    assert write_pairs(photographs, out, Making([2, 4], reduce)) == 2
+    assert write_pairs(photographs, out, PairSettings([2, 4], reduce)) == 2
     original = read_image(tmp_path / "b.png")
     reduced = original if reduce == 1 else imresize(original[:, :32], 1 / 2)
     high = read_image(out / "HR" / "b.png")
@@ -176,9 +174,9 @@ def test_photographs_become_pairs(photographs, tmp_path, reduce):
 def test_low_resolution_through_jpeg(photographs, tmp_path):
     """Quality is drawn for each image by its name, so that a second run makes the same; HR has no JPEG in it."""
     out = tmp_path / "out"
-    write_pairs(photographs, out, Making([2]))
+    write_pairs(photographs, out, PairSettings([2]))
     high = (out / "HR" / "b.png").read_bytes()
-    assert write_pairs(photographs, out, Making([2], jpeg=(40, 60))) == 2
+    assert write_pairs(photographs, out, PairSettings([2], jpeg=(40, 60))) == 2
     assert (out / "HR" / "b.png").read_bytes() == high
     low = Image.fromarray(read_image(out / "LR_bicubic" / "X2" / "bx2.png")[..., ::-1])
     content = io.BytesIO()
@@ -187,10 +185,10 @@ def test_low_resolution_through_jpeg(photographs, tmp_path):
     made = out / "LR_jpeg" / "X2" / "bx2.png"
     np.testing.assert_allclose(read_image(made).astype(int), expected.astype(int), atol=3)  # decoders round
     before = made.stat().st_mtime_ns
-    write_pairs(photographs, out, Making([2], jpeg=(40, 60)))
+    write_pairs(photographs, out, PairSettings([2], jpeg=(40, 60)))
     assert made.stat().st_mtime_ns == before
     with pytest.raises(InputError, match="move it away"):
-        write_pairs(photographs, out, Making([2], jpeg=(5, 6)))
+        write_pairs(photographs, out, PairSettings([2], jpeg=(5, 6)))
 
 
 def test_qualities_lie_between_the_two_and_differ():
@@ -200,11 +198,11 @@ def test_qualities_lie_between_the_two_and_differ():
 
 def test_existing_pairs_are_kept_and_missing_ones_made(photographs, tmp_path):
     out = tmp_path / "out"
-    write_pairs(photographs, out, Making([2]))
+    write_pairs(photographs, out, PairSettings([2]))
     lost = out / "LR_bicubic" / "X2" / "ax2.png"
     lost.unlink()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("b*.png")}
-    assert write_pairs(photographs, out, Making([2]), workers=2) == 2
+    assert write_pairs(photographs, out, PairSettings([2]), workers=2) == 2
     assert lost.exists()
     assert {path: path.stat().st_mtime_ns for path in out.rglob("b*.png")} == before
 
@@ -224,11 +222,11 @@ def test_existing_pairs_are_kept_and_missing_ones_made(photographs, tmp_path):
 )
 def test_impossible_pairs_are_refused_before_anything_is_written(photographs, tmp_path, change, message):
     out = tmp_path / "out"
-    write_pairs(photographs, out, Making([2]))
+    write_pairs(photographs, out, PairSettings([2]))
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     sources = [tmp_path / name for name in change.pop("sources", [])] or photographs
     with pytest.raises(InputError, match=message):
-        write_pairs(sources, out, Making(**{"scales": [2], **change}))
+        write_pairs(sources, out, PairSettings(**{"scales": [2], **change}))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
 
 
@@ -273,7 +271,7 @@ def test_every_kind_of_image_becomes_a_pair(tmp_path, suffix):
     kind = {".jfif": "JPEG", ".tif": "TIFF"}.get(suffix, suffix[1:].upper())
     (tmp_path / "in").mkdir()
     Image.fromarray(smooth).save(tmp_path / "in" / f"a{suffix}", kind, quality=95)
-    assert write_pairs([tmp_path / "in"], tmp_path / "out", Making([2])) == 1
+    assert write_pairs([tmp_path / "in"], tmp_path / "out", PairSettings([2])) == 1
     written = read_image(tmp_path / "out" / "HR" / "a.png").astype(int)
     assert np.abs(written - smooth[..., ::-1]).max() <= 4
 

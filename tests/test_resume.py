@@ -128,7 +128,8 @@ def test_a_signal_saves_a_state_and_training_goes_on_from_there(workplace, optio
     options["name"], before = "stopped", signal.getsignal(number)
     assert train_until(3, options, number, monkeypatch) == 128 + number
     assert "stopped after iteration 3, saved" in capsys.readouterr().err
-    assert signals.asked() == 0 and signal.getsignal(number) == before  # which is SIG_IGN in a shell's background
+    assert signals.requested_signal() == 0
+    assert signal.getsignal(number) == before  # which is SIG_IGN in a shell's background
     assert [path.name for path in Path("experiments/stopped/training_states").iterdir()] == ["3.state"]
     assert basicsr("train", options, "--auto_resume") == 0
     assert_same_end("whole", "stopped", 9)

@@ -125,9 +125,19 @@ OPTIONS = {  # that diffusers' constructors take, and whose values some of its s
 }  # fmt: skip
 
 
+SPACING = [("timestep_spacing", "trailing"), ("timestep_spacing", "linspace"), ("trained_betas", [0.1] * 20)]
+ORDERS = [("solver_order", 1), ("solver_order", 3), ("use_karras_sigmas", True)]
+WORKING = {  # some that must not be refused
+    "DDIM": [*SPACING, ("thresholding", True)],
+    "DPMSolverMultistep": [*SPACING, *ORDERS, ("algorithm_type", "sde-dpmsolver++"), ("solver_type", "heun")],
+    "UniPCMultistep": [*SPACING, *ORDERS],  # bh1 fails at the final sigma of 0
+}
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_options_of_samplers_work_or_are_refused_in_one_line(name):
     """Before training, too, which would fail at its first validation."""
+    working = []
     for key, values in OPTIONS.items():
         for value in values:
             options = {"scheduler_type": name, "n_timestep": 20, "num_inference_steps": 7, key: value}
@@ -138,6 +148,9 @@ def test_options_of_samplers_work_or_are_refused_in_one_line(name):
                 assert diffusion.sample(lambda x, t: torch.zeros_like(x), noise, [torch.Generator()]).isfinite().all()
             except InputError as error:
                 assert "\n" not in str(error)
+            else:
+                working.append((key, value))
+    assert [option for option in WORKING.get(name, ()) if option not in working] == []
 
 
 def test_other_schedulers_of_diffusers_are_refused():

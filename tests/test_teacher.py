@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from bidiffsr_arch.archs import BBCUNet
 from bidiffsr_arch.cli import main
 from bidiffsr_arch.config.yaml import dump_options, read_yaml
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import load_weights
+from bidiffsr_arch.pretrained import save_pretrained
 from bidiffsr_arch.training import BIDiffSRModel
 
 
@@ -140,3 +142,32 @@ def test_wrong_teachers_are_refused(options, teacher, changes, train, message):
     train = {name: {"path": str(teacher)} | block for name, block in train.items()}
     with pytest.raises(InputError, match=message):
         build(options | changes, **train)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("trained_betas", [0.01] * 100), ("rescale_betas_zero_snr", True), ("linear_end", 0.04)]
+)
+def test_a_teacher_of_another_noise_schedule_is_refused(options, teacher, tmp_path, name, other):
+    stored, file = read_yaml(teacher.with_suffix(".yml")), tmp_path / "other.yml"
+    file.write_text(dump_options(stored | {"beta_schedule": stored["beta_schedule"] | {name: other}}))
+    with pytest.raises(InputError, match=f"expected a teacher with {name}: .*, as the student, got .* in {teacher}"):
+        build(options, teacher=dict(path=str(teacher), options=str(file)))
+
+
+def test_a_teachers_residual_scale_matters_only_for_residuals(options, teacher, tmp_path):
+    stored, file = read_yaml(teacher.with_suffix(".yml")), tmp_path / "other.yml"
+    file.write_text(dump_options(stored | {"residual_scale": 3, "diffuse": "image"}))
+    block = dict(path=str(teacher), options=str(file))
+    assert build(options, teacher=block).teacher is not None
+    file.write_text(dump_options(stored | {"residual_scale": 3, "diffuse": "residual"}))
+    with pytest.raises(InputError, match=r"a teacher with residual_scale: 2\.0, as the student, got 3"):
+        build(options | {"diffuse": "residual"}, teacher=block)
+
+
+@pytest.mark.parametrize("name", ["distill", "teacher"])
+def test_a_network_without_diffusion_is_no_teacher(options, tmp_path, name):
+    arguments = dict(num_feat=8, num_block=1, upscale=2)
+    network_g = {"type": "BBCUNet"} | arguments
+    path = save_pretrained(BBCUNet(**arguments), tmp_path / "direct", dict(network_g=network_g, scale=2))
+    with pytest.raises(InputError, match=f"expected a diffusion network as the teacher in train: {name}, got {path}"):
+        build(options, **{name: dict(path=str(path))})

@@ -11,7 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from bidiffsr_arch.upscale.exif import BrokenDirectory, block_of, with_tags
+from bidiffsr_arch.upscale.exif import block_of, with_tags
+from bidiffsr_arch.upscale.ifd import BrokenDirectory
 from bidiffsr_arch.upscale.metadata import MetadataWarning
 from bidiffsr_arch.upscale.photo import read_photo, write_photo
 

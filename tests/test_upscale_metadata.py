@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.upscale import tiff
 from bidiffsr_arch.upscale.metadata import MetadataWarning, orientation_exif, orientation_of, resized, with_values
 from bidiffsr_arch.upscale.photo import Photo, photo_size, read_photo, write_photo
 
@@ -264,9 +265,11 @@ def test_wrong_and_broken_profiles_of_rgb_are_passed_on_and_reported(tmp_path, k
 # what is kept
 
 
-XMP = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-       b'<rdf:Description exif:PixelXDimension="12" exif:PixelYDimension="16" tiff:ImageWidth=\'12\'>'
-       b"<tiff:ImageLength>16</tiff:ImageLength><dc:title>me</dc:title></rdf:Description></rdf:RDF></x:xmpmeta>")
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description exif:PixelXDimension="12" exif:PixelYDimension="16" tiff:ImageWidth=\'12\'>'
+    b"<tiff:ImageLength>16</tiff:ImageLength><dc:title>me</dc:title></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
 XMP_LARGE = (XMP.replace(b'"12"', b'"24"').replace(b'"16"', b'"32"').replace(b"'12'", b"'24'")
              .replace(b">16<", b">32<"))  # fmt: skip
 
@@ -429,8 +432,10 @@ def test_metadata_that_another_format_cannot_store_is_reported(tmp_path, target)
         write_photo(tmp_path / f"a{target}", photo)
 
 
-def test_12_bits_fill_the_range_of_16(tmp_path):
-    """Otherwise a result of 16 bits would be dark."""
+@pytest.mark.parametrize("decoder", ["OpenCV", "imagecodecs"])
+def test_12_bits_fill_the_range_of_16(tmp_path, monkeypatch, decoder):
+    """Otherwise a result of 16 bits would be dark. OpenCV shifts samples to the left; imagecodecs, with which tifffile
+    decodes them itself, does not."""
     samples = np.arange(16).reshape(4, 4) * 273  # 0..4095
     packed = np.packbits(((samples[..., None] >> np.arange(11, -1, -1)) & 1).astype(np.uint8).reshape(4, -1), axis=1)
     data = packed.tobytes()
@@ -439,6 +444,8 @@ def test_12_bits_fill_the_range_of_16(tmp_path):
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     header = b"II*\0" + struct.pack("<I", 8 + len(data))
     (tmp_path / "a.tif").write_bytes(header + data + struct.pack("<H", len(tags)) + entries + bytes(4))
+    if decoder == "imagecodecs":
+        monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda page: samples.astype(np.uint16))
     expected = np.rint(samples * (65535 / 4095))
     np.testing.assert_allclose(read_photo(tmp_path / "a.tif").pixels, expected, atol=1)
 
@@ -446,6 +453,28 @@ def test_12_bits_fill_the_range_of_16(tmp_path):
 def test_white_is_zero_becomes_black_is_zero(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", 65535 - PIXELS[..., 0].astype(np.uint16), photometric="miniswhite")
     np.testing.assert_array_equal(read_photo(tmp_path / "a.tif").pixels, PIXELS[..., 0])
+
+
+def test_gray_and_alpha_that_opencv_would_decode_without_alpha_are_refused(tmp_path, monkeypatch):
+    """Without imagecodecs tifffile reads no LZW. The file is not compressed, because tifffile could not write it."""
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS[..., :2], photometric="minisblack", planarconfig="contig",
+                     extrasamples=["unassalpha"])  # fmt: skip
+
+    def needs_imagecodecs(page: tifffile.TiffPage) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", needs_imagecodecs)
+    with pytest.raises(InputError, match="deflate or no compression for 2 channels of 8 bits"):
+        tiff.decode(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_white_is_zero_does_not_apply_to_alpha(tmp_path, dtype):
+    pixels = PIXELS[..., :2].astype(dtype)
+    inverted = np.stack([np.iinfo(dtype).max - pixels[..., 0], pixels[..., 1]], axis=-1)
+    tifffile.imwrite(tmp_path / "a.tif", inverted, photometric="miniswhite", planarconfig="contig",
+                     extrasamples=["unassalpha"])  # fmt: skip
+    np.testing.assert_array_equal(read_photo(tmp_path / "a.tif").pixels, pixels)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
@@ -460,14 +489,16 @@ def test_avif_with_unsupported_colours_is_reported(tmp_path):
 # EXIF itself
 
 
-@pytest.mark.parametrize("order", ["II", "MM"])
-def test_exif_is_edited_in_place(order):
+@pytest.mark.parametrize("header", [b"II*\0", b"MM\0*", b"II\0*", b"MM*\0"])
+def test_exif_is_edited_in_place(header):
     tags = Image.Exif()
-    tags.endian = {"II": "<", "MM": ">"}[order]
+    tags.endian = {b"II": "<", b"MM": ">"}[header[:2]]
     tags[0x0112] = 3
     tags.get_ifd(0x8769).update({0xA002: 7, 0xA003: 70000})
     exif = tags.tobytes()
-    assert exif[6:8] == order.encode() and orientation_of(exif) == 3
+    assert exif[6:8] == header[:2]
+    exif = exif[:6] + header + exif[10:]
+    assert orientation_of(exif) == 3
     changed = Image.Exif()
     changed.load(resized({"exif": exif}, 100000, 50)["exif"])
     assert dict(changed.get_ifd(0x8769)) == {0xA002: 50, 0xA003: 100000} and changed[0x0112] == 3

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidiffsr_arch.archs import BIDiffSRUNet
-from bidiffsr_arch.config.diffusion import BetaSchedule, Trained
+from bidiffsr_arch.config.diffusion import BetaSchedule, DiffusionOptions
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -73,7 +73,8 @@ def test_tiles_equal_no_tiles_if_the_overlap_covers_the_receptive_field(size, sa
     """The whole sampling, ten steps: float32 rounding alone differs, below 1e-5 of the range [0, 1]."""
     network = convolutions(reach=4)
     condition = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    process = SuperResolution(Trained.read({"diffuse": "residual", "beta_schedule": {"scheduler_type": sampler}}))
+    options = DiffusionOptions.read({"diffuse": "residual", "beta_schedule": {"scheduler_type": sampler}})
+    process = SuperResolution(options)
 
     def sampled(tile: int | None, overlap: int = 16) -> torch.Tensor:
         tiled = TiledNetwork(network, tile, overlap, multiple=4)
@@ -99,8 +100,8 @@ def test_borders_of_tiles_are_no_steeper_than_the_rest(tiny_options):
     torch.manual_seed(0)
     network = BIDiffSRUNet(**tiny_options).eval()
     low = F.interpolate(torch.rand(1, 3, 12, 12), size=(64, 64), mode="bicubic").clamp(0, 1)
-    trained = Trained(beta_schedule=BetaSchedule(n_timestep=100), diffuse="residual", residual_scale=4.0)
-    process = SuperResolution(trained)
+    options = DiffusionOptions(beta_schedule=BetaSchedule(n_timestep=100), diffuse="residual", residual_scale=4.0)
+    process = SuperResolution(options)
     tiled = TiledNetwork(network, 48, 16, network.multiple)
     result = process.sample(tiled, upsample(low, 2), [0], multiple=network.multiple, steps=4)
     gradient = (result[..., 1:] - result[..., :-1]).abs().mean((0, 1, 2))

@@ -27,6 +27,7 @@ from bidiffsr_arch.cli import main
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.pretrained import save_pretrained
 from bidiffsr_arch.upscale.photo import Photo, read_photo, write_photo
+from bidiffsr_arch.upscale.plan import Job
 from bidiffsr_arch.upscale.upscaler import Upscaler
 from bidiffsr_arch.web import Limits
 from bidiffsr_arch.web.models import Models
@@ -207,6 +208,17 @@ def test_previews_are_upright_8_bit_images_of_one_size(tmp_path):
         assert np.array_equal(np.asarray(image), deep // 257)
 
 
+@pytest.mark.parametrize("place", ["image.png", "previews/image.webp", ""])
+def test_messages_have_no_folders_of_the_server(bicubic_upscaler, tmp_path, monkeypatch, place):
+    def fail(upscaler: Upscaler, job: Job, on_tile: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied", str(job.target.parent / place))
+
+    write_photo(tmp_path / "image.png", Photo(pixels(20, 30, 3)))
+    monkeypatch.setattr("bidiffsr_arch.web.work.upscale_one", fail)
+    (error,) = upscaled(bicubic_upscaler, [tmp_path / "image.png"], tmp_path / "visitor")
+    assert "Permission denied" in str(error) and "image.png" in str(error) and "/" not in str(error).replace(place, "")
+
+
 def test_visitors_own_only_their_folder(tmp_path):
     visitors = Visitors(tmp_path / "root")
     visitors.root.mkdir()
@@ -217,6 +229,8 @@ def test_visitors_own_only_their_folder(tmp_path):
     for path in ("/etc/passwd", f"{mine}/../{others.name}/x", f"{mine}/link", f"{mine}x/a", "", "a\0b", "x" * 9999,
                  f"{mine}/../../../etc/passwd", "https://example.com/a.png"):  # fmt: skip
         assert not visitors.owns("mine", path), path
+    assert not visitors.owns("made up", f"{mine}/1/image.png")
+    assert {*visitors.root.iterdir()} == {mine, others}
 
 
 def test_files_are_deleted_after_an_hour(tmp_path):

@@ -3,9 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from bidiffsr_arch.bench.layers import Layer, layer_rates
 from bidiffsr_arch.bench.machine import machine, without_avx512
 from bidiffsr_arch.bench.memory import peak_bytes
+from bidiffsr_arch.bench.process import new_process
 from bidiffsr_arch.bench.turns import in_turns
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import build_network, is_direct
@@ -103,7 +102,7 @@ def measure(settings: Settings) -> Result:
     before = dict(os.environ)
     os.environ.update(environment)
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with new_process() as pool:
             return pool.submit(_measure_with_threads, settings, torch.get_num_threads()).result()
     finally:
         os.environ.clear()
@@ -166,9 +165,7 @@ def _step_seconds(
         if not subject.packed:
             last: Any = build_network(subject.network_g).eval()
             last.to(memory_format=torch.channels_last)
-            args = tuple(
-                arg.contiguous(memory_format=torch.channels_last) if arg.dim() == 4 else arg for arg in args
-            )
+            args = tuple(arg.contiguous(memory_format=torch.channels_last) if arg.dim() == 4 else arg for arg in args)
             steps[subject.name, "channels_last"] = partial(last, *args)
     medians = in_turns(steps, settings.rounds, CLOCKS[settings.clock])
     return {

@@ -107,14 +107,17 @@ def network_of(option_file: str) -> Mapping[str, Any]:
     """The network of an option file.
 
     Raises:
-        InputError: there is none, or it cannot be packed.
+        InputError: there is none, it cannot be packed, or a plugin of the file cannot be imported.
     """
     from bidiffsr_arch.config.file import AnyFile, load_options
     from bidiffsr_arch.packed.registry import architecture_named
+    from bidiffsr_arch.plugins import import_plugins
 
-    network_g = AnyFile.read(load_options(option_file), option_file).network_g
+    options = load_options(option_file)
+    network_g = AnyFile.read(options, option_file).network_g
     if network_g is None:
         raise InputError(f"{option_file}: expected a `network_g:` block, found none")
+    import_plugins((), options)
     architecture_named(network_g.type)
     return network_g.arguments()
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from bidiffsr_arch.cli.table import text_table
 from bidiffsr_arch.config.file import AnyFile
 from bidiffsr_arch.config.training import Expected
 from bidiffsr_arch.errors import CheckFailed, InputError
@@ -146,10 +147,7 @@ def table(rows: list[Row]) -> str:
         got, difference = ("-", "-") if row.got is None else (f"{row.got:.4f}", f"{row.difference:+.4f}")
         verdict = f"{row.verdict} ({row.reason})" if row.reason else row.verdict
         lines.append((row.dataset, row.metric, f"{row.expected:.4f}", f"{row.tolerance:g}", got, difference, verdict))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return text_table(lines)
 
 
 def report_writer(report: str | None) -> Callable[[list[Row], list[Row]], None] | None:

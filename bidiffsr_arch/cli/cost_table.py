@@ -1,9 +1,9 @@
 """The output of `basicsr cost`: one row per option file, as text, JSON, or the page docs/cost.md."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bidiffsr_arch.cli.table import text_table
 from bidiffsr_arch.config.file import AnyFile, load_options
 from bidiffsr_arch.config.yaml import read_yaml
 from bidiffsr_arch.errors import InputError
@@ -135,19 +135,12 @@ def number(value: float | None, digits: int) -> str:
     return NOTHING if value is None else f"{value:,.{digits}f}"
 
 
-def text_table(lines: list[Sequence[str]]) -> str:
-    """Aligned text: the first column left-aligned, the others right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
-    )
-
-
 def as_text(rows: list[Row], by_module: bool) -> str:
     """Aligned tables: the rows, notes on them, and every module of each row if `by_module`."""
-    blocks = [text_table([COLUMNS, *map(cells, rows)]), *(remark for row in rows for remark in remarks(row))]
+    right = range(1, len(COLUMNS))
+    blocks = [text_table([COLUMNS, *map(cells, rows)], right), *(remark for row in rows for remark in remarks(row))]
     if by_module:
-        blocks += [f"\n{row.name}\n{text_table([MODULE_COLUMNS, *module_cells(row.cost)])}" for row in rows]
+        blocks += [f"\n{row.name}\n{text_table([MODULE_COLUMNS, *module_cells(row.cost)], right)}" for row in rows]
     return "\n".join(blocks)
 
 

@@ -15,8 +15,6 @@ import sys
 import warnings
 from pathlib import Path
 
-from bidiffsr_arch.errors import InputError
-
 EXAMPLE = "basicsr data demo -o datasets/demo"
 
 
@@ -90,10 +88,8 @@ def write_pairs(args: argparse.Namespace) -> None:
     """Make HR and LR images from photographs."""
     from bidiffsr_arch.data import pairs
 
-    if args.workers < 1:
-        raise InputError(f"expected --workers of at least 1, got {args.workers}")
-    making = pairs.Making(args.scale, args.reduce, None if args.jpeg is None else tuple(args.jpeg))
-    count = pairs.write_pairs(args.photographs, args.output, making, args.workers)
+    settings = pairs.PairSettings(args.scale, args.reduce, None if args.jpeg is None else tuple(args.jpeg))
+    count = pairs.write_pairs(args.photographs, args.output, settings, args.workers)
     print(f"{count} pairs of images in {args.output}")
 
 
@@ -101,8 +97,6 @@ def write_subimages(args: argparse.Namespace) -> None:
     """Cut pairs of images into subimages."""
     from bidiffsr_arch.data import subimages
 
-    if args.workers < 1:
-        raise InputError(f"expected --workers of at least 1, got {args.workers}")
     cut = subimages.Cut(args.scale, args.size, args.step)
     count = subimages.write_subimages(args.hr, args.lr, args.output, cut, args.workers)
     print(f"{count} pairs of subimages in {args.output}")

@@ -6,7 +6,9 @@ import platform
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from textwrap import indent
 
+from bidiffsr_arch.cli.table import text_table
 from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr doctor"
@@ -43,8 +45,7 @@ def run(args: argparse.Namespace) -> None:
 
 def section(title: str, rows: list[tuple[str, str]]) -> None:
     """Print a heading and aligned rows."""
-    width = max((len(name) for name, _ in rows), default=0)
-    print(f"{title}:", *(f"  {name:{width}}  {value}" for name, value in rows or [("none", "")]), sep="\n")
+    print(f"{title}:", indent(text_table(rows or [("none", "")]), "  "), sep="\n")
 
 
 def installed(package: str) -> str:

@@ -12,7 +12,7 @@ pt2   for torch.export.load; needs nothing more
 import argparse
 from pathlib import Path
 
-from bidiffsr_arch.errors import InputError, install_extra
+from bidiffsr_arch.errors import install_extra
 
 EXAMPLE = "basicsr export net_g_latest.pth -opt options/test_BIDiffSR_x4.yml --format onnx"
 KINDS = ("onnx", "pt2")
@@ -21,7 +21,11 @@ KINDS = ("onnx", "pt2")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     add = parser.add_argument
-    add("weights", metavar="FILE", help="float weights: a .pth of training, a .safetensors, a folder, or hf://OWNER/NAME")
+    add(
+        "weights",
+        metavar="FILE",
+        help="float weights: a .pth of training, a .safetensors, a folder, or hf://OWNER/NAME",
+    )
     add("-opt", metavar="FILE", help="option file (YAML) of their training, if they contain no description")
     add("--format", choices=KINDS, default=KINDS[0], help="kind of the file (default: %(default)s)")
     add("-o", "--output", metavar="FILE", help="name of the file (default: that of the weights, in the current folder)")
@@ -36,8 +40,9 @@ def run(args: argparse.Namespace) -> None:
         CheckFailed: what was exported differs from the network.
     """
     output = Path(args.output or f"{default_name(args.weights)}.{args.format}").expanduser()
-    if output.exists() and not args.overwrite:
-        raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
+    from bidiffsr_arch.files import refuse_existing
+
+    refuse_existing(output, args.overwrite)
 
     from bidiffsr_arch.export import FORMATS, SIZES, export, times
     from bidiffsr_arch.networks import load_weights

@@ -12,6 +12,7 @@ import json
 import os
 from pathlib import Path
 
+from bidiffsr_arch.cli.table import text_table
 from bidiffsr_arch.errors import InputError
 
 EXAMPLE = "basicsr options train_BIDiffSR_x4 -o my_train.yml"
@@ -74,10 +75,9 @@ def run(args: argparse.Namespace) -> None:
         print(text, end="")
         return
     target = Path(os.path.expanduser(args.output))
-    if target.exists() and not args.overwrite:
-        raise InputError(f"{target} exists; add --overwrite to replace it, or choose another name")
-    from bidiffsr_arch.files import write_bytes
+    from bidiffsr_arch.files import refuse_existing, write_bytes
 
+    refuse_existing(target, args.overwrite)
     write_bytes(target, text.encode())
     print(f"wrote {target}")
 
@@ -86,12 +86,8 @@ def listing() -> str:
     """The shipped option files, each with its first comment."""
     from bidiffsr_arch.config.shipped import shipped, shipped_path
 
-    names = shipped()
-    width = max(map(len, names))
-    comments = {name: comments_at_top(shipped_path(name).read_text(encoding="utf-8")).splitlines() for name in names}
-    return "".join(
-        f"{name:{width}}  {lines[0].lstrip('# ') if lines else ''}".rstrip() + "\n" for name, lines in comments.items()
-    )
+    comments = {name: comments_at_top(shipped_path(name).read_text(encoding="utf-8")) for name in shipped()}
+    return text_table([(name, text.partition("\n")[0].lstrip("# ")) for name, text in comments.items()]) + "\n"
 
 
 def update_tables(file: Path) -> None:

@@ -54,8 +54,9 @@ def run(args: argparse.Namespace) -> None:
     output = Path(os.path.expanduser(args.output))
     if output.suffix != ".safetensors":
         raise InputError(f"expected an output that ends in .safetensors, got {args.output}")
-    if output.exists() and not args.overwrite:
-        raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
+    from bidiffsr_arch.files import refuse_existing
+
+    refuse_existing(output, args.overwrite)
     files = further_files(args.set)
 
     from bidiffsr_arch.packed import save_packed
@@ -113,7 +114,7 @@ def packed_sets(file: str, option_file: str | None, params: str | None) -> "Sets
 
 def packed_checkpoint(checkpoint: Path, option_file: str | None, params: str | None) -> tuple[Any, Any]:
     """Pack the network of a checkpoint; returns it with its description."""
-    from bidiffsr_arch.config.diffusion import Description, Trained
+    from bidiffsr_arch.config.diffusion import Description, DiffusionOptions
     from bidiffsr_arch.config.file import Network
     from bidiffsr_arch.diffusion.super_resolution import SuperResolution
     from bidiffsr_arch.files import digest
@@ -132,11 +133,10 @@ def packed_checkpoint(checkpoint: Path, option_file: str | None, params: str | N
     found = load_parameters(network, checkpoint, params or "params_ema", source)
     if params and found != params:
         raise InputError(f"expected {params} in {checkpoint}, found {found}; leave --params out to use that")
-    trained = Trained.part_of(options, str(source))
+    trained = DiffusionOptions.part_of(options, str(source))
     given: dict[str, Any] = {"scale": trained.scale}
     if not is_direct(network):
         SuperResolution(trained)  # refuses a schedule that diffusers does not take
         given = trained.model_dump() | {"steps": trained.beta_schedule.num_inference_steps}
     sources = {"source": checkpoint.name, "source_sha256": digest(checkpoint), "params": found}
     return pack(network, "torch"), Description(network_g=network_g, **given, **sources)
-

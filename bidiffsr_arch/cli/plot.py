@@ -163,14 +163,13 @@ def run(args: argparse.Namespace) -> None:
     output = Path(os.path.expanduser(args.output))
     if output.suffix.lower() != ".png":
         raise InputError(f"expected an output that ends in .png, got {args.output}")
-    if output.exists() and not args.overwrite:
-        raise InputError(f"expected a new file, but {output} exists; choose another name or add --overwrite")
+    from bidiffsr_arch.files import refuse_existing, write_bytes
+
+    refuse_existing(output, args.overwrite)
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise InputError(f"expected matplotlib for figures, found none; {install_extra('plot')}") from error
-    from bidiffsr_arch.files import write_bytes
-
     buffer = io.BytesIO()
     args.draw(args).savefig(buffer, format="png", dpi=DPI)
     write_bytes(output, buffer.getvalue())

@@ -1,9 +1,9 @@
 """Upscale images with trained weights.
 
 Reads PNG, JPEG, WebP, TIFF, BMP and AVIF with 8 or 16 bits, gray or colour, with or without alpha. Results keep the
-image's name, format, orientation, colours and metadata; dropped metadata is reported. The network processes tiles, so
-images of any size fit into memory. An image that cannot be upscaled does not stop the others and is named at the
-end. Existing results are kept: start a stopped run again to continue it.
+image's name, format, orientation, colours and metadata; dropped metadata is reported. Images may have any size: the
+network runs on tiles, so its memory does not grow with the image. An image that cannot be upscaled does not stop the
+others and is named at the end. Existing results are kept: start a stopped run again to continue it.
 
 weights:
   without --weights, the small network that comes with the package, selected by --scale 2 or --scale 4; or

@@ -72,7 +72,7 @@ def apply(patches: Patches) -> None:
         for name in names:
             patch = getattr(module, name)
             if name not in _applied and patch():
-                _applied[name] = patch.__doc__.splitlines()[0]
+                _applied[name] = " ".join(patch.__doc__.partition("\n\n")[0].split())
 
 
 def applied() -> list[tuple[str, str]]:

@@ -121,7 +121,8 @@ def broken_images() -> bool:
 
 
 def unpaired_folders() -> bool:
-    """Unequal LQ and GT folders gave an assertion without names, in the disk's order: named, and sorted."""
+    """Unequal LQ and GT folders raised an assertion without names, and pairs had the disk's order: the error names
+    images, and pairs are sorted."""
     stock = data_util.paired_paths_from_folder
     if contains(stock, "sorted"):
         return False

@@ -1,6 +1,5 @@
 """Patches of optimizers, learning-rate schedulers and warm-up."""
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from torch import optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from bidiffsr_arch.compat.patch import contains, replace_method
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, nearest
 
 # Supported by BasicSR's development version; its releases support Adam only.
 OPTIMIZERS = ("AdamW", "Adamax", "SGD", "ASGD", "RMSprop", "Rprop")
@@ -33,9 +32,8 @@ def find_scheduler(name: str) -> type[LRScheduler]:
     known = {kind.__name__: kind for kind in _subclasses(LRScheduler) if not kind.__name__.startswith("_")} | own
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "was the package that defines it imported?"
-    raise InputError(f"no learning-rate scheduler named {name!r}; {hint} Known: {', '.join(sorted(known))}")
+    hint = nearest(str(name), known) or "; was the package that defines it imported?"
+    raise InputError(f"no learning-rate scheduler named {name!r}{hint} Known: {', '.join(sorted(known))}")
 
 
 def _subclasses(kind: type[LRScheduler]) -> list[type[LRScheduler]]:

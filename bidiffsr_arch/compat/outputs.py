@@ -55,7 +55,8 @@ def full_log_disk() -> bool:
 
 
 def whole_images() -> bool:
-    """An image that could not be written was half a file, and an error without its name: it is named, and not there."""
+    """A failed write left half an image and an error without its name: images are written atomically, and the error
+    names the file."""
     stock = img_util.imwrite
     if not contains(stock, "Failed in writing images"):
         return False

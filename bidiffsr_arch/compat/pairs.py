@@ -1,6 +1,5 @@
 """Patches of the search for image pairs: several folders, and databases whose names differ by a suffix."""
 
-
 from basicsr.data import data_util
 
 from bidiffsr_arch.compat.patch import contains, replace
@@ -28,7 +27,8 @@ def several_folders() -> bool:
 
 
 def suffixed_databases() -> bool:
-    """LQ's names in a database had to be GT's, and other folders were an assertion: a common suffix is allowed."""
+    """LQ and GT had to have equal names in a database, and other folders raised an assertion: LQ's names may have a
+    common suffix, and the error names the folder."""
     stock = data_util.paired_paths_from_lmdb
     if contains(stock, "suffix"):
         return False

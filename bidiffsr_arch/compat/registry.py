@@ -1,13 +1,12 @@
 """Patches of BasicSR's registries: names that are not registered, or are registered by two packages."""
 
-import difflib
 import warnings
 from typing import Any
 
 from basicsr.utils.registry import Registry
 
 from bidiffsr_arch.compat.patch import contains, replace_method
-from bidiffsr_arch.errors import UnknownName
+from bidiffsr_arch.errors import UnknownName, nearest
 from bidiffsr_arch.plugins import failed_plugins
 
 PACKAGE = __name__.partition(".")[0]
@@ -22,10 +21,9 @@ def unknown_names() -> bool:
         found = self._obj_map.get(str(name)) or self._obj_map.get(f"{name}_{suffix}")
         if found is not None:
             return found
-        near = difflib.get_close_matches(str(name), self._obj_map, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "was the package that registers it imported?"
+        hint = nearest(str(name), self._obj_map) or "; was the package that registers it imported?"
         failed = "".join(f" Plugin {plugin} was not: {reason}." for plugin, reason in failed_plugins().items())
-        raise UnknownName(f"no {self._name} named {name!r}; {hint}{failed} Known: {', '.join(sorted(self._obj_map))}")
+        raise UnknownName(f"no {self._name} named {name!r}{hint}{failed} Known: {', '.join(sorted(self._obj_map))}")
 
     replace_method(Registry, "get", get)
     return True

@@ -29,7 +29,7 @@ def _above_zero(value: list[float]) -> list[float]:
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Weights = Annotated[list[FromZero], Field(strict=False, min_length=1)]
+ProbabilityWeights = Annotated[list[FromZero], Field(strict=False, min_length=1)]
 Weights3 = Annotated[list[FromZero], Field(strict=False, min_length=3, max_length=3)]
 Range = Annotated[
     list[Number],
@@ -52,14 +52,14 @@ class Kernels(Struct):
 
     blur_kernel_size: Items = Field(21, description="Real-ESRGAN's key, without effect: 7 to 21, equally likely")
     kernel_list: KernelList = Field(KERNELS, description="kinds of blur of the first degradation")
-    kernel_prob: Weights = Field(KERNEL_PROB, description="probability of each kind of `kernel_list`")
+    kernel_prob: ProbabilityWeights = Field(KERNEL_PROB, description="probability of each kind of `kernel_list`")
     sinc_prob: Probability = Field(0.1, description="probability of a sinc filter instead of a blur")
     blur_sigma: RangeAbove0 = Field([0.2, 3], description="standard deviation of a blur in pixels")
     betag_range: RangeAbove0 = Field([0.5, 4], description="exponent of generalized Gaussian blurs")
     betap_range: RangeAbove0 = Field([1, 2], description="exponent of plateau-shaped blurs")
     blur_kernel_size2: Items = Field(21, description="as `blur_kernel_size`")
     kernel_list2: KernelList = Field(KERNELS, description="kinds of blur of the second degradation")
-    kernel_prob2: Weights = Field(KERNEL_PROB, description="probability of each kind of `kernel_list2`")
+    kernel_prob2: ProbabilityWeights = Field(KERNEL_PROB, description="probability of each kind of `kernel_list2`")
     sinc_prob2: Probability = Field(0.1, description="as `sinc_prob`, in the second degradation")
     blur_sigma2: RangeAbove0 = Field([0.2, 1.5], description="as `blur_sigma`")
     betag_range2: RangeAbove0 = Field([0.5, 4], description="as `betag_range`")

@@ -33,11 +33,6 @@ def _or_none(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [reference, {"type": "null"}]
 
 
-def _named(*names: str) -> Any:
-    """The names of an option in the reference and in diffusers."""
-    return AliasChoices(*names)
-
-
 class BetaSchedule(Struct, extra="allow"):
     """Noise schedule and sampler. Further keys are arguments of the diffusers scheduler.
 
@@ -50,18 +45,18 @@ class BetaSchedule(Struct, extra="allow"):
     )
     schedule: Text = Field(
         "linear",
-        validation_alias=_named("schedule", "beta_schedule"),
+        validation_alias=AliasChoices("schedule", "beta_schedule"),
         description="noise schedule: `linear`, `scaled_linear`, `cosine`, …",
     )
     n_timestep: Steps = Field(
         2000,
-        validation_alias=_named("n_timestep", "num_train_timesteps"),
+        validation_alias=AliasChoices("n_timestep", "num_train_timesteps"),
         description="number T of timesteps in training",
     )
     linear_start: Positive = Field(
-        1e-6, validation_alias=_named("linear_start", "beta_start"), description="first beta"
+        1e-6, validation_alias=AliasChoices("linear_start", "beta_start"), description="first beta"
     )
-    linear_end: Positive = Field(1e-2, validation_alias=_named("linear_end", "beta_end"), description="last beta")
+    linear_end: Positive = Field(1e-2, validation_alias=AliasChoices("linear_end", "beta_end"), description="last beta")
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = Field(
         "epsilon", description="prediction of the network: the noise, x0, or sqrt(abar) noise - sqrt(1 - abar) x0"
     )
@@ -103,7 +98,7 @@ class Scaled(Struct):
     scale: Items | None = Field(None, description="scale factor from LR to HR")
 
 
-class Trained(Scaled):
+class DiffusionOptions(Scaled):
     """Options at the top level of an option file that describe the diffusion of a network."""
 
     beta_schedule: Annotated[BetaSchedule, BeforeValidator(_none_is_empty)] = Field(
@@ -125,7 +120,7 @@ class Trained(Scaled):
         if self.data_range[0] == self.data_range[1]:
             yield f"expected two different values in data_range, got {list(self.data_range)}"
 
-    def sampled_by(self, **changes: Any) -> "Trained":
+    def sampled_by(self, **changes: Any) -> "DiffusionOptions":
         """The same network, with other options in ``beta_schedule``, such as ``scheduler_type``.
 
         Raises:
@@ -135,7 +130,7 @@ class Trained(Scaled):
         return self.model_copy(update={"beta_schedule": BetaSchedule.read(given, place="beta_schedule")})
 
 
-class Description(Trained):
+class Description(DiffusionOptions):
     """Description of the network in a packed file."""
 
     network_g: dict[str, Any] = Field(description="options of the architecture, as in an option file")
@@ -152,7 +147,7 @@ class Description(Trained):
     @property
     def options(self) -> dict[str, Any]:
         """The options that sampling needs, by their names in an option file."""
-        return self.model_dump(include=set(Trained.model_fields))
+        return self.model_dump(include=set(DiffusionOptions.model_fields))
 
     def by_quality(self, source: Any) -> dict[str, "Description"]:
         """The description of each set of parameters, the first one's first.

@@ -1,6 +1,5 @@
 """The option file: its top level, and relations between its blocks."""
 
-import difflib
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,30 +17,30 @@ from bidiffsr_arch.config.data import (
     TrainingDataset,
 )
 from bidiffsr_arch.config.degradation import LOADED, Degradation, unfit_pool
-from bidiffsr_arch.config.diffusion import Scaled, Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions, Scaled
 from bidiffsr_arch.config.kinds import Gpus, Name, Open, Seed, Text
 from bidiffsr_arch.config.shipped import place_benchmarks, place_weights
 from bidiffsr_arch.config.struct import Struct, one_line
 from bidiffsr_arch.config.training import (
     DistParams,
     Expected,
-    Kept,
-    Length,
     Logger,
     Metric,
-    Objective,
+    ObjectiveOptions,
     Paths,
+    RetentionOptions,
+    RunLength,
     Train,
     Val,
     unknown_best,
 )
 from bidiffsr_arch.config.yaml import merged_options, override
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, nearest
 
 OUR_MODELS = ("BIDiffSRModel", "BicubicModel")
 CHECKED_MODELS = (*OUR_MODELS, "SRModel")
 MODELS_WITHOUT_NETWORK = ("BicubicModel",)
-OF_DIFFUSION = [name for name in Objective.model_fields if name not in ("pixel_opt", "perceptual_opt")]
+OF_DIFFUSION = [name for name in ObjectiveOptions.model_fields if name not in ("pixel_opt", "perceptual_opt")]
 """Keys of ``train`` that BasicSR's own models do not read."""
 MISSPELT = 0.8  # difflib ratio from which an unknown top-level key counts as a misspelt known one
 
@@ -84,13 +83,13 @@ class AnyFile(Scaled, extra="allow"):
         if self.scale is None and any(_needs_scale(data) for data in self.datasets.values()):
             yield "expected the key scale (HR size / LR size), found none"
 
-    def length(self) -> Length:
+    def length(self) -> RunLength:
         """The number of iterations, which BasicSR's trainer reads for every model.
 
         Raises:
             InputError: ``total_iter`` is missing or not an integer.
         """
-        return self.train if isinstance(self.train, Length) else Length.part_of(self.train or {}, place="train")
+        return self.train if isinstance(self.train, RunLength) else RunLength.part_of(self.train or {}, place="train")
 
     def logging(self) -> Logger:
         """The block ``logger``, which BasicSR's trainer reads for every model.
@@ -136,7 +135,7 @@ class OptionFile(Degradation, AnyFile):
         if self.val and self.val.packed and binarize == "activations":
             yield "expected val: packed: false with network_g: binarize: activations, whose weights are real, got true"
         metrics = (self.val and self.val.metrics) or {}
-        yield from unknown_best(self.logger or Kept(), metrics)
+        yield from unknown_best(self.logger or RetentionOptions(), metrics)
         logger = self.logger
         if logger and logger.wandb and logger.wandb.project and not logger.use_tb_logger and "debug" not in self.name:
             yield "expected logger: use_tb_logger to be true with wandb: project, got false: wandb sends its log"
@@ -183,7 +182,7 @@ class OptionFile(Degradation, AnyFile):
         data = self.training_data()
         if missing := [key for key in TRAINING_NEEDS if data is not None and getattr(data, key) is None]:
             yield f"expected the key(s) {', '.join(missing)} in datasets: train:, found none"
-        given = () if isinstance(self, DiffusionOptions) else OF_DIFFUSION
+        given = () if isinstance(self, BIDiffSRModelOptions) else OF_DIFFUSION
         if unread := [name for name in given if getattr(self.train, name, None)]:
             yield f"expected none of {', '.join(unread)} in train:, which {self.model_type} does not read"
 
@@ -198,7 +197,7 @@ class OptionFile(Degradation, AnyFile):
                 yield f"expected the data sets to be {' or '.join(kinds)} (or val_2, …), got {phase!r}"
 
 
-class DiffusionOptions(Trained):
+class BIDiffSRModelOptions(DiffusionOptions):
     """What `BIDiffSRModel` itself reads at the top level, beside the blocks ``network_g`` and ``train``."""
 
     timestep_sampling: Literal["sample", "batch"] | None = Field(
@@ -215,7 +214,7 @@ class DiffusionOptions(Trained):
             yield f"expected time_input: noise_level with noise_level_sampling: uniform, got {self.time_input}"
 
 
-class DiffusionFile(DiffusionOptions, OptionFile, extra="forbid"):
+class DiffusionFile(BIDiffSRModelOptions, OptionFile, extra="forbid"):
     """An option file for `BIDiffSRModel`, or `BicubicModel`, which reads less."""
 
     def _relations(self) -> Iterator[str]:
@@ -224,7 +223,7 @@ class DiffusionFile(DiffusionOptions, OptionFile, extra="forbid"):
 
 
 def wrong_for_diffusion(
-    options: DiffusionOptions, network_g: Mapping[str, Any], train: Objective | None
+    options: BIDiffSRModelOptions, network_g: Mapping[str, Any], train: ObjectiveOptions | None
 ) -> Iterator[str]:
     """Violated relations between a diffusion model's options, network and objective, one sentence each.
 
@@ -234,6 +233,11 @@ def wrong_for_diffusion(
     steps, timesteps = network_g.get("total_step"), options.beta_schedule.n_timestep
     if steps is not None and steps != timesteps:
         yield (f"expected network_g: total_step and beta_schedule: n_timestep to be equal, got {steps} and {timesteps}")
+    if options.time_input == "noise_level" and (groups := network_g.get("dynamic_group", 1)) > 1:
+        yield (
+            f"expected network_g: dynamic_group: 1 with time_input: noise_level, got {groups}: groups are ranges of "
+            "timesteps, and noise levels are all in the first one"
+        )
     if train and train.perceptual_opt and options.beta_schedule.prediction_type == "epsilon":
         yield (
             "expected beta_schedule: prediction_type sample or v_prediction with train: perceptual_opt, got epsilon: "
@@ -282,9 +286,8 @@ def _check_top(options: OrderedDict, path: str) -> None:
     sentences = [sentence for _, sentence in wrong]
     known = DiffusionFile.names()
     for key in (key for key in options if key not in known and not key.startswith("network_")):
-        near = difflib.get_close_matches(key, known, n=1, cutoff=MISSPELT)
-        if near:
-            sentences.insert(0, f"unknown key {key!r}; did you mean {near[0]!r}?")
+        if hint := nearest(key, known, MISSPELT):
+            sentences.insert(0, f"unknown key {key!r}{hint}")
     if sentences:
         raise InputError(one_line(sentences, path))
 

@@ -1,12 +1,11 @@
 """The option files of this package, and the folders that are filled into them."""
 
-import difflib
 import os
 from collections import OrderedDict
 from importlib.resources import files
 from pathlib import Path
 
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, nearest
 
 BENCHMARK_FOLDER = "datasets/benchmark"
 BENCHMARK_VARIABLE = "BIDIFFSR_BENCHMARK_ROOT"
@@ -62,7 +61,6 @@ def shipped_path(name: str) -> Path:
     names = shipped()
     plain = name.removesuffix(".yml").removeprefix("options/")
     if plain not in names:
-        near = difflib.get_close_matches(plain, names, n=1, cutoff=0)
-        hint = f"did you mean {near[0]}?" if near else "none are installed"
-        raise InputError(f"no option file named {name} is shipped; {hint} (`basicsr options` lists all)")
+        hint = nearest(plain, names, cutoff=0, hint="; did you mean {}?")
+        raise InputError(f"no option file named {name} is shipped{hint} (`basicsr options` lists all)")
     return Path(str(files("bidiffsr_arch.options").joinpath(f"{plain}.yml")))

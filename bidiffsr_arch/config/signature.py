@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bidiffsr_arch.config.kinds import Text, Whole
 from bidiffsr_arch.config.words import words
+from bidiffsr_arch.errors import nearest
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 # Option types for type hints; with any other hint, any value is accepted.
@@ -51,8 +52,7 @@ def wrong_arguments(
     lacking = [name for name, parameter in takes.items()
                if parameter.default is parameter.empty and name not in block and name not in meant]  # fmt: skip
     if lacking:
-        near = difflib.get_close_matches(lacking[0], block, n=1)
-        hint = f"; is {near[0]!r} meant?" if near else ""
+        hint = nearest(lacking[0], block, hint="; is {!r} meant?")
         yield f"expected the key(s) {', '.join(lacking)} in {place}:, found none{hint}"
 
 

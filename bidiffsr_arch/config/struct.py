@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError, Valid
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bidiffsr_arch.config.words import BLOCK, Schema, resolve, words
-from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.errors import InputError, nearest
 
 Own = TypeVar("Own", bound="Struct")
 Place = tuple[str | int, ...]
@@ -105,8 +105,7 @@ def _sentence(schema: Schema, error: ErrorDetails, path: Place, place: str) -> s
     if error["type"] == "missing":
         *parents, key = path
         block = _shown(place, parents)
-        near = difflib.get_close_matches(str(key), list(error["input"]), n=1)
-        hint = f"; is {near[0]!r} meant?" if near else ""
+        hint = nearest(str(key), error["input"], hint="; is {!r} meant?")
         return f"expected the key `{key}:`{f' in `{block}:`' if block else ''}, found none{hint}"
     if error["type"] == RELATION:
         return error["msg"]

@@ -106,7 +106,7 @@ class LossChange(Struct, extra="allow"):
     type: Text = Field(description="a loss of BasicSR or of another package, such as `L1Loss`, `CharbonnierLoss`")
 
 
-class Objective(Step):
+class ObjectiveOptions(Step):
     """What a network is trained for, and how a step is computed; part of ``train``."""
 
     timestep_weighting: TimestepWeights | None = Field(
@@ -136,13 +136,13 @@ class Objective(Step):
                 yield f"expected train: {name}: reduction: mean or sum, got none: the loss must be one number"
 
 
-class Length(Struct):
+class RunLength(Struct):
     """How long a run is; part of ``train``."""
 
     total_iter: Count = Field(description="number of iterations")
 
 
-class Train(Objective, Length):
+class Train(ObjectiveOptions, RunLength):
     """How a network is trained."""
 
     optim_g: Optimizer = Field(description="the optimizer")
@@ -210,7 +210,7 @@ class Wandb(Struct):
     resume_id: Text | None = Field(None, description="ID of the run to continue")
 
 
-class Kept(Struct):
+class RetentionOptions(Struct):
     """Which checkpoints are kept; part of ``logger``."""
 
     keep_newest: Items | None = Field(None, description="number of newest checkpoints to keep; `~`: all")
@@ -221,14 +221,14 @@ class Kept(Struct):
             yield "expected logger: keep_newest beside keep_best, got none: nothing would be deleted"
 
 
-def unknown_best(kept: Kept, metrics: Mapping[str, Any]) -> Iterator[str]:
+def unknown_best(kept: RetentionOptions, metrics: Mapping[str, Any]) -> Iterator[str]:
     """Violated relations between ``logger: keep_best`` and ``val: metrics``, one sentence each."""
     if kept.keep_best is not None and kept.keep_best not in metrics:
         known = ", ".join(metrics) or "none"
         yield f"expected logger: keep_best to be one of val: metrics ({known}), got {kept.keep_best!r}"
 
 
-class Logger(Kept):
+class Logger(RetentionOptions):
     """What is logged and saved, and how often."""
 
     print_freq: Count = Field(description="iterations between lines of the log")

@@ -1,10 +1,9 @@
 """Option files: BasicSR's YAML, read safely, with `base:` files and `a:b=value` overrides.
 
 Option files and overrides cannot run code: only YAML's plain types are allowed. `1e-4`, a string in stock BasicSR, is a
-number here. The files that this package ships are found by name (`shipped`, `shipped_path`).
+number here.
 """
 
-import difflib
 import os
 import re
 from collections import OrderedDict
@@ -13,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from bidiffsr_arch.errors import InputError, first_line
+from bidiffsr_arch.errors import InputError, first_line, nearest
 
 
 class Replacement(OrderedDict):
@@ -159,8 +158,7 @@ def override(options: OrderedDict, entry: str) -> None:
     place = options
     for depth, name in enumerate(names[:-1], 1):
         if name not in place:
-            near = difflib.get_close_matches(name, place, n=1, cutoff=0)
-            hint = f"; the nearest key there is {near[0]!r}" if near else ""
+            hint = nearest(name, place, cutoff=0, hint="; the nearest key there is {!r}")
             raise InputError(f"--force_yml {entry}: there is no {':'.join(names[:depth])!r} in the option file{hint}")
         place = place[name]
         if not isinstance(place, OrderedDict):

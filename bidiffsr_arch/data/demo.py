@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bidiffsr_arch.data.pairs import Making, cropped, pair_of
+from bidiffsr_arch.data.pairs import PairSettings, cropped, pair_of
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import read_image, write_image
 
@@ -61,7 +61,7 @@ def _images(root: Path, scales: Sequence[int]) -> Iterator[tuple[Path, np.ndarra
         for name in names:
             # Read from disk, since skimage.data's functions would download a missing file.
             image = cropped(read_image(Path(str(files("skimage") / "data" / name))), CROP)
-            for path, each in pair_of(image, Path(name).stem, Making(scales)):
+            for path, each in pair_of(image, Path(name).stem, PairSettings(scales)):
                 yield root / split / path, each
 
 

@@ -16,7 +16,7 @@ from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import read_image, write_image
 
 
-class Making(NamedTuple):
+class PairSettings(NamedTuple):
     """Settings for making pairs from a photograph.
 
     Attributes:
@@ -39,7 +39,7 @@ class Making(NamedTuple):
             raise InputError(f"expected JPEG qualities from 1 to 100, the lower one first, got {list(self.jpeg)}")
 
 
-def pair_of(image: np.ndarray, name: str, making: Making) -> Iterator[tuple[Path, np.ndarray]]:
+def pair_of(image: np.ndarray, name: str, settings: PairSettings) -> Iterator[tuple[Path, np.ndarray]]:
     """HR and, for each scale, LR, with their paths: ``HR/{name}.png`` and ``LR_bicubic/X{s}/{name}x{s}.png``, or
     LR_jpeg instead of LR_bicubic.
 
@@ -47,12 +47,12 @@ def pair_of(image: np.ndarray, name: str, making: Making) -> Iterator[tuple[Path
         image: BGR uint8 (H, W, 3); H and W multiples of every scale.
     """
     yield Path("HR", f"{name}.png"), image
-    for scale in sorted(set(making.scales)):
+    for scale in sorted(set(settings.scales)):
         low, file = imresize(image, 1 / scale), f"{name}x{scale}.png"
-        if making.jpeg is None:
+        if settings.jpeg is None:
             yield Path("LR_bicubic", f"X{scale}", file), low
         else:
-            yield Path("LR_jpeg", f"X{scale}", file), through_jpeg(low, quality_of(file, *making.jpeg))
+            yield Path("LR_jpeg", f"X{scale}", file), through_jpeg(low, quality_of(file, *settings.jpeg))
 
 
 def quality_of(file: str, lowest: int, highest: int) -> int:
@@ -76,13 +76,13 @@ def cropped(image: np.ndarray, multiple: int) -> np.ndarray:
     return image[:height, :width]
 
 
-def write_pairs(sources: Sequence[Path], output: Path, making: Making | None = None, workers: int = 1) -> int:
+def write_pairs(sources: Sequence[Path], output: Path, settings: PairSettings | None = None, workers: int = 1) -> int:
     """Write HR and LR images of photographs; files of an earlier run are kept.
 
     Args:
         sources: images, and folders of images.
         output: folder for HR/ and LR_bicubic/ or LR_jpeg/.
-        making: the defaults of `Making` if None.
+        settings: the defaults of `PairSettings` if None.
         workers: number of processes.
     Returns:
         Number of pairs of these sources in the output.
@@ -90,14 +90,14 @@ def write_pairs(sources: Sequence[Path], output: Path, making: Making | None = N
         InputError: two images of one name or impossible settings (then nothing is written); or images that cannot be
             read, are too small, or whose files in the output have other pixels (all others are done).
     """
-    making = making or Making()
-    making.check()
+    settings = settings or PairSettings()
+    settings.check()
     found = [source for entry in sources for source in (images_in(entry).values() if entry.is_dir() else [entry])]
     names = {source.stem.casefold() for source in found}  # some file systems ignore case
     if len(names) < len(found):
         raise InputError(f"expected photographs of different names, got {len(found) - len(names)} names twice")
-    failures = {source: error for source in found if (error := _fault(source, making.reduce * lcm(*making.scales)))}
-    jobs = [(source, output, making) for source in found if source not in failures]
+    failures = {source: error for source in found if (error := _fault(source, settings.reduce * lcm(*settings.scales)))}
+    jobs = [(source, output, settings) for source in found if source not in failures]
     in_processes(_write_pair, jobs, workers, "Pairs", list(failures.values()))
     return len(found)
 
@@ -113,14 +113,14 @@ def _fault(source: Path, least: int) -> InputError | None:
     return InputError(f"expected an image of at least {least} x {least} pixels, got {source} of {width} x {height}")
 
 
-def _write_pair(source: Path, output: Path, making: Making) -> None:
+def _write_pair(source: Path, output: Path, settings: PairSettings) -> None:
     image = read_image(source)
-    if making.reduce > 1:
-        image = imresize(cropped(image, making.reduce), 1 / making.reduce)
-    image = cropped(image, lcm(*making.scales))
-    for path, each in pair_of(image, source.stem, making):
+    if settings.reduce > 1:
+        image = imresize(cropped(image, settings.reduce), 1 / settings.reduce)
+    image = cropped(image, lcm(*settings.scales))
+    for path, each in pair_of(image, source.stem, settings):
         there = output / path
-        telling = each is image or making.jpeg is not None  # files whose pixels depend on all options
+        telling = each is image or settings.jpeg is not None  # files whose pixels depend on all options
         if there.exists() and telling and not np.array_equal(read_image(there), each):
             raise InputError(f"expected {there} to be made from {source} or missing, got another file; move it away")
         if not there.exists():

@@ -26,9 +26,12 @@ def in_processes(
     Returns:
         Results in the order in which the calls ended.
     Raises:
-        InputError: `failures` and the InputErrors of calls, after all other calls have ended.
+        InputError: `workers` is below 1 (then nothing is called); or `failures` and the InputErrors of calls, after all
+            other calls have ended.
         Exception: any other error of a call, after which no further calls are started.
     """
+    if workers < 1:
+        raise InputError(f"expected --workers of at least 1, got {workers}")
     results, failed = [], list(failures)
     with ProcessPoolExecutor(workers) as pool:
         jobs = [pool.submit(job, *each) for each in arguments]

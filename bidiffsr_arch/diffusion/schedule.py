@@ -4,7 +4,6 @@ Nothing here depends on the range of images, on a network's architecture or on B
 """
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from bidiffsr_arch.config.diffusion import BetaSchedule
 from bidiffsr_arch.diffusion.schedulers import arguments, diffusers_class
-from bidiffsr_arch.errors import InputError, first_line
+from bidiffsr_arch.errors import InputError, first_line, nearest
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
@@ -112,7 +111,7 @@ class Diffusion:
         """
         self._check_time(time)
         table = self.alphas_cumprod.double().cpu().numpy()
-        sigma = np.interp(time.double().cpu().numpy(), np.arange(len(table)), np.sqrt(1 / table - 1))
+        sigma = np.interp(time.cpu().double().numpy(), np.arange(len(table)), np.sqrt(1 / table - 1))
         return torch.as_tensor(1 / (1 + sigma**2), dtype=torch.float32, device=time.device)
 
     def _check_time(self, time: Tensor) -> None:
@@ -271,6 +270,5 @@ def _refuse_unknown(schedule: BetaSchedule, known: set[str]) -> None:
     unknown = sorted(set(schedule.model_extra or ()) - known)
     if unknown:
         names = sorted({*known, *schedule.names()})
-        near = get_close_matches(unknown[0], names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-        raise InputError(f"unknown key {unknown[0]!r} in beta_schedule:, no argument of the scheduler; {hint}")
+        hint = nearest(unknown[0], names) or f"; known are {', '.join(names)}"
+        raise InputError(f"unknown key {unknown[0]!r} in beta_schedule:, no argument of the scheduler{hint}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.diffusion.images import pad_to_multiple
 from bidiffsr_arch.diffusion.schedule import Diffusion
 
@@ -22,17 +22,16 @@ class SuperResolution:
     """Diffusion targets and sampling of a trained network.
 
     Args:
-        trained: noise schedule, diffusion target and range of values inside the network.
+        options: noise schedule, diffusion target and range of values inside the network.
     Raises:
         InputError: diffusers does not accept the noise schedule.
     """
 
-    def __init__(self, trained: Trained) -> None:
-        self.trained = trained
-        self.diffusion = Diffusion(trained.beta_schedule, trained.time_input)
-        self.residual = trained.diffuse == "residual"
-        self.residual_scale = trained.residual_scale
-        self.black, self.white = trained.data_range
+    def __init__(self, options: DiffusionOptions) -> None:
+        self.diffusion = Diffusion(options.beta_schedule, options.time_input)
+        self.residual = options.diffuse == "residual"
+        self.residual_scale = options.residual_scale
+        self.black, self.white = options.data_range
 
     def normalize(self, image: Tensor) -> Tensor:
         """From [0, 1] to ``data_range``."""

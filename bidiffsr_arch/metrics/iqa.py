@@ -82,9 +82,9 @@ def load_iqa(metric: str, device: str | None = None) -> torch.nn.Module:
     """
     configuration(metric)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    unchanged = {} if os.environ.get(UNSAFE_LOADING) else SAFE_LOADING
+    variables = {} if os.environ.get(UNSAFE_LOADING) else SAFE_LOADING
     try:
-        with _own_random_numbers(), _environment(unchanged):
+        with _own_random_numbers(), _environment(variables):
             return import_module("pyiqa").create_metric(metric, device=chosen)
     except Exception as error:  # downloads, imports and broken files raise various errors
         raise WeightsMissing(
@@ -142,7 +142,6 @@ def wrong_metric(block: Mapping[str, Any], place: str) -> Iterator[str]:
         return
     if block.get("better", better) != better:
         yield f"expected {place}: better: {better}, as pyiqa has it for {block['metric']}, got {block['better']}"
-
 
 
 @contextmanager

@@ -18,8 +18,8 @@ class LPIPSLoss(nn.Module):
     Report the loss with such numbers, or measure with another `net`.
 
     In training, images are shifted by 0 to 3 pixels, drawn per batch: AlexNet sees each fourth position, and crops for
-    x4 begin at multiples of four, so that without the shift networks that work on patches (`patch_size`, PixelShuffle)
-    learn a pattern with the period of a patch, which looks woven and which the loss does not see.
+    x4 begin at multiples of four. Without the shift, networks that work on patches (`patch_size`, PixelShuffle) learn a
+    pattern with the period of a patch, which looks woven and which the loss does not see.
 
     Args:
         loss_weight: factor of the distance.

@@ -16,7 +16,7 @@ from bidiffsr_arch.archs.rescale import CPDown, CPUp, PixelDown, PixelUp
 from bidiffsr_arch.binary import timestep_group
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed.backends import Map
-from bidiffsr_arch.packed.blocks import Down, ResBlock, Up
+from bidiffsr_arch.packed.blocks import Down, FinalConv, ResBlock, Up
 from bidiffsr_arch.packed.fusion import fusion
 from bidiffsr_arch.packed.layers import LayerBuilder, PlainConv3x3, StepContext
 from bidiffsr_arch.packed.layout import padded
@@ -47,8 +47,7 @@ class PackedUNet(PackedDenoiser):
         self.downs = list(_layers(builder, "downs", network.downs, start=1))
         self.mid = list(_layers(builder, "mid", network.mid))
         self.ups = list(_layers(builder, "ups", network.ups))
-        self.final_norm = builder.group_norm("final_conv.block.0", network.final_conv.block[0])
-        self.final_conv = PlainConv3x3(builder, "final_conv.block.3")
+        self.final_conv = FinalConv(builder, "final_conv", network.final_conv)
         self.out_channels = self.final_conv.filters
         names = [name for name, module in network.named_modules() if isinstance(module, ResBlockAttention)]
         linears = {name: f"{name}.res_block.timestep_func.1" for name in names}
@@ -78,7 +77,7 @@ class PackedUNet(PackedDenoiser):
                 skip = self._outermost(image, step, skip)[0] if isinstance(skip, int) else skip
                 sums = layer(x, skip, step)
                 self.arena.release(skip)
-        return self._last(x, sums, step)
+        return self.final_conv(x, sums, step)
 
     def _encode(self, image: Map, step: StepContext) -> tuple[Map, np.ndarray | None, list[Map | int]]:
         """The encoder's last map, its sums, and the skips: each a map, or the number of ResBlocks of the outermost
@@ -111,15 +110,6 @@ class PackedUNet(PackedDenoiser):
         for layer in self.downs[:blocks]:
             sums = layer(x, sums, step, x)
         return x, sums
-
-    def _last(self, x: Map, sums: np.ndarray | None, step: StepContext) -> Map:
-        """Norm, Swish and the last convolution; x is released."""
-        height, width, _ = x.shape
-        sums = self.backend.sums(x) if sums is None else sums
-        out = self.arena.allocate((height, width, self.final_conv.filters))
-        self.final_conv(x, step, out, norm=self.backend.group_norm(self.final_norm, sums, height * width))
-        self.arena.release(x)
-        return out
 
 
 def _layers(builder: LayerBuilder, name: str, modules: nn.ModuleList, start: int = 0) -> Iterator[Any]:

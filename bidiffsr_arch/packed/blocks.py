@@ -119,3 +119,22 @@ class Up:
                 conv(x, step, z)
                 self.backend.depth_to_space(z, conv.filters, out, first)
             first += conv.filters // 4
+
+
+class FinalConv:
+    """GroupNorm, Swish and a convolution: the last layers."""
+
+    def __init__(self, builder: LayerBuilder, name: str, module: nn.Module) -> None:
+        self.backend, self.arena = builder.backend, builder.arena
+        self.norm = builder.group_norm(f"{name}.block.0", module.get_submodule("block.0"))
+        self.conv = PlainConv3x3(builder, f"{name}.block.3")
+        self.filters = self.conv.filters
+
+    def __call__(self, x: Map, sums: np.ndarray | None, step: StepContext) -> Map:
+        """Returns a new map and releases x."""
+        height, width, _ = x.shape
+        sums = self.backend.sums(x) if sums is None else sums
+        out = self.arena.allocate((height, width, self.filters))
+        self.conv(x, step, out, norm=self.backend.group_norm(self.norm, sums, height * width))
+        self.arena.release(x)
+        return out

@@ -29,7 +29,7 @@ from bidiffsr_arch.config.diffusion import Description
 from bidiffsr_arch.config.qualities import FIRST, QUALITIES
 from bidiffsr_arch.description import TENSOR, described
 from bidiffsr_arch.errors import InputError, choose
-from bidiffsr_arch.files import write_bytes
+from bidiffsr_arch.files import refuse_existing, write_bytes
 from bidiffsr_arch.packed.network import PackedNetwork
 from bidiffsr_arch.packed.registry import architecture_named, packer_for
 from bidiffsr_arch.packed.state import expected_shapes
@@ -89,8 +89,7 @@ def save_packed(
             another scale or an unknown name.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise InputError(f"expected a new file, but {path} exists; choose another name or add --overwrite")
+    refuse_existing(path, overwrite)
     tensors = first = _stored(network, half)
     for quality, (other, stored) in sets.items():
         choose("a further set", quality, dict.fromkeys(QUALITIES.keys() - {FIRST}))

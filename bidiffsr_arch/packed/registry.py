@@ -8,6 +8,7 @@ from torch import nn
 from bidiffsr_arch.errors import InputError, choose
 from bidiffsr_arch.packed.network import PackedNetwork
 from bidiffsr_arch.packed.state import packed_state
+from bidiffsr_arch.plugins import load_plugins
 
 Packer = TypeVar("Packer", bound=type[PackedNetwork])
 
@@ -30,11 +31,13 @@ def packed_architectures() -> dict[str, type[nn.Module]]:
 
 
 def architecture_named(name: Any) -> type[nn.Module]:
-    """The architecture of an option file's ``network_g: type``.
+    """The architecture of an option file's ``network_g: type``; plugins are loaded for names that are not known.
 
     Raises:
         InputError: no architecture of this name can be packed; the known names are listed.
     """
+    if name not in packed_architectures():
+        load_plugins()
     return choose("network_g: type", name, packed_architectures())
 
 

@@ -62,9 +62,7 @@ class RPReLU:
 
     scale_factor = 1
 
-    def __init__(
-        self, builder: LayerBuilder, name: str, module: TimestepRPReLU | nn.PReLU, channels: int
-    ) -> None:
+    def __init__(self, builder: LayerBuilder, name: str, module: TimestepRPReLU | nn.PReLU, channels: int) -> None:
         self.filters = channels
         if isinstance(module, nn.PReLU):
             slope = builder.state[f"{name}.weight"].expand(channels)

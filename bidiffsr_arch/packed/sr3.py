@@ -11,7 +11,7 @@ from bidiffsr_arch.archs.blocks import ResBlockAttention, SelfAttention
 from bidiffsr_arch.archs.sr3_arch import Down, SR3UNet, Up
 from bidiffsr_arch.packed.backends import Map
 from bidiffsr_arch.packed.backends.torch_backend import planes
-from bidiffsr_arch.packed.blocks import Attention
+from bidiffsr_arch.packed.blocks import Attention, FinalConv
 from bidiffsr_arch.packed.layers import LayerBuilder, PlainConv1x1, PlainConv3x3, StepContext, bias_of
 from bidiffsr_arch.packed.network import PackedDenoiser
 from bidiffsr_arch.packed.registry import packs
@@ -30,8 +30,7 @@ class PackedSR3(PackedDenoiser):
         self.downs = _layers(builder, "downs", network.downs)[1:]
         self.mid = _layers(builder, "mid", network.mid)
         self.ups = _layers(builder, "ups", network.ups)
-        self.final_norm = builder.group_norm("final_conv.block.0", network.final_conv.block[0])
-        self.final_conv = PlainConv3x3(builder, "final_conv.block.3")
+        self.final_conv = FinalConv(builder, "final_conv", network.final_conv)
         self.out_channels = self.final_conv.filters
         names = [name for name, module in network.named_modules() if isinstance(module, ResBlockAttention)]
         linears = {name: f"{name}.res_block.noise_func.noise_func.0" for name in names}
@@ -68,12 +67,7 @@ class PackedSR3(PackedDenoiser):
             x, sums = layer(before, sums, step)
             release(before)
             channels = layer.filters
-        height, width, _ = x.shape
-        out = allocate((height, width, self.final_conv.filters))
-        sums = self.backend.sums(x) if sums is None else sums
-        self.final_conv(x, step, out, norm=self.backend.group_norm(self.final_norm, sums, height * width))
-        release(x)
-        return out
+        return self.final_conv(x, sums, step)
 
 
 class ResBlock:

@@ -40,11 +40,11 @@ def trajectory(upscaler: Upscaler, photograph: np.ndarray) -> Figure:
     condition = upsample(as_tensor(imresize(photograph, 1 / upscaler.scale)), upscaler.scale).to(upscaler.device)
     result = process.sample(recorded, condition, [upscaler.seed], multiple=network.multiple, steps=upscaler.steps)
     sampler = process.diffusion.sampler(upscaler.steps)
-    cells = {}
+    cells = []  # pairs, because samplers such as Heun visit a timestep twice
     for index in np.unique(np.linspace(0, len(inputs) - 1, SHOWN).round().astype(int)):
         state = process.denormalize(process.to_image(*inputs[index]))
-        cells[f"t = {round(float(sampler.timesteps[index]))}"] = as_image(state)
-    figure = grid([cells | {"result": as_image(result), "HR": photograph}], photograph.shape)
+        cells.append((f"t = {round(float(sampler.timesteps[index]))}", as_image(state)))
+    figure = grid([[*cells, ("result", as_image(result)), ("HR", photograph)]], photograph.shape)
     name = type(sampler).__name__.removesuffix("Scheduler")
     figure.suptitle(f"Sampling x{upscaler.scale}: {name}, {len(inputs)} network calls, seed {upscaler.seed}")
     return figure
@@ -62,24 +62,24 @@ def comparison(upscaler: Upscaler, photographs: Mapping[str, np.ndarray]) -> Fig
         low = imresize(high, 1 / upscaler.scale)
         bicubic = cv2.resize(low, high.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         result = upscaler(low)
-        rows.append({
-            f"{name}: LR": cv2.resize(low, high.shape[1::-1], interpolation=cv2.INTER_NEAREST),
-            f"bicubic, {psnr_y(bicubic, high, upscaler.scale):.2f} dB": bicubic,
-            f"result, {psnr_y(result, high, upscaler.scale):.2f} dB": result,
-            "HR": high,
-        })  # fmt: skip
+        rows.append([
+            (f"{name}: LR", cv2.resize(low, high.shape[1::-1], interpolation=cv2.INTER_NEAREST)),
+            (f"bicubic, {psnr_y(bicubic, high, upscaler.scale):.2f} dB", bicubic),
+            (f"result, {psnr_y(result, high, upscaler.scale):.2f} dB", result),
+            ("HR", high),
+        ])  # fmt: skip
     figure = grid(rows, next(iter(photographs.values())).shape)
     figure.suptitle(f"x{upscaler.scale}, PSNR on Y in dB, border of {upscaler.scale} pixels excluded")
     return figure
 
 
-def grid(rows: Sequence[Mapping[str, np.ndarray]], shape: tuple[int, ...]) -> Figure:
-    """Images under their titles; `shape` (H, W, ...) of a typical image sets the aspect ratio of the cells."""
+def grid(rows: Sequence[Sequence[tuple[str, np.ndarray]]], shape: tuple[int, ...]) -> Figure:
+    """Rows of titles and images; `shape` (H, W, ...) of a typical image sets the aspect ratio of the cells."""
     columns, height = len(rows[0]), CELL * shape[0] / shape[1] + 0.2
     figure = Figure((CELL * columns, height * len(rows) + 0.4), layout="constrained")
     table = figure.subplots(len(rows), columns, squeeze=False)
     for line, cells in zip(table, rows, strict=True):
-        for axes, (title, image) in zip(line, cells.items(), strict=True):
+        for axes, (title, image) in zip(line, cells, strict=True):
             _show(axes, title, image)
     return figure
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.data.resize import imresize
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
@@ -30,7 +30,7 @@ class Probe:
 
     def __init__(self, weights: Weights, photograph: np.ndarray, seed: int = 0) -> None:
         self.network: nn.Module = weights.network
-        self.process = SuperResolution(Trained.part_of(weights.options))
+        self.process = SuperResolution(DiffusionOptions.part_of(weights.options))
         low, high = (as_tensor(image) for image in (imresize(photograph, 1 / weights.scale), photograph))
         self.condition = self.process.normalize(upsample(low, weights.scale))
         self.x0 = self.process.to_x0(self.process.normalize(high), self.condition)

@@ -12,7 +12,7 @@ compat.apply({
     "bidiffsr_arch.training.resume": ("drawn_seed", "resume_state", "resumed_epochs", "resumed_models"),
     "bidiffsr_arch.training.degradation": ("degrading_models",),
     "bidiffsr_arch.training.validation": ("metric_directions",),
-    "bidiffsr_arch.training.leaving": ("stopping_between_iterations", "validation_apart"),
+    "bidiffsr_arch.training.stopping": ("stopping_between_iterations", "validation_apart"),
     "bidiffsr_arch.training.network_files": ("network_files",),
     "bidiffsr_arch.training.packed_networks": ("packed_validation",),
 })  # fmt: skip

@@ -9,21 +9,21 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from bidiffsr_arch.binary import repeat_groups, set_progress
-from bidiffsr_arch.config.file import DiffusionOptions, wrong_for_diffusion
+from bidiffsr_arch.config.file import BIDiffSRModelOptions, wrong_for_diffusion
 from bidiffsr_arch.config.struct import one_line
-from bidiffsr_arch.config.training import Objective as ObjectiveOptions
+from bidiffsr_arch.config.training import ObjectiveOptions
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import is_packed
+from bidiffsr_arch.networks import constructor_defaults, find_architecture, is_packed
 from bidiffsr_arch.parameters import named_as_in, read_parameters
 from bidiffsr_arch.training.group_parameters import GroupParameters
-from bidiffsr_arch.training.leaving import lost_weights, refuse_divergence
 from bidiffsr_arch.training.loss_schedule import LossSchedule
 from bidiffsr_arch.training.network_files import packed_for_test, set_and_log
 from bidiffsr_arch.training.objective import Objective
 from bidiffsr_arch.training.sample_order import DIFFUSION, NOISE_LEVEL, SampleIndex, sample_indices
 from bidiffsr_arch.training.stepping import Stepping
+from bidiffsr_arch.training.stopping import nonfinite_weights, refuse_divergence
 from bidiffsr_arch.training.teacher import Distillation, Teacher
 from bidiffsr_arch.training.timestep_weighting import TimestepWeighting
 from bidiffsr_arch.training.validation import ValidatedSRModel
@@ -32,9 +32,9 @@ from bidiffsr_arch.training.validation import ValidatedSRModel
 class BIDiffSRModel(ValidatedSRModel):
     """A SRModel that trains a network to denoise and super-resolves by sampling.
 
-    The options that it adds to SRModel's are declared in `DiffusionOptions` and, under ``train``, in `Objective`. With
-    ``val: packed: true``, or a packed file as ``path: pretrain_network_g``, inference is packed
-    (`bidiffsr_arch.packed`).
+    The options that it adds to SRModel's are declared in `BIDiffSRModelOptions` and, under ``train``, in
+    `ObjectiveOptions`. With ``val: packed: true``, or a packed file as ``path: pretrain_network_g``, inference is
+    packed (`bidiffsr_arch.packed`).
 
     Raises:
         InputError: options are wrong or contradict each other.
@@ -122,7 +122,7 @@ class BIDiffSRModel(ValidatedSRModel):
             CheckFailed: they are not; nothing is written then.
             InputError: the files cannot be written.
         """
-        refuse_divergence(self, lost_weights(self.get_bare_model(self.net_g)))
+        refuse_divergence(self, nonfinite_weights(self.get_bare_model(self.net_g)))
         super().save(epoch, current_iter)
 
     def model_ema(self, decay: float = 0.999) -> None:
@@ -228,10 +228,11 @@ class BIDiffSRModel(ValidatedSRModel):
         return self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
 
 
-def _checked(opt: dict[str, Any]) -> tuple[DiffusionOptions, ObjectiveOptions]:
+def _checked(opt: dict[str, Any]) -> tuple[BIDiffSRModelOptions, ObjectiveOptions]:
     """The options that the model itself reads: those at the top level, and those in ``train``, which tests ignore."""
-    options = DiffusionOptions.part_of(opt)
+    options = BIDiffSRModelOptions.part_of(opt)
     train = ObjectiveOptions.part_of(opt["train"], place="train") if opt["is_train"] else None
-    if wrong := list(wrong_for_diffusion(options, opt["network_g"], train)):
+    groups = constructor_defaults(find_architecture(opt["network_g"].get("type"))).get("dynamic_group", 1)
+    if wrong := list(wrong_for_diffusion(options, {"dynamic_group": groups, **opt["network_g"]}, train)):
         raise InputError(one_line(wrong, ""))
     return options, train or ObjectiveOptions()

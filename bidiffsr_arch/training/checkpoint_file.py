@@ -32,9 +32,7 @@ def save_checkpoint(content: Any, path: Path | str) -> str:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        advice = (
-            "make room" if cause.errno in NO_ROOM else "set path: experiments_root to a folder that can be written"
-        )
+        advice = "make room" if cause.errno in NO_ROOM else "set path: experiments_root to a folder that can be written"
         raise InputError(
             f"{path} cannot be written ({cause.strerror or cause}); the last good checkpoint is unchanged: {advice}, "
             "and resume with --auto_resume"

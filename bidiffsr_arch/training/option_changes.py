@@ -1,12 +1,11 @@
 """Options that have changed since the training state from which a run resumes."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import find_architecture
+from bidiffsr_arch.networks import constructor_defaults, find_architecture
 
 # Options that do not affect what is learned.
 OTHER_BLOCKS = (
@@ -24,7 +23,7 @@ NOISE = (
     "rescale_betas_zero_snr",
 )  # fmt: skip
 MEANING = {
-    *Trained.model_fields,
+    *DiffusionOptions.model_fields,
     *(f"{SCHEDULE}{SEPARATOR}{name}" for name in NOISE),
     *(f"datasets{SEPARATOR}train{SEPARATOR}{name}" for name in ("mean", "std", "color")),
 }
@@ -95,14 +94,12 @@ def _network_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
             architecture = find_architecture(options.get(f"{block}{SEPARATOR}type"))
         except InputError:
             continue
-        for name, parameter in inspect.signature(architecture).parameters.items():
-            if parameter.default is not parameter.empty:
-                defaults |= _flat({block: {name: parameter.default}})
+        defaults |= _flat({block: constructor_defaults(architecture)})
     return defaults
 
 
 def _diffusion(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, those of the diffusion as `Trained` reads them; unchanged if other models' values do not fit it."""
+    """The options, those in `DiffusionOptions` as it reads them; unchanged if other models' values do not fit it."""
     own: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for key, value in options.items():
@@ -110,9 +107,9 @@ def _diffusion(options: Mapping[str, Any]) -> dict[str, Any]:
         if block == SCHEDULE and name:
             own.setdefault(block, {})[name] = value
         else:
-            (own if key in Trained.model_fields else others)[key] = value
+            (own if key in DiffusionOptions.model_fields else others)[key] = value
     try:
-        return others | _flat(Trained.read(own).model_dump())
+        return others | _flat(DiffusionOptions.read(own).model_dump())
     except InputError:
         return dict(options)
 

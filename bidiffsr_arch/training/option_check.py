@@ -19,7 +19,7 @@ from bidiffsr_arch.config.struct import one_line
 from bidiffsr_arch.errors import InputError, first_line
 from bidiffsr_arch.metrics.iqa import calculate_iqa, wrong_metric
 from bidiffsr_arch.networks import is_direct
-from bidiffsr_arch.training.surroundings import wrong_here
+from bidiffsr_arch.training.environment import unmet_requirements
 
 # Above these, building a network of this package would take hours or exhaust the memory.
 Size = Annotated[int, Field(ge=1, le=100_000)]
@@ -57,7 +57,7 @@ def check_options(options: dict[str, Any], path: str, is_train: bool) -> AnyFile
     wrong += _wrong_training(options, path) if is_train else []
     if not wrong:
         make_possible(options, is_train)
-        wrong += wrong_here(file, options, is_train)
+        wrong += unmet_requirements(file, options, is_train)
     if wrong:
         raise InputError(one_line(wrong, path))
     return file

@@ -1,6 +1,5 @@
 """Packed inference in tests and validation of BasicSR's own models, such as SRModel with a direct network."""
 
-import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,6 +11,7 @@ from torch import nn
 
 from bidiffsr_arch.compat.patch import contains, replace_method
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import constructor_defaults
 from bidiffsr_arch.packed import load_packed, pack
 from bidiffsr_arch.packed.network import PackedNetwork
 from bidiffsr_arch.parameters import CONTAINERS
@@ -60,11 +60,12 @@ def packed_for_test(model: BaseModel, network: nn.Module, path: str, param_key: 
     if model.is_train:
         raise InputError(f"expected a checkpoint to train from, got the packed network {path}, which is for tests")
     packed, description = load_packed(path, quality=None if param_key in CONTAINERS else param_key)
-    defaults = {name: entry.default for name, entry in inspect.signature(type(network)).parameters.items()}
+    defaults = constructor_defaults(type(network))
     given = defaults | description.network_g | {"scale": description.scale}
     wanted = defaults | model.opt["network_g"] | {"scale": model.opt["scale"]}
     for key in given.keys() & wanted.keys():
-        if json.dumps(given[key]) != json.dumps(wanted[key]):  # equal for lists and tuples
+        one, other = (json.dumps(options[key], default=repr) for options in (given, wanted))
+        if one != other:  # equal for lists and tuples
             raise InputError(f"expected {key}: {given[key]}, as {path} was packed, got {wanted[key]}")
     get_root_logger().info(f"Loading packed network from {path}, made from {description.source}.")
     return packed

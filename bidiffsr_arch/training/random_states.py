@@ -2,8 +2,6 @@
 
 import inspect
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,16 +28,6 @@ def restore_random_states(states: dict[str, Any]) -> None:
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     np.random.set_state(tuple(states["numpy"]))
-
-
-@contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Restore the random states at the end of the context."""
-    states = random_states()
-    try:
-        yield
-    finally:
-        restore_random_states(states)
 
 
 # Patterns in a model's source that indicate random state of its own, which training states do not contain.

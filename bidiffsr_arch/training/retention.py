@@ -12,7 +12,7 @@ from typing import Any
 from basicsr.utils import get_root_logger
 
 from bidiffsr_arch.config.struct import one_line
-from bidiffsr_arch.config.training import Kept, Metric, unknown_best
+from bidiffsr_arch.config.training import Metric, RetentionOptions, unknown_best
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.files import write_bytes
 
@@ -25,7 +25,7 @@ def retention_of(opt: Mapping[str, Any]) -> "Retention":
     Raises:
         InputError: ``keep_newest`` is not an integer, or ``keep_best`` is not a metric of the file.
     """
-    kept = Kept.part_of(opt.get("logger") or {}, place="logger")
+    kept = RetentionOptions.part_of(opt.get("logger") or {}, place="logger")
     metrics = (opt.get("val") or {}).get("metrics") or {}
     if wrong := list(unknown_best(kept, metrics)):
         raise InputError(one_line(wrong, ""))
@@ -42,7 +42,7 @@ class Retention:
         models: folder of the networks; states: folder of the training states.
     """
 
-    def __init__(self, kept: Kept, metric: Metric | None, models: Path, states: Path) -> None:
+    def __init__(self, kept: RetentionOptions, metric: Metric | None, models: Path, states: Path) -> None:
         self.newest, self.metric = kept.keep_newest, kept.keep_best
         self.models, self.states = models, states
         self.higher_is_better = metric is None or metric.better == "higher"

@@ -11,9 +11,9 @@ from bidiffsr_arch import description
 from bidiffsr_arch.compat.patch import contains, replace_method
 from bidiffsr_arch.training.checkpoint_file import save_checkpoint
 from bidiffsr_arch.training.degradation import pool_state
-from bidiffsr_arch.training.leaving import of_all_processes
 from bidiffsr_arch.training.random_states import random_states
 from bidiffsr_arch.training.session import session_of
+from bidiffsr_arch.training.stopping import of_all_processes
 
 
 def whole_checkpoints() -> bool:

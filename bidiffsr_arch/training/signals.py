@@ -13,13 +13,13 @@ from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_asked: list[int] = []  # signals received; the first one counts
+_received: list[int] = []  # signals received; the first one counts
 _watching: list[bool] = []
 
 
-def asked() -> int:
+def requested_signal() -> int:
     """The number of the first received signal, 0 for none."""
-    return _asked[0] if _asked else 0
+    return _received[0] if _received else 0
 
 
 def watching() -> bool:
@@ -33,7 +33,7 @@ def saving_on_signals() -> Iterator[None]:
     before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
-        _asked.append(number)
+        _received.append(number)
         signal.signal(number, before[number])
         name = signal.Signals(number).name
         print(f"{name}: saving a state after this iteration; repeat to stop at once", file=sys.stderr, flush=True)
@@ -46,7 +46,7 @@ def saving_on_signals() -> Iterator[None]:
     finally:
         _end_workers()
         _watching.clear()
-        _asked.clear()
+        _received.clear()
         for number in SIGNALS:
             signal.signal(number, before[number])
 

@@ -21,7 +21,7 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPP_COMPILERS = ("g++", "clang++", "c++")
 
 
-class Terms(Protocol):
+class LossTerms(Protocol):
     """The terms of a loss, by name."""
 
     def __call__(self, prediction: Tensor, target: Tensor, inputs: Sequence[Tensor], /) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ class Stepping:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        loss: Terms,
+        loss: LossTerms,
         inputs: list[Tensor],
         target: Tensor,
         groups: GroupParameters | None = None,

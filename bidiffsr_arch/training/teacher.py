@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.config.training import Distill, TeacherBlock
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.networks import Weights, is_direct, load_weights
+from bidiffsr_arch.training.option_changes import NOISE
 
 
 def _load(block: Distill | TeacherBlock, scale: int | None, device: torch.device, name: str) -> Weights:
     """The teacher of `train: {name}:`, frozen."""
     weights = load_weights(block.path, block.options)
+    if is_direct(weights.network):
+        raise InputError(f"expected a diffusion network as the teacher in train: {name}, got {block.path}, one without")
     if weights.scale != scale:
         raise InputError(f"expected a teacher of x{scale} in train: {name}, got {block.path} of x{weights.scale}")
     if isinstance(weights.network, nn.Module):
@@ -26,16 +29,15 @@ def _load(block: Distill | TeacherBlock, scale: int | None, device: torch.device
     return weights
 
 
-def _meaning(super_resolution: SuperResolution) -> dict[str, Any]:
-    """The options that define the meaning of a prediction."""
-    diffusion = super_resolution.diffusion
-    schedule = ("schedule", "n_timestep", "linear_start", "linear_end", "prediction_type")
+def _meaning(trained: DiffusionOptions) -> dict[str, Any]:
+    """The options that define the meaning of a prediction; None for those that are off."""
+    schedule = trained.beta_schedule.model_dump()
     return {
-        "diffuse": "residual" if super_resolution.residual else "image",
-        "residual_scale": super_resolution.residual_scale,
-        "data_range": [super_resolution.black, super_resolution.white],
-        "time_input": diffusion.time_input,
-        **{name: getattr(diffusion.schedule, name) for name in schedule},
+        "diffuse": trained.diffuse,
+        "residual_scale": trained.residual_scale if trained.diffuse == "residual" else None,
+        "data_range": list(trained.data_range),
+        "time_input": trained.time_input,
+        **{name: schedule.get(name) or None for name in NOISE},
     }
 
 
@@ -58,7 +60,7 @@ class Distillation:
 
     def __init__(self, block: Distill, scale: int | None, device: torch.device) -> None:
         self.weights = _load(block, scale, device, "distill")
-        self.super_resolution = SuperResolution(Trained.part_of(self.weights.options))
+        self.super_resolution = SuperResolution(DiffusionOptions.part_of(self.weights.options))
         self.steps = block.steps
         diffusion = self.super_resolution.diffusion
         if diffusion.draws_noise(self.steps):
@@ -82,14 +84,14 @@ class Teacher:
         student: options of the student.
         device: device of the student.
     Raises:
-        InputError: no such file, or the teacher has another prediction type.
+        InputError: no such file, a teacher of another scale, or one whose predictions have another meaning.
     """
 
-    def __init__(self, block: TeacherBlock, student: Trained, device: torch.device) -> None:
+    def __init__(self, block: TeacherBlock, student: DiffusionOptions, device: torch.device) -> None:
         self.weights = _load(block, student.scale, device, "teacher")
         self.weight = block.weight
-        own = Trained.part_of(self.weights.options)
-        theirs, wanted = (_meaning(SuperResolution(trained)) for trained in (own, student))
+        own = DiffusionOptions.part_of(self.weights.options)
+        theirs, wanted = _meaning(own), _meaning(student)
         for name in wanted:
             if theirs[name] != wanted[name]:
                 raise InputError(

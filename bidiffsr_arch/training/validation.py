@@ -16,7 +16,7 @@ from bidiffsr_arch.errors import WeightsMissing
 from bidiffsr_arch.metrics.iqa import load_iqa, set_directions
 from bidiffsr_arch.metrics.lpips import load_lpips
 from bidiffsr_arch.metrics.measured import measured_network
-from bidiffsr_arch.training.leaving import leave_if_asked
+from bidiffsr_arch.training.stopping import stop_if_requested
 
 # What loads the network of a metric, from the metric's options.
 LOADERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -105,7 +105,7 @@ class DistributedBatches:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for first in range(0, len(self), self.processes):
             if self.model.is_train:
-                leave_if_asked(self.model)
+                stop_if_requested(self.model)
             results = self._results(first + self.rank)
             for index, result in zip(range(first, len(self)), results, strict=False):  # the last round may be short
                 self.model.gathered = result

@@ -1,4 +1,4 @@
-"""BMP with transparency, which Pillow reads but does not write."""
+"""BMP; Pillow reads transparency, but does not write it."""
 
 import struct
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from bidiffsr_arch.upscale.metadata import METRE
+from bidiffsr_arch.upscale.pillow import saved
 
 BITFIELDS = 3  # no compression; masks define the positions of the channels
 MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)  # red, green, blue, alpha
@@ -15,7 +16,9 @@ DOTS = (96, 96)  # per inch
 
 
 def encode(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
-    """Encode uint8 (H, W, 2) gray and alpha or (H, W, 4) RGB and alpha, with a BITMAPV4HEADER."""
+    """Encode uint8 pixels in the form of `Photo`; with alpha, the file has a BITMAPV4HEADER."""
+    if pixels.shape[2:] not in ((2,), (4,)):
+        return saved(pixels, "BMP", **metadata)
     height, width = pixels.shape[:2]
     channels = [0, 0, 0, 1] if pixels.shape[2] == 2 else [2, 1, 0, 3]
     rows = pixels[::-1, :, channels].tobytes()

@@ -1,18 +1,19 @@
 """JPEG (ISO/IEC 10918-1) by segments: pixels are decoded from a file without metadata; metadata is kept as bytes."""
 
 import struct
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from bidiffsr_arch.upscale.metadata import EXIF_PREFIX, warn
+from bidiffsr_arch.files import jpeg_segments
+from bidiffsr_arch.upscale import ifd
+from bidiffsr_arch.upscale.metadata import warn
 from bidiffsr_arch.upscale.pillow import saved
 
 SIGNATURE = b"\xff\xd8\xff"
 Segment = tuple[int, bytes]
 
-APP0, APP1, APP2, APP13, APP14, APP15, COM, SOS, EOI = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE, 0xDA, 0xD9
+APP0, APP1, APP2, APP13, APP14, APP15, COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
 FOR_DECODING = (APP0, APP14)  # JFIF and Adobe declare the colour space of the samples
 METADATA = {*range(APP0, APP15 + 1), COM} - set(FOR_DECODING)
 XMP, EXTENDED_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
@@ -27,21 +28,13 @@ def split(data: bytes, whole: bool = True) -> tuple[bytes, list[Segment]]:
     Args:
         whole: keep the pixels; if false, only the bytes before them, which are enough to identify the image.
     """
-    bare, segments, place = [bytes(data[:2])], [], 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker in (SOS, EOI):
-            break
-        if marker == 0xFF:  # padding
-            place += 1
-            continue
-        stop = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    bare, segments, stop = [bytes(data[:2])], [], 2  # after the loop, stop is where the pixels begin
+    for marker, begin, stop in jpeg_segments(data):
         if marker in METADATA:
-            segments.append((marker, bytes(data[place + 4 : stop])))
+            segments.append((marker, bytes(data[begin + 4 : stop])))
         else:
-            bare.append(data[place:stop])
-        place = stop
-    bare.append(data[place:] if whole else data[place : place + 1024])
+            bare.append(data[begin:stop])
+    bare.append(data[stop:] if whole else data[stop : stop + 1024])
     return b"".join(bare), segments
 
 
@@ -52,7 +45,7 @@ def metadata_of(segments: list[Segment]) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     own, profile, dropped = [], [], []
     for marker, data in segments:
-        if marker == APP1 and data.startswith(EXIF_PREFIX):
+        if marker == APP1 and data.startswith(ifd.PREFIX):
             metadata.setdefault("exif", data)
         elif marker == APP1 and data.startswith(XMP):
             metadata.setdefault("xmp", data.removeprefix(XMP))
@@ -80,13 +73,13 @@ def _join_profile(parts: list[bytes], metadata: dict[str, Any]) -> None:
         warn("its ICC profile is incomplete and was dropped")
 
 
-def encode(pixels: np.ndarray, metadata: dict[str, Any], options: Mapping[str, Any]) -> bytes:
-    """Encode a JPEG; metadata that does not fit into a segment is dropped with a warning."""
+def encode(pixels: np.ndarray, metadata: dict[str, Any], **options: Any) -> bytes:
+    """Encode a JPEG with Pillow's options; metadata that does not fit into a segment is dropped with a warning."""
     kept = {name: value for name, value in metadata.items() if name in ("icc_profile", "dpi")}
     if "dpi" in kept and not all(1 <= round(dots) <= MOST_DENSITY for dots in kept["dpi"]):
         warn(f"its resolution of {kept.pop('dpi')[0]:g} dots per inch cannot be stored in a JPEG and was dropped")
     kept["extra"] = b"".join(_segment(marker, data) for marker, data in metadata.get("JPEG", ()))
-    for name, prefix in (("exif", EXIF_PREFIX), ("xmp", XMP)):
+    for name, prefix in (("exif", ifd.PREFIX), ("xmp", XMP)):
         data = metadata.get(name, b"").removeprefix(prefix)
         if len(prefix + data) > LONGEST:
             warn(f"its {name.upper()} is too long for a JPEG and was dropped")

@@ -8,16 +8,15 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms
 
-EXIF_PREFIX = b"Exif\0\0"
-EXIF_IFD, COLOUR_SPACE = 0x8769, 0xA001
-WIDTHS, HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
-SHORT, LONG = 3, 4
+from bidiffsr_arch.upscale import ifd
+from bidiffsr_arch.upscale.ifd import ORIENTATION, BrokenDirectory
+
+WIDTHS, HEIGHTS, COLOUR_SPACE = (0x0100, 0xA002), (0x0101, 0xA003), 0xA001  # EXIF's tags
 SRGB = 1  # EXIF's ColorSpace
 METRE = 0.0254  # metres per inch
 LEAST_DOTS, MOST_DOTS = METRE, (2**31 - 1) * METRE  # per inch: one and 2^31 - 1 per metre, the limits of PNG and BMP
@@ -55,45 +54,32 @@ def with_values(exif: bytes, values: dict[int, int]) -> bytes:
     Values are replaced at their positions. Rewriting EXIF with Pillow would lose what Pillow does not understand, such
     as makers' notes, whose offsets count from the beginning of the data.
     """
-    start = len(EXIF_PREFIX) if exif.startswith(EXIF_PREFIX) else 0
+    start = len(ifd.PREFIX) if exif.startswith(ifd.PREFIX) else 0
     body = bytearray(exif[start:])
     try:
-        order = {b"II": "<", b"MM": ">"}[bytes(body[:2])]
-        (first,) = struct.unpack_from(f"{order}I", body, 4)
-        details = [value for tag, _, value in _entries(body, order, first) if tag == EXIF_IFD]
+        order, first = ifd.first_directory(body)
+        details = [value for _, tag, value in ifd.integers(body, order, first) if tag == ifd.EXIF_IFD]
         for offset in (first, *details):
-            for tag, place, _ in _entries(body, order, offset):
+            for place, tag, _ in ifd.integers(body, order, offset):
                 if tag in values:
-                    struct.pack_into(f"{order}HII", body, place, LONG, 1, values[tag])
-    except (KeyError, struct.error):
+                    struct.pack_into(f"{order}HHII", body, place, tag, ifd.LONG, 1, values[tag])
+    except BrokenDirectory:
         warn("its EXIF cannot be read and is kept unchanged")
         return exif
     return exif[:start] + bytes(body)
 
 
-def _entries(body: bytearray, order: str, offset: int) -> Iterator[tuple[int, int, int]]:
-    """The single integers of an EXIF directory: tag, position of its type, and value."""
-    (count,) = struct.unpack_from(f"{order}H", body, offset)
-    for place in range(offset + 2, offset + 2 + 12 * count, 12):
-        tag, kind, number = struct.unpack_from(f"{order}HHI", body, place)
-        if number == 1 and kind in (SHORT, LONG):
-            (value,) = struct.unpack_from(f"{order}{'H' if kind == SHORT else 'I'}", body, place + 8)
-            yield tag, place + 2, value
-
-
 def orientation_exif(orientation: int) -> bytes:
     """EXIF with an orientation, 1 to 8, and nothing else."""
-    return b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, SHORT, 1, orientation, 0)
+    return b"II*\0" + struct.pack("<IHHHIII", 8, 1, ORIENTATION, ifd.SHORT, 1, orientation, 0)
 
 
 def orientation_of(exif: bytes) -> int:
     """The orientation in EXIF, 1 to 8; 1 (upright) if there is none."""
-    body = exif.removeprefix(EXIF_PREFIX)
+    body = exif.removeprefix(ifd.PREFIX)
     try:
-        order = {b"II": "<", b"MM": ">"}[body[:2]]
-        (first,) = struct.unpack_from(f"{order}I", body, 4)
-        found = [value for tag, _, value in _entries(bytearray(body), order, first) if tag == 0x0112]
-    except (KeyError, struct.error):
+        found = [value for _, tag, value in ifd.integers(body, *ifd.first_directory(body)) if tag == ORIENTATION]
+    except BrokenDirectory:
         return 1
     return found[0] if found and 1 <= found[0] <= 8 else 1
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from PIL import Image
 from bidiffsr_arch.errors import InputError, first_line
 from bidiffsr_arch.files import write_bytes
 from bidiffsr_arch.upscale import avif, bmp, jpeg, pillow, png, tiff
-from bidiffsr_arch.upscale.formats import FORMATS, KINDS, READABLE, Format, check_size, format_of
+from bidiffsr_arch.upscale.formats import FORMATS, KINDS, READABLE, check_size, format_of
 from bidiffsr_arch.upscale.metadata import check_profile, resized, warn
 
 METADATA = {name for form in FORMATS.values() for name in form.metadata}
@@ -92,7 +93,6 @@ def _open_bare(path: Path, whole: bool) -> _Opened:
     image = Image.open(io.BytesIO(content.replace(b"Exif", b"none", 1)))
     warn("its EXIF cannot be read and was dropped")
     return _Opened(image)
-
 
 
 def _is_tiff(path: Path) -> bool:
@@ -197,8 +197,11 @@ def _read_other(path: Path, opened: _Opened) -> Photo:
     return Photo(pillow.pixels_of(image, metadata), metadata)
 
 
+# Pillow alone reads and encodes the other formats.
 READERS: dict[str, Callable[[Path, _Opened], Photo]] = {"PNG": _read_png, "JPEG": _read_jpeg, "TIFF": _read_tiff}
-
+ENCODERS: dict[str, Callable[..., bytes]] = {
+    "PNG": png.encode, "JPEG": jpeg.encode, "TIFF": tiff.encode, "BMP": bmp.encode,
+}  # fmt: skip
 
 
 def from_pillow(image: Image.Image) -> Photo:
@@ -248,23 +251,10 @@ def write_photo(path: Path, photo: Photo) -> None:
     if lost := sorted(METADATA.intersection(photo.metadata) - set(form.metadata)):
         warn(f"its {', '.join(lost)} metadata cannot be stored in {form.name} and was dropped")
     metadata = {name: photo.metadata[name] for name in form.metadata if name in photo.metadata}
+    encode = ENCODERS.get(form.name) or partial(pillow.encode, name=form.name)
     try:
-        write_bytes(path, _encode(form, photo.pixels, metadata))
+        write_bytes(path, encode(photo.pixels, metadata, **form.options))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     except Exception as error:  # encoders may raise anything
         raise InputError(f"cannot write {path}: {first_line(error)}") from error
-
-
-def _encode(form: Format, pixels: np.ndarray, metadata: dict[str, Any]) -> bytes:
-    match form.name:
-        case "PNG":
-            return png.encode(pixels, metadata)
-        case "JPEG":
-            return jpeg.encode(pixels, metadata, form.options)
-        case "TIFF":
-            return tiff.encode(pixels, metadata)
-        case "BMP" if pixels.shape[2:] in ((2,), (4,)):
-            return bmp.encode(pixels, metadata)
-        case _:
-            return pillow.encode(pixels, metadata, form.name, form.options)

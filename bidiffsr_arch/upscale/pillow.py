@@ -1,7 +1,6 @@
 """Convert images of Pillow to arrays of gray or RGB, with or without alpha, and encode arrays with Pillow."""
 
 import io
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -55,8 +54,8 @@ def info_of(image: Image.Image) -> dict[str, Any]:
     return info
 
 
-def encode(pixels: np.ndarray, metadata: dict[str, Any], name: str, options: Mapping[str, Any]) -> bytes:
-    """Encode an image in Pillow's format `name`; EXIF that Pillow cannot read is dropped with a warning."""
+def encode(pixels: np.ndarray, metadata: dict[str, Any], name: str, **options: Any) -> bytes:
+    """Encode an image in Pillow's format `name`; EXIF that it cannot read is dropped with a warning."""
     try:
         return saved(pixels, name, **options, **metadata)
     except Exception:  # Pillow may raise anything on malformed EXIF

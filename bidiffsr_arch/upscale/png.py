@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.upscale import ifd
 from bidiffsr_arch.upscale.alpha import with_transparent_colour
-from bidiffsr_arch.upscale.metadata import EXIF_PREFIX, METRE, resolution, warn
+from bidiffsr_arch.upscale.metadata import METRE, resolution, warn
 from bidiffsr_arch.upscale.pillow import saved
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -58,11 +59,6 @@ def frames(chunks: list[Chunk]) -> int:
     """Number of images in the file: more than one in an animation."""
     counts = [int.from_bytes(data[:4], "big") for name, data in chunks if name == b"acTL"]
     return counts[0] if counts else 1
-
-
-def bits(bare: bytes) -> int:
-    """Bits per sample."""
-    return bare[24]
 
 
 def decode(bare: bytes, chunks: list[Chunk]) -> np.ndarray:
@@ -169,7 +165,7 @@ def _chunks_of(metadata: dict[str, Any]) -> list[bytes]:
     if "dpi" in metadata:
         chunks.append(chunk(b"pHYs", struct.pack(">IIB", *(round(dots / METRE) for dots in metadata["dpi"]), 1)))
     if "exif" in metadata:
-        chunks.append(chunk(b"eXIf", metadata["exif"].removeprefix(EXIF_PREFIX)))
+        chunks.append(chunk(b"eXIf", metadata["exif"].removeprefix(ifd.PREFIX)))
     if "xmp" in metadata:
         chunks.append(chunk(b"iTXt", XMP + metadata["xmp"]))
     return chunks + [chunk(*own) for own in metadata.get("PNG", ())]

@@ -15,10 +15,11 @@ from PIL import Image, TiffImagePlugin
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.upscale.alpha import unpremultiplied
-from bidiffsr_arch.upscale.exif import DIRECTORIES, BrokenDirectory, block_of, order_of, with_tags
+from bidiffsr_arch.upscale.exif import DIRECTORIES, block_of, order_of, with_tags
+from bidiffsr_arch.upscale.ifd import ORIENTATION, BrokenDirectory
 from bidiffsr_arch.upscale.metadata import XMP_ORIENTATION, orientation_exif, orientation_of, resolution, warn
 
-ORIENTATION, PROFILE, XMP = 274, 34675, 700
+PROFILE, XMP = 34675, 700
 # Tags about the content, not about how pixels are stored: texts (document name, description, maker, model, page,
 # software, date, artist, computer, copyright) and bytes (IPTC, Photoshop's blocks).
 TEXTS, BYTES = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432), (33723, 34377)
@@ -70,23 +71,28 @@ def decode(path: Path) -> np.ndarray:
     """
     with _opened(path) as file:
         page = _page(path, file)
-        try:
-            pixels = page.asarray()
-        except (ValueError, NotImplementedError) as error:  # a compression for which tifffile needs another package
-            if "imagecodecs" not in str(error):
-                raise
-            pixels = _decode_by_opencv(path, page)
-        else:
-            if page.axes.startswith("S"):  # planar: one plane after the other
-                pixels = np.moveaxis(pixels, 0, -1)
+        pixels, white = _decoded(path, page)
         bits, channels, extra = page.bitspersample, pixels.shape[2:], page.extrasamples
     if channels > (4,):
         raise InputError(f"expected at most 4 channels, got {path} with {channels[0]}; convert it")
-    if 8 < bits < 16:  # OpenCV shifts them to the left, which leaves white below 65535
-        pixels = np.rint(pixels * (65535 / ((2**bits - 1) << (16 - bits)))).astype(np.uint16)
+    if 8 < bits < 16:
+        pixels = np.rint(pixels * (65535 / white)).astype(np.uint16)
     if page.photometric.name == "MINISWHITE":
-        pixels = np.iinfo(pixels.dtype).max - pixels
+        gray = pixels[..., 0] if channels else pixels  # alpha is not inverted
+        gray[...] = np.iinfo(pixels.dtype).max - gray
     return unpremultiplied(pixels) if channels in ((2,), (4,)) and ASSOCIATED in extra else pixels
+
+
+def _decoded(path: Path, page: Any) -> tuple[np.ndarray, int]:
+    """Pixels of tifffile, or of OpenCV if tifffile lacks a package for them; and the value of white in 9 to 16 bits."""
+    white = 2**page.bitspersample - 1
+    try:
+        pixels = page.asarray()
+    except (ValueError, NotImplementedError) as error:
+        if "imagecodecs" not in str(error):
+            raise
+        return _decode_by_opencv(path, page), white << max(16 - page.bitspersample, 0)  # OpenCV shifts to the left
+    return np.moveaxis(pixels, 0, -1) if page.axes.startswith("S") else pixels, white  # S first: separate planes
 
 
 def _page(path: Path, file: Any) -> Any:
@@ -115,6 +121,11 @@ def _decode_by_opencv(path: Path, page: Any) -> np.ndarray:
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"expected a complete image, got {path}, which cannot be decoded")
+    channels, bits = page.samplesperpixel, page.bitspersample
+    if (pixels.shape[2:] or (1,)) != (channels,) or 8 * pixels.itemsize < bits:  # of gray and alpha it reads 8-bit gray
+        raise InputError(
+            f"expected deflate or no compression for {channels} channels of {bits} bits, got {path}; convert it"
+        )
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bidiffsr_arch.config.diffusion import Trained
+from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
@@ -76,9 +76,9 @@ class Upscaler:
             if is_direct(network):
                 name = type(network).__name__
                 raise InputError(f"expected a network of (x_t, condition, time) for beta_schedule, got {name}")
-            trained = Trained.part_of(weights.options)
+            options = DiffusionOptions.part_of(weights.options)
             self.super_resolution = SuperResolution(
-                trained if sampler is None else trained.sampled_by(scheduler_type=sampler)
+                options if sampler is None else options.sampled_by(scheduler_type=sampler)
             )
             self.timesteps = len(self.super_resolution.diffusion.sampler(steps).timesteps)
             self.network = TiledNetwork(network, tile, overlap, weights.multiple)

@@ -97,9 +97,7 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise InputError(
-            f"expected a free --host and --port, got {address(host)}:{port} ({_reason(error)})"
-        ) from error
+        raise InputError(f"expected a free --host and --port, got {address(host)}:{port} ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:

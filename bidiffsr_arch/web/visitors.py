@@ -25,14 +25,17 @@ class Visitors:
 
     def folder(self, cookie: str) -> Path:
         """The folder of a visitor, created if missing."""
-        folder = self.root / sha256(cookie.encode()).hexdigest()
+        folder = self._path(cookie)
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+    def _path(self, cookie: str) -> Path:
+        return self.root / sha256(cookie.encode()).hexdigest()
 
     def owns(self, cookie: str, path: str) -> bool:
         """Whether a path is in the visitor's folder; links and ``..`` are resolved first."""
         try:
-            return Path(path).resolve().is_relative_to(self.folder(cookie))
+            return Path(path).resolve().is_relative_to(self._path(cookie))
         except (OSError, ValueError, RuntimeError):  # too long, a null byte, a loop of links
             return False
 

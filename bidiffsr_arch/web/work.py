@@ -17,7 +17,7 @@ from bidiffsr_arch.upscale.plan import Job, plan
 from bidiffsr_arch.web import Limits
 from bidiffsr_arch.web.preview import write_previews
 
-COMPUTING = Lock()  # a packed network has scratch buffers for one call at a time
+COMPUTING = Lock()  # for warnings.catch_warnings, which changes the state of all threads
 
 
 class Cancelled(Exception):
@@ -92,8 +92,9 @@ def _check(cancelled: Event, deadline: float, limits: Limits) -> None:
 
 def _plan(image: Path, folder: Path, scale: int, limits: Limits) -> Job | InputError:
     """The job of an image, or an error if the image is refused; only the image's header is read."""
+    target = folder / secrets.token_hex(8)
     try:
-        planned = plan([str(image)], str(folder / secrets.token_hex(8)))
+        planned = plan([str(image)], str(target))
         planned.refuse_too_large(scale)
         raise_all(planned.failures)
         (job,) = planned.jobs
@@ -105,7 +106,7 @@ def _plan(image: Path, folder: Path, scale: int, limits: Limits) -> Job | InputE
             )
         return job
     except InputError as error:
-        return _without_folders(error, image)
+        return _without_folders(error, target, image.parent)
 
 
 def _upscale(upscaler: Upscaler, job: Job, on_tile: Callable[[], None]) -> Result | InputError:
@@ -117,11 +118,14 @@ def _upscale(upscaler: Upscaler, job: Job, on_tile: Callable[[], None]) -> Resul
     except (Cancelled, OutOfTime):
         raise
     except Exception as error:  # decoders, devices and disks may raise anything
-        return _without_folders(naming(job.source, error), job.source)
+        return _without_folders(naming(job.source, error), job.target.parent, job.source.parent)
     notes = dict.fromkeys(str(entry.message) for entry in caught if entry.category is MetadataWarning)
     return Result(job.target, *previews, tuple(f"{job.source.name}: {note}" for note in notes))
 
 
-def _without_folders(error: InputError, image: Path) -> InputError:
-    """The error without the server's folders, which a visitor must not see."""
-    return InputError(str(error).replace(f"{image.parent}/", ""))
+def _without_folders(error: InputError, *folders: Path) -> InputError:
+    """The error without paths of the server's folders, which a visitor must not see."""
+    message = str(error)
+    for folder in folders:
+        message = message.replace(f"{folder}/", "").replace(str(folder), folder.name)
+    return InputError(message)

@@ -92,3 +92,34 @@ def test_kernels_of_several_processes_keep_their_helpers(needs_numba, tmp_path, 
     run_code(CALLS, "by_first")
     together = run_code(CALLS, "by_second", "by_first").stdout.splitlines()
     assert len(alone) == 2 and set(together) == alone
+
+
+RENAMED = """
+from typing import NamedTuple
+import numpy as np
+from bidiffsr_arch.packed.kernels import compile
+compile._SOURCES = "{name}"
+
+
+class {name}(NamedTuple):
+    x: np.ndarray
+
+
+@compile.kernel
+def double(arguments):
+    arguments.x[0] *= 2
+
+
+x = np.ones(1)
+double({name}(x))
+print(x[0])
+"""
+
+
+def test_a_cache_may_name_classes_that_other_sources_had(needs_numba, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("Before", "After"):
+        (tmp_path / "renamed.py").write_text(RENAMED.format(name=name))
+        result = run_code("import renamed")
+        assert result.stdout == "2.0\n", result.stderr

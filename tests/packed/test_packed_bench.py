@@ -4,9 +4,11 @@ import argparse
 import json
 import os
 
+import numpy as np
 import pytest
+import torch
 
-from bidiffsr_arch.bench import timing
+from bidiffsr_arch.bench import memory, timing
 from bidiffsr_arch.bench.layers import Layer
 from bidiffsr_arch.bench.machine import machine, without_avx512
 from bidiffsr_arch.bench.timing import FLOAT, OWN, PACKED, SR3, Result, Row, Settings, Subject, measure
@@ -124,3 +126,15 @@ def test_the_environment_without_avx512(monkeypatch):
     }
     monkeypatch.setattr(binding, "get_host_cpu_features", lambda: {"avx2": True})
     assert without_avx512() == {}
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system cannot reset the peak")
+def test_peak_memory_is_that_of_the_network_not_of_an_earlier_peak(monkeypatch):
+    class Allocates(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> None:
+            np.ones(50_000_000, np.uint8)
+
+    monkeypatch.setattr(memory, "build_network", lambda network_g: Allocates())
+    np.ones(200_000_000, np.uint8)  # as the compilation of kernels does
+    peak = memory._peak_here({}, None, [np.zeros(1, np.float32)], None, torch.get_num_threads())
+    assert 45e6 < peak < 60e6  # the kernel counts pages of each thread in batches

@@ -1,21 +1,17 @@
 """The backend whose operations are Numba kernels."""
 
-from functools import cached_property
-
 import numpy as np
-import torch
 
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.packed.backends.protocol import Affine, Backend, GroupNorm, Map
-from bidiffsr_arch.packed.backends.torch_backend import TorchBackend
 from bidiffsr_arch.packed.kernels import norm as norms
 from bidiffsr_arch.packed.kernels import pointwise, popcount, rearrange, winograd
 from bidiffsr_arch.packed.kernels.binary_conv import (
+    PackedWeight,
     Scale,
     Shortcut,
     Source,
     Target,
-    Weights,
     lookup_conv,
     popcount_conv,
     scratch_from,
@@ -41,26 +37,7 @@ NO_NORM = Affine(ZEROS.reshape(-1), ZEROS.reshape(-1))
 ONE = np.ones(1, np.float32)
 
 
-class PlainWeight:
-    """A full-precision 3x3 weight for Winograd's algorithm and for the definition.
-
-    Winograd's rounding error is several times that of the definition; it is used where it saves time.
-    """
-
-    def __init__(self, weight: np.ndarray) -> None:
-        self.direct = torch.from_numpy(weight)
-
-    def suits_winograd(self, pixels: int) -> bool:
-        """Whether the map is large enough to outweigh the transforms and reading four times as many weights."""
-        filters, channels = self.direct.shape[:2]
-        return channels * pixels >= 2**13 and pixels >= 8 * filters
-
-    @cached_property
-    def points(self) -> np.ndarray:
-        return winograd_weights(self.direct.numpy())
-
-
-class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
+class NumbaBackend(Backend[PackedWeight, np.ndarray, np.ndarray]):
     """Operations by Numba kernels, compiled at their first call and cached on disk.
 
     Args:
@@ -71,7 +48,6 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         self.name, self.in_words = name, name == "numba-portable"
         self._binary_conv = popcount_conv if self.in_words else lookup_conv
         self._table = np.zeros(0, np.uint8) if self.in_words else pair_table().reshape(-1)
-        self._direct = TorchBackend()
         self._scratch = np.empty((1, 0), np.uint8)
         self._sums = np.empty(0, np.float32)
         self._targets: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
@@ -79,7 +55,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
     def begin(self) -> None:
         as_many_threads_as_torch()
 
-    def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> Weights:
+    def binary_weight(self, stored: np.ndarray, channels: int, kernel_size: int) -> PackedWeight:
         if channels * kernel_size**2 >= 2 ** (8 * COUNT_BYTES):
             raise InputError(
                 f"expected 1-bit convolutions of fewer than 2^16 inputs, got {channels * kernel_size**2}; use torch"
@@ -89,10 +65,10 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         bits = (
             lay_out(positive).view(np.uint8).reshape(-(-len(stored) // (BLOCK if self.in_words else TABLE_FILTERS)), -1)
         )
-        return Weights(kernel_size // 2, self._table, bits, border_totals(positive, self.in_words))
+        return PackedWeight(kernel_size // 2, self._table, bits, border_totals(positive, self.in_words))
 
-    def conv3x3_weight(self, weight: np.ndarray) -> PlainWeight:
-        return PlainWeight(weight)
+    def conv3x3_weight(self, weight: np.ndarray) -> np.ndarray:
+        return winograd_weights(weight)
 
     def pointwise_weight(self, weight: np.ndarray) -> np.ndarray:
         return pointwise.pointwise_weights(weight)
@@ -100,7 +76,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
     def binary_conv(
         self,
         x: Map,
-        weight: Weights,
+        weight: PackedWeight,
         shift: np.ndarray,
         parameters: np.ndarray,
         out: Map,
@@ -132,7 +108,7 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
     def conv3x3(
         self,
         x: Map,
-        weight: PlainWeight,
+        weight: np.ndarray,
         add: np.ndarray,
         out: Map,
         *,
@@ -140,12 +116,10 @@ class NumbaBackend(Backend[Weights, PlainWeight, np.ndarray]):
         residual: Map | None = None,
     ) -> np.ndarray:
         height, width, channels = x.shape
-        if not weight.suits_winograd(height * width):
-            return self._direct.conv3x3(x, weight.direct, add, out, norm=norm, residual=residual)
         target = self._target(out, -(-height // 4))
         scratch = self._scratch_of(winograd.scratch_from(0, width, channels, out.shape[2]).end)
         shortcut = NOTHING if residual is None else self._map(residual)
-        winograd.winograd(x, norm is not None, *(norm or NO_NORM), weight.points, add, shortcut, target, scratch)
+        winograd.winograd(x, norm is not None, *(norm or NO_NORM), weight, add, shortcut, target, scratch)
         return target.sums
 
     def pointwise(

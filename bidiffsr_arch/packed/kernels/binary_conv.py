@@ -40,7 +40,7 @@ class Source(NamedTuple):
     shift: np.ndarray
 
 
-class Weights(NamedTuple):
+class PackedWeight(NamedTuple):
     """1-bit weights and their totals (`layout.border_totals`).
 
     radius: of the taps, 0 or 1. bits: words for `popcount_conv`; nibbles for `lookup_conv`, which alone uses `table`.
@@ -169,8 +169,12 @@ def _pack_rows(source, first, last, bits, pixel, values, size) -> None:
         else:
             pixels = Strided(start + r * width * step, step)
             sign_row(
-                pixels, channels, source.normalise, values.start + slot * values.step, Strided(row + pixel, pixel),
-                width
+                pixels,
+                channels,
+                source.normalise,
+                values.start + slot * values.step,
+                Strided(row + pixel, pixel),
+                width,
             )
 
 
@@ -232,9 +236,7 @@ def convolution(in_words: bool) -> Callable:
                         popcount_pair(bits, taps, segment, own.counts, upper, lower)
                     elif block % group == 0:
                         table, lines = address(weights.table), min(group, blocks - block)
-                        lookup_pair(
-                            table, own.prepared, channels // 4, taps, segment, own.counts, upper, lower, lines
-                        )
+                        lookup_pair(table, own.prepared, channels // 4, taps, segment, own.counts, upper, lower, lines)
                     for r in range(here):
                         counts = own.counts + r * SEGMENT * counts_pixel + block % group * BLOCK * COUNT_BYTES
                         if keep:
@@ -266,7 +268,7 @@ _by_popcount, _by_lookup = convolution(in_words=True), convolution(in_words=Fals
 def popcount_conv(source, keep, weights, scale, s1, s2, target, scratch) -> None:
     """One convolution of a map (H, W, C).
 
-    source: `Source`. keep: the first shortcut is the normalised source, in place of s1. weights: `Weights`. scale:
+    source: `Source`. keep: the first shortcut is the normalised source, in place of s1. weights: `PackedWeight`. scale:
     `Scale`. s1, s2: `Shortcut`. target: `Target`. scratch: uint8 (threads, bytes), see `scratch_from`.
     """
     pairs = (source.map.shape[0] + 1) // 2

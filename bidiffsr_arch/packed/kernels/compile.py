@@ -122,12 +122,12 @@ def kernel(function: Callable) -> Callable:
 
     It must not be a closure: Numba does not reliably find the machine code of closures on disk. Numba discards cached
     code when the kernel's own file changes, but not when a helper's file does, so the digest of all sources is added
-    to what it compares.
+    to its version, which it compares before it reads an index: that may name classes that only other sources have.
     """
     dispatcher = njit(cache=True, pipeline_class=_KernelCompiler, **OPTIONS, **FROM_PYTHON)(function)
     index = getattr(dispatcher._cache, "_cache_file", None)
     if index is not None:
-        index._source_stamp = (index._source_stamp, _SOURCES)
+        index._version = (index._version, _SOURCES)
     _notice.kernels.add(dispatcher)
     return dispatcher
 

@@ -62,7 +62,7 @@ class Terms(NamedTuple):
 ONE_TERM = Terms(1, 0, 0)
 
 
-class Prefetch(NamedTuple):
+class PrefetchStreams(NamedTuple):
     """What to prefetch from memory while products are computed from the caches: three maps, each with the address of
     the next line and the bytes that it advances per chunk of B.
 
@@ -78,16 +78,22 @@ class Prefetch(NamedTuple):
 
 
 @helper
-def later(ahead, chunks) -> Prefetch:
-    """`ahead`, advanced by `chunks` chunks."""
-    return Prefetch(
-        ahead.source + chunks * ahead.source_step,
-        ahead.source_step,
-        ahead.shortcut + chunks * ahead.shortcut_step,
-        ahead.shortcut_step,
-        ahead.out + chunks * ahead.out_step,
-        ahead.out_step,
+def advanced(upcoming, chunks) -> PrefetchStreams:
+    """`upcoming` after `chunks` chunks."""
+    return PrefetchStreams(
+        upcoming.source + chunks * upcoming.source_step,
+        upcoming.source_step,
+        upcoming.shortcut + chunks * upcoming.shortcut_step,
+        upcoming.shortcut_step,
+        upcoming.out + chunks * upcoming.out_step,
+        upcoming.out_step,
     )
+
+
+@helper
+def _from(rows, r) -> Strided:
+    """The rows from number r on."""
+    return Strided(rows.start + r * rows.step, rows.step)
 
 
 def _fetch_lines(b, start, *, write: bool = False) -> None:
@@ -99,7 +105,7 @@ def gemm_tile(rows: int, blocks: int) -> Callable:
     """The function for `rows` rows of A and `blocks` blocks of columns; arguments as of `gemm`."""
 
     @procedure
-    def gemm(b, a, weights, k, c, terms, ahead) -> None:
+    def gemm(b, a, weights, k, c, terms, upcoming) -> None:
         columns = range(0, BLOCK * 4, BYTES)
         chunks = b.sdiv(k, int64(CHUNK))
         turns = b.sdiv(k, b.mul(chunks, int64(STEP)))  # not a constant, or LLVM would unroll the loop
@@ -117,9 +123,9 @@ def gemm_tile(rows: int, blocks: int) -> Callable:
 
             def chunk(n, sums) -> list[Value]:
                 here = b.add(before, n)
-                for start, step in ((ahead.source, ahead.source_step), (ahead.shortcut, ahead.shortcut_step)):
+                for start, step in (upcoming[:2], upcoming[2:4]):
                     _fetch_lines(b, offset(b, start, b.mul(here, step)))
-                _fetch_lines(b, offset(b, ahead.out, b.mul(here, ahead.out_step)), write=True)
+                _fetch_lines(b, offset(b, upcoming.out, b.mul(here, upcoming.out_step)), write=True)
                 first = b.mul(n, turns)
 
                 def turn(i, sums) -> list[Value]:
@@ -153,19 +159,19 @@ def gemm_columns(blocks: int) -> Callable:
     many, few, one = (gemm_tile(rows, blocks) for rows in (MANY, FEW, 1))
 
     @helper
-    def gemm(a, m, weights, k, c, terms, ahead) -> None:
+    def gemm(a, m, weights, k, c, terms, upcoming) -> None:
         r, chunks = 0, terms.number * k // CHUNK
         while m - r >= MANY and m - r != 2 * FEW:
-            many(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms, ahead)
-            ahead = later(ahead, chunks)
+            many(_from(a, r), weights, k, _from(c, r), terms, upcoming)
+            upcoming = advanced(upcoming, chunks)
             r += MANY
         while m - r >= FEW:
-            few(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms, ahead)
-            ahead = later(ahead, chunks)
+            few(_from(a, r), weights, k, _from(c, r), terms, upcoming)
+            upcoming = advanced(upcoming, chunks)
             r += FEW
         while r < m:
-            one(Strided(a.start + r * a.step, a.step), weights, k, Strided(c.start + r * c.step, c.step), terms, ahead)
-            ahead = later(ahead, chunks)
+            one(_from(a, r), weights, k, _from(c, r), terms, upcoming)
+            upcoming = advanced(upcoming, chunks)
             r += 1
 
     return gemm
@@ -176,16 +182,16 @@ _group = _block if GROUP == 1 else gemm_columns(GROUP)
 
 
 @helper
-def gemm(a, m, weights, k, blocks, c, terms, ahead) -> None:
+def gemm(a, m, weights, k, blocks, c, terms, upcoming) -> None:
     """``C = sum over terms of A B``, C (m, blocks * BLOCK), A (m, k), B (k, BLOCK) for each block.
 
     a, c: `Strided`, row by row. weights: `Strided`, block by block. k: a multiple of `CHUNK`. blocks: up to `GROUP`.
-    terms: `Terms`. ahead: `Prefetch`; each tile of rows has ``terms.number * k / CHUNK`` chunks.
+    terms: `Terms`. upcoming: `PrefetchStreams`; each tile of rows has ``terms.number * k / CHUNK`` chunks.
     """
     if blocks == GROUP:
-        _group(a, m, weights, k, c, terms, ahead)
+        _group(a, m, weights, k, c, terms, upcoming)
     else:
-        _block(a, m, weights, k, c, terms, ahead)
+        _block(a, m, weights, k, c, terms, upcoming)
 
 
 def finish_columns(blocks: int) -> Callable:

@@ -173,6 +173,29 @@ def pack_filters(v, weights, sums) -> None:
 
 
 @helper
+def _above_and_below(sums, c, y, height, radius) -> int:
+    """What filter c's taps above and below the image add to row y; sums: those of `pack_filters`."""
+    side, total = 2 * radius + 1, 0
+    for dy in range(side):
+        if not 0 <= y + dy - radius < height:
+            for dx in range(side):
+                total += sums[c, dy * side + dx]
+    return total
+
+
+@helper
+def _beside(sums, c, y, x, height, width, radius) -> int:
+    """What filter c's taps beside the image, in its rows, add to the pixel (y, x)."""
+    side, total = 2 * radius + 1, 0
+    for dx in range(side):
+        if not 0 <= x + dx - radius < width:
+            for dy in range(side):
+                if 0 <= y + dy - radius < height:
+                    total += sums[c, dy * side + dx]
+    return total
+
+
+@helper
 def _count_plane_rows(part, first, last, bits, weights, sums, differing, n) -> None:
     """Rows first to last - 1, all samples' rows counted through."""
     filters, height, width = n.shape[1:]
@@ -189,23 +212,13 @@ def _count_plane_rows(part, first, last, bits, weights, sums, differing, n) -> N
             _count_row(source, taps, target, width)
             for f in range(min(FILTERS, filters - block * FILTERS)):
                 c = block * FILTERS + f
-                total = sums[c, side * side]
-                for dy in range(side):
-                    if not 0 <= y + dy - radius < height:
-                        for dx in range(side):
-                            total -= sums[c, dy * side + dx]
+                total = sums[c, side * side] - _above_and_below(sums, c, y, height, radius)
                 out, here = n[image, c, y], counts[f]
                 for x in range(width):
                     out[x] = np.int32(total) - 2 * np.int32(here[x])
                 for column in range(2 * radius):  # a narrow image meets some of them twice
                     x = min(column, width - 1) if column < radius else max(width - 1 - column + radius, 0)
-                    beside = 0
-                    for dx in range(side):
-                        if not 0 <= x + dx - radius < width:
-                            for dy in range(side):
-                                if 0 <= y + dy - radius < height:
-                                    beside += sums[c, dy * side + dx]
-                    out[x] = np.int32(total - beside) - 2 * np.int32(here[x])
+                    out[x] = np.int32(total - _beside(sums, c, y, x, height, width, radius)) - 2 * np.int32(here[x])
 
 
 @kernel

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.gemm import CHUNK, GROUP, MANY, Prefetch, Terms, finish_run, gemm
+from bidiffsr_arch.packed.kernels.gemm import CHUNK, GROUP, MANY, PrefetchStreams, Terms, finish_run, gemm
 from bidiffsr_arch.packed.kernels.places import Strided, Sums
 from bidiffsr_arch.packed.kernels.split import split
 from bidiffsr_arch.packed.kernels.vector_ir import address, clear
@@ -23,12 +23,12 @@ def pointwise_weights(weight: np.ndarray) -> np.ndarray:
 
 
 @helper
-def _ahead(x1, x2, target, y, x, chunks, share, shares) -> Prefetch:
+def _prefetch(x1, x2, target, y, x, chunks, share, shares) -> PrefetchStreams:
     """What to prefetch during one of the `shares` parts of a run's products: a part of the pixels from (y, x) on."""
     width, pixel, two = x1.shape[1], x1.shape[2] * 4, x2.size > 0
     first, each = (y * width + x) * shares + PIXELS * share, PIXELS
     steps = chunks * shares
-    return Prefetch(
+    return PrefetchStreams(
         address(x1) + first * pixel // shares,
         -(-each * pixel // steps),
         address(x2) + two * (first * pixel // shares),
@@ -68,7 +68,7 @@ def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y) ->
                 some,
                 Strided(acc + block * BLOCK_BYTES, step),
                 terms,
-                _ahead(x1, x2, target, y, x + PIXELS, chunks, block // GROUP, shares),
+                _prefetch(x1, x2, target, y, x + PIXELS, chunks, block // GROUP, shares),
             )
         for block in range(0, blocks, GROUP):
             c = sums + target.channels[block] * 4
@@ -88,9 +88,7 @@ def _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, acc, y) ->
 def _pointwise_rows(part, first, last, x1, weights1, x2, weights2, add, shortcut, target, scratch) -> None:
     """Rows first to last - 1."""
     for y in range(first, last):
-        _pointwise_row(
-            x1, weights1, x2, weights2, add, shortcut, target, address(scratch) + part * scratch.shape[1], y
-        )
+        _pointwise_row(x1, weights1, x2, weights2, add, shortcut, target, address(scratch) + part * scratch.shape[1], y)
 
 
 @kernel

@@ -92,6 +92,4 @@ def sign_row(x, channels, normalise, values, bits, width) -> None:
         for i in range(width):
             for k in range(vectors):
                 d = k * BYTES
-                plain_signs(
-                    x.start + i * x.step + d, channels.shift + d, bits.start + i * bits.step + k * BIT_BYTES
-                )
+                plain_signs(x.start + i * x.step + d, channels.shift + d, bits.start + i * bits.step + k * BIT_BYTES)

@@ -7,7 +7,7 @@ a kernel is compiled; `b` is LLVM's instruction builder.
 
 import math
 from collections.abc import Callable
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from typing import Any
 
 import llvmlite.binding
@@ -160,22 +160,20 @@ def untyped_intrinsic(typing: Callable) -> Callable[..., Any]:
     return intrinsic(typing)
 
 
-def procedure(emit: Callable | None = None, *, returns: types.Type = types.void) -> Callable:
+def procedure(emit: Callable) -> Callable[..., Any]:
     """Decorator: `emit(b, *operands)`, which writes instructions, becomes a function for Numba kernels.
 
     Its arguments are int64, or named tuples of int64 (`places`), which `emit` gets as named tuples of LLVM values.
     """
-    if emit is None:
-        return partial(procedure, returns=returns)
 
     def typing(context: Any, *arguments: types.Type) -> tuple[Any, Callable]:
         def generate(target: Any, b: IRBuilder, signature: Any, values: Any) -> Value:
             operands = [_operand(target, b, *pair) for pair in zip(signature.args, values, strict=True)]
-            result = emit(b, *operands)
-            return target.get_dummy_value() if result is None else result
+            emit(b, *operands)
+            return target.get_dummy_value()
 
         integers = [kind if isinstance(kind, types.BaseNamedTuple) else types.int64 for kind in arguments]
-        return returns(*integers), generate
+        return types.void(*integers), generate
 
     return untyped_intrinsic(update_wrapper(typing, emit, assigned=("__name__", "__doc__"), updated=()))
 

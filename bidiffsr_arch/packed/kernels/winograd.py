@@ -10,7 +10,7 @@ intermediate values stay in the caches.
 from typing import NamedTuple
 
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
-from bidiffsr_arch.packed.kernels.gemm import CHUNK, GROUP, MANY, ONE_TERM, Prefetch, finish_run, gemm, later
+from bidiffsr_arch.packed.kernels.gemm import CHUNK, GROUP, MANY, ONE_TERM, PrefetchStreams, advanced, finish_run, gemm
 from bidiffsr_arch.packed.kernels.places import Grid, Strided, Sums
 from bidiffsr_arch.packed.kernels.signs import norm_swish_vector
 from bidiffsr_arch.packed.kernels.split import split
@@ -134,14 +134,14 @@ def _transformed_rows(columns, rows, tiles, pixel, inputs) -> None:
 
 
 @helper
-def _ahead(x, s, target, strip, row, chunks) -> Prefetch:
+def _prefetch(x, s, target, strip, row, chunks) -> PrefetchStreams:
     """What to prefetch during `chunks` chunks: a row of x that the strip below needs, and a row of this strip's
     shortcut and results.
     """
     height, width, channels = x.shape
     y, coming = min(4 * strip.ty + row, height - 1), min(4 * strip.ty + 5 + row, height - 1)
     first, pixels, pixel = 4 * strip.tx, min(4 * strip.tiles, width - 4 * strip.tx), channels * 4
-    return Prefetch(
+    return PrefetchStreams(
         address(x) + (coming * width + first) * pixel,
         (pixels * pixel + chunks - 1) // chunks,
         address(s.map) + s.first + y * s.row + first * s.pixel,
@@ -164,7 +164,7 @@ def _strip(x, normalise, gain, bias, weights, add, shortcut, target, strip, fres
     chunks = (tiles + MANY - 1) // MANY * (channels // CHUNK)
     groups = (blocks + GROUP - 1) // GROUP
     quarter, formed = POINTS // 4 * groups, 0
-    ahead = _ahead(x, shortcut, target, strip, 0, quarter * chunks)
+    upcoming = _prefetch(x, shortcut, target, strip, 0, quarter * chunks)
     _transformed_columns(x, normalise, gain, bias, strip, fresh, Strided(own.kept, line), columns)
     for number in range(len(PASSES)):
         _transformed_rows(columns, PASSES[number], tiles, pixel, inputs)
@@ -181,13 +181,13 @@ def _strip(x, normalise, gain, bias, weights, add, shortcut, target, strip, fres
                     some,
                     Strided(products.start + p * products.step, some * BLOCK_BYTES),
                     ONE_TERM,
-                    ahead,
+                    upcoming,
                 )
                 formed += 1
                 if formed % quarter:
-                    ahead = later(ahead, chunks)
+                    upcoming = advanced(upcoming, chunks)
                 else:
-                    ahead = _ahead(x, shortcut, target, strip, formed // quarter, quarter * chunks)
+                    upcoming = _prefetch(x, shortcut, target, strip, formed // quarter, quarter * chunks)
             _add_pass(number, products, tiles, some, Grid(grid.start + block * BLOCK_BYTES, grid.row, grid.pixel))
     for r in range(min(4, height - 4 * strip.ty)):
         _finish_row(grid.start + r * grid.row, add, shortcut, target, strip, r, width)

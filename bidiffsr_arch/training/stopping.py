@@ -26,7 +26,7 @@ def stopping_between_iterations() -> bool:
     def update_learning_rate(self: BaseModel, current_iter: int, warmup_iter: int = -1) -> None:
         session = session_of(self.opt)
         session.iteration = current_iter - 1
-        leave_if_asked(self)
+        stop_if_requested(self)
         stock(self, current_iter, warmup_iter)
         session.iteration = current_iter
 
@@ -35,7 +35,8 @@ def stopping_between_iterations() -> bool:
 
 
 def validation_apart() -> bool:
-    """Validation changed random states and could not be stopped: states are kept, and signals noticed."""
+    """Validation changed random states and ignored signals: states are restored, and a signal stops it
+    between images."""
     stock = BaseModel.validation
     if not contains(stock, "self.nondist_validation("):
         return False
@@ -48,7 +49,7 @@ def validation_apart() -> bool:
             return
         session = session_of(self.opt)
         session.random = random_states()
-        images = dataloader if self.opt["dist"] else LeavableLoader(self, dataloader)
+        images = dataloader if self.opt["dist"] else StoppableLoader(self, dataloader)
         stock(self, images, current_iter, tb_logger, save_img)
         restore_random_states(session.random)
         session.random = None
@@ -59,7 +60,7 @@ def validation_apart() -> bool:
     return True
 
 
-class LeavableLoader:
+class StoppableLoader:
     """A validation loader that checks for signals between images, since validation can take long."""
 
     def __init__(self, model: BaseModel, dataloader: DataLoader) -> None:
@@ -70,12 +71,12 @@ class LeavableLoader:
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.dataloader:
-            leave_if_asked(self.model)
+            stop_if_requested(self.model)
             yield batch
-        leave_if_asked(self.model)
+        stop_if_requested(self.model)
 
 
-def leave_if_asked(model: BaseModel) -> None:
+def stop_if_requested(model: BaseModel) -> None:
     """Save a state and stop if any process has received a signal.
 
     Raises:
@@ -83,7 +84,7 @@ def leave_if_asked(model: BaseModel) -> None:
     """
     if not signals.watching():
         return
-    number = int(worst_of_processes(model, signals.asked()))
+    number = int(worst_of_processes(model, signals.requested_signal()))
     if not number:
         return
     session = session_of(model.opt)
@@ -110,7 +111,7 @@ def refuse_divergence(model: BaseModel, lost: str = "") -> None:
         )
 
 
-def lost_weights(network: torch.nn.Module) -> str:
+def nonfinite_weights(network: torch.nn.Module) -> str:
     """A message that says which weights of a network are not finite; empty if all are."""
     lost = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
     return f"{len(lost)} weights of the network are not finite, {lost[0]} among them" if lost else ""

@@ -20,7 +20,7 @@ LEAST_SIDES = {"calculate_psnr": (1, 1), "calculate_ssim": (11, 11), "calculate_
 Size = tuple[int, int]  # width, height
 
 
-def wrong_here(file: OptionFile, options: Mapping[str, Any], is_train: bool) -> Iterator[str]:
+def unmet_requirements(file: OptionFile, options: Mapping[str, Any], is_train: bool) -> Iterator[str]:
     """One sentence for each requirement that is not met.
 
     Args:
@@ -187,7 +187,6 @@ def _is_lmdb(data: Mapping[str, Any]) -> bool:
     return data["io_backend"]["type"] == "lmdb"
 
 
-
 def _size(path: str) -> Size | None:
     from PIL import Image
 
@@ -196,4 +195,3 @@ def _size(path: str) -> Size | None:
             return image.size
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-

@@ -16,7 +16,7 @@ from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.yaml import dump_options
 from bidiffsr_arch.data.lmdb import write_lmdb
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.training import surroundings
+from bidiffsr_arch.training import environment
 from bidiffsr_arch.training.option_check import check_options
 
 Options = dict[str, Any]
@@ -150,8 +150,8 @@ def offline(monkeypatch):
 @pytest.mark.parametrize("case", TRAINING)
 def test_impossible_training_is_reported_before_anything_is_written(workplace, options, offline, monkeypatch, case):
     if "not installed" in case:
-        found = surroundings.find_spec
-        monkeypatch.setattr(surroundings, "find_spec", lambda name: None if name == "wandb" else found(name))
+        found = environment.find_spec
+        monkeypatch.setattr(environment, "find_spec", lambda name: None if name == "wandb" else found(name))
     edit, said = TRAINING[case]
     check(options)
     edit(options)
