@@ -61,7 +61,10 @@ class BIDiffSRArchitecture(Architecture[SampledNetwork]):
         """
         weights = weights_from_tensors(state_dict)
         model = SampledNetwork(weights)
-        tags = ["1-bit" if isinstance(weights.network, PackedNetwork) else "float", f"{model.upscaler.timesteps} steps"]
+        tags = ["1-bit" if isinstance(weights.network, PackedNetwork) else "float"]
+        if not weights.is_direct:
+            steps = model.upscaler.timesteps
+            tags.append(f"{steps} {'step' if steps == 1 else 'steps'}")
         return ImageModelDescriptor(
             model,
             model.state_dict(),

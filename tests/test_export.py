@@ -31,13 +31,16 @@ KINDS = ["pt2", pytest.param("onnx", marks=needs_onnx)]
 
 SCHEDULE = dict(n_timestep=100, num_inference_steps=3)
 DIRECT = dict(num_feat=8, num_block=1, upscale=2)
+METHODS = {"bnn": "split", "dorefa": "add", "xnor": "concat", "irnet": "cs", "reactnet": "cs", "bbcu": "cs"}
 # Beside the tiny network: what is computed in another way by networks of other options.
 NETWORKS = {
     "one group": (BIDiffSRUNet, dict(tar=False, taa=False, patch_size=2, input_scale=2.0)),
     "rescale, fusion": (BIDiffSRUNet, dict(rescale="pixelshuffle", fusion="concat", mid_attn=False)),
-    "xnor": (BIDiffSRUNet, dict(binarizer="xnor", tar=False, taa=False)),
-    "irnet": (BIDiffSRUNet, dict(binarizer="irnet", tar=False, taa=False)),
     "SR3": (SR3UNet, {}),
+    **{
+        f"{binarizer}, {fusion}": (BIDiffSRUNet, dict(binarizer=binarizer, fusion=fusion, tar=False, taa=False))
+        for binarizer, fusion in METHODS.items()
+    },
 }
 SR3_OPTIONS = ("inner_channel", "norm_groups", "channel_mults", "res_blocks", "dropout", "image_size")
 

@@ -16,7 +16,7 @@ import spandrel
 
 import bidiffsr_arch.spandrel
 from bidiffsr_arch import Upscaler
-from bidiffsr_arch.archs import BIDiffSRUNet
+from bidiffsr_arch.archs import BBCUNet, BIDiffSRUNet
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import load_weights
 from bidiffsr_arch.packed import pack
@@ -57,6 +57,20 @@ def test_files_are_detected_and_give_the_upscalers_images(file):
             model.half()
     batch = torch.cat([image, image.flip(-1)])  # ComfyUI hands on batches
     assert torch.equal(model(batch)[:1], expected)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_network_without_diffusion(tmp_path, packed):
+    torch.manual_seed(0)
+    arguments = dict(num_feat=8, num_block=1, upscale=4)
+    network = BBCUNet(**arguments).eval()
+    options = {"scale": 4, "network_g": {"type": "BBCUNet"} | arguments}
+    folder = save_pretrained(pack(network, "torch") if packed else network, tmp_path / "net", options)
+    model = spandrel.ModelLoader().load_from_file(folder / "model.safetensors")
+    assert (model.scale, model.tags) == (4, ["1-bit" if packed else "float"])
+    image = torch.rand(1, 3, 9, 12)
+    assert torch.equal(model(image), Upscaler.from_file(folder).sample(image))
+    assert packed or torch.equal(model(image), network(image).clamp(0, 1))
 
 
 # What ComfyUI does: it runs the module, looks at NODE_CLASS_MAPPINGS, and its two nodes load a state dict, measure the
