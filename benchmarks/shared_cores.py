@@ -4,7 +4,7 @@ Each policy runs in a separate process, because OpenMP reads its environment whe
 idle machine, then beside processes that only compute, with all policies interleaved over several rounds, so that a
 machine that is faster for a while favours none of them. Numbers are medians.
 
-    python benchmarks/shared_cores.py                   writes the table for this machine, benchmarks/shared_cores.md
+    python benchmarks/shared_cores.py                   appends the table for this machine to benchmarks/shared_cores.md
     python benchmarks/shared_cores.py --busy 0 1 5 --policies "spin 3000" "one thread" -o ''       prints a part of it
 """
 
@@ -40,7 +40,7 @@ POLICIES = {
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "one thread": {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
 }
-TITLE = "# Threads on shared cores\n\nWritten by `python benchmarks/shared_cores.py`, which says what is timed.\n\n"
+TITLE = "# Threads on shared cores\n\nTables by `python benchmarks/shared_cores.py`, which says what is timed.\n"
 ALONE, REFERENCE = "default", "one thread"
 MOST_STEPS = 200
 
@@ -261,7 +261,9 @@ def main() -> None:
     text = table(args, measure(args))
     print(text)
     if args.output:
-        Path(args.output).write_text(TITLE + text, encoding="utf-8")
+        page = Path(args.output)
+        before = page.read_text(encoding="utf-8") if page.exists() else TITLE
+        page.write_text(f"{before.rstrip()}\n\n{text}", encoding="utf-8")
 
 
 if __name__ == "__main__":
