@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import count
+from math import prod
 from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
@@ -10,7 +11,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from bidiffsr_arch.archs.blocks import as_times, check_size, image_to_patches, patches_to_image
+from bidiffsr_arch.archs.blocks import TILE_SIDE, as_times, check_size
 from bidiffsr_arch.packed.arena import Arena
 from bidiffsr_arch.packed.backends import Map, choose_backend
 from bidiffsr_arch.packed.layers import LayerBuilder, StepContext
@@ -35,13 +36,18 @@ class PackedNetwork(nn.Module, ABC):
         backend: numba-avx2 | numba-portable | torch; the fastest on this machine if None.
     Attributes:
         multiple: height and width of an image must be multiples of it.
-        out_channels: channels of the result; `build` sets it.
+        tile_side: side of tiles for upscaling, see `archs.blocks.tile_side`.
+        out_channels: channels of the last map; `build` sets it.
         scale_factor: height and width of the result over those of the image; 1 unless `build` sets it.
+        patch_size: P of `archs.blocks.image_to_patches`, 1 for maps of pixels.
+        scales: factors of the image and of the result.
         weight_bytes: size of the packed tensors.
     """
 
     out_channels: int
     scale_factor: int = 1
+    patch_size: int = 1
+    scales: tuple[float, float] = (1.0, 1.0)
 
     def __init__(self, network: nn.Module, state: Mapping[str, Tensor], backend: str | None = None) -> None:
         super().__init__()
@@ -49,6 +55,7 @@ class PackedNetwork(nn.Module, ABC):
         self.backend = choose_backend(backend)
         self.arena = Arena()
         self.multiple: int = getattr(network, "multiple", 1)
+        self.tile_side: int = getattr(network, "tile_side", TILE_SIDE)
         self.weight_bytes = sum(tensor.nbytes for tensor in self.state.values())
         self.build(LayerBuilder(self.state, self.backend, self.arena), network)
         self._register()
@@ -66,7 +73,7 @@ class PackedNetwork(nn.Module, ABC):
         """Run the layers on one sample.
 
         Args:
-            x: the image, which may be overwritten but not released.
+            x: the image's patches, which may be overwritten but not released.
         Returns:
             A map of the arena with `out_channels` channels; all other maps that were allocated are released.
         """
@@ -82,7 +89,7 @@ class PackedNetwork(nn.Module, ABC):
             images: (B, C, H, W) on any device.
             time: (B,), see `step_contexts`.
         Returns:
-            float32 (B, out_channels, scale_factor * H, scale_factor * W), on the device of the images.
+            float32, of `result_shape`, on the device of the images.
         """
         on_cpu, time = images.float().cpu(), time.cpu()
         if torch.compiler.is_compiling():
@@ -95,19 +102,33 @@ class PackedNetwork(nn.Module, ABC):
         with ONE_AT_A_TIME:
             self.backend.begin()
             self.arena.begin((images.shape[-2], images.shape[-1]))
-            samples = zip(images, self.step_contexts(time), strict=True)
-            return torch.stack([self._run_sample(image, step) for image, step in samples])
+            results = images.new_empty(self.result_shape(images.shape))
+            for image, step, result in zip(images, self.step_contexts(time), results, strict=True):
+                self._run_sample(image, step, result)
+            return results
 
-    def _run_sample(self, image: Tensor, step: StepContext) -> Tensor:
-        """(C, H, W) -> (out_channels, H', W')."""
-        channels, height, width = image.shape
+    def result_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(B, out_channels / patch_size^2, scale_factor * H, scale_factor * W) for images of shape (B, C, H, W)."""
+        batch, _, height, width = shape
+        return batch, self.out_channels // self.patch_size**2, self.scale_factor * height, self.scale_factor * width
+
+    def _run_sample(self, image: Tensor, step: StepContext, result: Tensor) -> None:
+        """Run the layers on an image (C, H, W), and write the result."""
+        patches = self._patches(image)
+        height, width, *patch = patches.shape
+        channels = prod(patch)
         with self.arena.maps((height, width, channels)) as (x,):
-            torch.from_numpy(x)[..., :channels] = image.permute(1, 2, 0)
+            torch.mul(patches, self.scales[0], out=torch.from_numpy(x)[..., :channels].unflatten(-1, patch))
             out = self.compute(x, step)
-            result = torch.from_numpy(out)[..., : self.out_channels].permute(2, 0, 1)
-            result = result.clone(memory_format=torch.contiguous_format)
+            values = torch.from_numpy(out)[..., : self.out_channels]
+            written = self._patches(result)
+            torch.mul(values.unflatten(-1, written.shape[2:]), self.scales[1], out=written)
             self.arena.release(out)
-        return result
+
+    def _patches(self, image: Tensor) -> Tensor:
+        """A view (H/P, W/P, C, P, P) of an image (C, H, W)."""
+        size = self.patch_size
+        return image.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4)
 
     def _register(self) -> None:
         self.handle = next(_handles)
@@ -129,8 +150,7 @@ class PackedDenoiser(PackedNetwork):
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """As `BIDiffSRUNet.forward`: (B, 3, H, W) twice and (B,) or (B, 1) -> (B, out_channel, H, W), float32."""
         check_size(x_t, self.multiple)
-        patches = image_to_patches(torch.cat([condition, x_t], dim=1).float(), self.patch_size, self.scales[0])
-        return patches_to_image(self.run(patches, as_times(time, len(x_t))), self.patch_size, self.scales[1])
+        return self.run(torch.cat([condition, x_t], dim=1), as_times(time, len(x_t)))
 
 
 @torch.library.custom_op("bidiffsr_arch::run_packed", mutates_args=(), device_types="cpu")
@@ -140,7 +160,4 @@ def _run_packed(images: Tensor, time: Tensor, handle: int) -> Tensor:
 
 @_run_packed.register_fake
 def _(images: Tensor, time: Tensor, handle: int) -> Tensor:
-    network = NETWORKS[handle]
-    batch, _, height, width = images.shape
-    size = (batch, network.out_channels, network.scale_factor * height, network.scale_factor * width)
-    return images.new_empty(size, dtype=torch.float32)
+    return images.new_empty(NETWORKS[handle].result_shape(images.shape), dtype=torch.float32)
