@@ -22,7 +22,7 @@ from bidiffsr_arch.packed.kernels.batch_winograd_transforms import (
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.places import Grid, Strided
 from bidiffsr_arch.packed.kernels.split import split
-from bidiffsr_arch.packed.kernels.vector_ir import BYTES, address, clear, copy
+from bidiffsr_arch.packed.kernels.vector_ir import BYTES, LANES, address, clear, copy
 from bidiffsr_arch.packed.kernels.winograd_transforms import POINTS, transform_row
 
 SLICE = 32
@@ -33,6 +33,9 @@ FILTERS = 64
 
 TILES = 32
 """Tiles of a chunk, at most."""
+
+TAPS = 9
+TAP_BYTES = 4 * TAPS
 
 CENTRE = 7
 """The point that is added to all 16 results of a tile with factor 1, where sums begin with what is added to all."""
@@ -235,14 +238,17 @@ def _convolved_chunks(part, first, last, x, taps, add, out, scratch) -> None:
 @helper
 def _tap_major(part, first, last, weight, transposed, taps) -> None:
     """Rows first to last - 1 of channels: the weight as nine matrices (channels, filters)."""
-    filters = taps.shape[2]
+    _, channels, filters = taps.shape
+    matrix = channels * filters * 4
     for c in range(first, last):
-        for f in range(filters):
-            for tap in range(9):
-                if transposed:
-                    taps[8 - tap, c, f] = weight[c, f, tap]
-                else:
-                    taps[tap, c, f] = weight[f, c, tap]
+        for f in range(0, filters, SIDE):
+            target = address(taps) + (c * filters + f) * 4
+            if transposed:
+                source = Strided(address(weight) + (c * filters + f) * TAP_BYTES, TAP_BYTES)
+                channels_inward(TAPS, source, Strided(target + (TAPS - 1) * matrix, -matrix))
+            else:
+                source = Strided(address(weight) + (f * channels + c) * TAP_BYTES, channels * TAP_BYTES)
+                channels_inward(TAPS, source, Strided(target, matrix))
 
 
 @kernel
@@ -290,13 +296,13 @@ def _weight_gradients(part, first, last, x, grad, parts, out, scratch) -> None:
                         number == begin,
                     )
         for k in range(filters):
-            target = address(out) + ((share * every + f + k) * channels + c) * 36
+            target = address(out) + ((share * every + f + k) * channels + c) * TAP_BYTES
             for d in range(0, SLICE * 4, BYTES):
                 source = m.start + k * SLICE * 4 + d
                 weight_gradient_tile(Grid(source, 6 * m.step, m.step), Grid(own.pixels, 3 * BYTES, BYTES))
-                for i in range(BYTES // 4):
-                    for tap in range(9):
-                        copy(target + 9 * d + (9 * i + tap) * 4, own.pixels + tap * BYTES + 4 * i, 4)
+                for i in range(0, LANES, SIDE):
+                    place = target + (d // 4 + i) * TAP_BYTES
+                    channels_outward(TAPS, Strided(own.pixels + 4 * i, BYTES), Strided(place, TAP_BYTES))
 
 
 @kernel
