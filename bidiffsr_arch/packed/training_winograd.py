@@ -15,10 +15,22 @@ from bidiffsr_arch.packed.layout import aligned
 CHANNELS = 32
 """Numbers of channels must be multiples of it: kernels handle so many channels together."""
 
-MIN_SIZE = 8
-"""Maps must be so high and wide; in smaller ones, most of a tile's results lie outside of the image."""
-
+# Smaller convolutions are computed by oneDNN. Times as fast as oneDNN, forward and gradients, with AVX2; with AVX-512
+# (2 threads on two quiet cores, Xeon at 2.8 GHz, 2026-11-26):
+#   2 samples, 64 to 64 channels, 128x128    2^30                        2.35 and 2.75; 1.78 and 1.99
+#   2 samples, 512 to 512 channels, 16x16    2^30                        1.89 and 1.98; 1.30 and 1.35
+#   2 samples, 32 to 32 channels, 64x64      2^26 multiply-accumulates   1.50 and 1.52; 1.14 and 1.38
+#   2 samples, 64 to 64 channels, 32x32      2^26                        1.47 and 1.45; 1.00 and 1.28
+#   2 samples, 64 to 64 channels, 16x16      2^24                        0.98 and 0.98; 1.14 and 0.94
+#   2 samples, 512 to 512 channels, 12x12    2^29, 288 pixels            1.45 and 1.63; 1.21 and 1.25
+#   2 samples, 256 to 256 channels, 9x9      2^26, 162 pixels            0.97 and 1.05; 0.86 and 0.96
 MIN_MACS = 2**25
+MIN_PIXELS = 256
+"""Pixels of a batch for which weights are transformed, at least."""
+
+MIN_SIZE = 8
+"""Height and width of a map, at least; of smaller ones, a large part of each tile lies outside of the image."""
+
 UNITS = 32
 """Units of work into which the gradient of a weight is divided at least, if there are enough tiles."""
 
@@ -59,9 +71,10 @@ def _winograd_weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     filters, channels = grad.shape[1], x.shape[1]
     units = -(-filters // FILTERS) * (channels // SLICE)
     parts = min(chunks_of(x.shape[0], x.shape[2], x.shape[3]).number, -(-UNITS // units))
-    out = x.new_empty(parts, filters, channels, 3, 3)
-    weight_gradient_batch(_array(x), _array(grad), parts, _array(out.flatten(3)), _scratch())
-    return out.sum(0) if parts > 1 else out[0].clone()
+    out = x.new_empty(filters, channels, 3, 3)
+    sums = x.new_empty(parts, *out.shape) if parts > 1 else out[None]
+    weight_gradient_batch(_array(x), _array(grad), parts, _array(sums.flatten(3)), _scratch())
+    return torch.sum(sums, 0, out=out) if parts > 1 else out
 
 
 @_winograd_weight_gradient.register_fake
@@ -73,13 +86,15 @@ def supports(x: Tensor, weight: Tensor) -> bool:
     """Whether to compute a convolution by Winograd: on a CPU, in float32, 3x3, with multiples of `CHANNELS` channels,
     and large enough."""
     filters, channels, *kernel = weight.shape
+    pixels = x.shape[0] * x.shape[2:].numel()
     return (
         x.device.type == weight.device.type == "cpu"
         and x.dtype is weight.dtype is torch.float32
         and kernel == [3, 3]
         and filters % CHANNELS == channels % CHANNELS == 0
         and min(x.shape[2:]) >= MIN_SIZE
-        and x.shape[0] * x.shape[2:].numel() * weight.numel() >= MIN_MACS
+        and pixels >= MIN_PIXELS
+        and pixels * weight.numel() >= MIN_MACS
     )
 
 

@@ -35,6 +35,11 @@ SHAPES = st.tuples(
 )
 
 
+def always_by_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MIN_MACS", "MIN_PIXELS"):
+        monkeypatch.setattr(training_winograd, name, 0)
+
+
 def problem(shape: tuple[int, ...], seed: int = 0, kind: str = "real") -> dict[str, torch.Tensor]:
     batch, channels, filters, height, width = shape
     generator = torch.Generator().manual_seed(seed)
@@ -139,18 +144,19 @@ def test_operators_pass_torchs_checks():
     ids=["supported", "small", "float64", "bf16", "meta", "1x1", "channels", "filters"],
 )
 def test_other_convolutions_use_torch(monkeypatch, change, expected):
-    monkeypatch.setattr(training_winograd, "MIN_MACS", 0)
+    always_by_winograd(monkeypatch)
     x, weight, _, _ = problem((1, 32, 32, 8, 8)).values()
     assert supports(*change(x, weight)) is expected
 
 
 def test_small_convolutions_use_torch(monkeypatch):
     x, weight, _, _ = problem((1, 32, 32, 8, 8)).values()
-    macs = 8 * 8 * weight.numel()
-    monkeypatch.setattr(training_winograd, "MIN_MACS", macs)
-    assert supports(x, weight)
-    monkeypatch.setattr(training_winograd, "MIN_MACS", macs + 1)
-    assert not supports(x, weight)
+    for name, least in (("MIN_MACS", 8 * 8 * weight.numel()), ("MIN_PIXELS", 8 * 8)):
+        always_by_winograd(monkeypatch)
+        monkeypatch.setattr(training_winograd, name, least)
+        assert supports(x, weight)
+        monkeypatch.setattr(training_winograd, name, least + 1)
+        assert not supports(x, weight)
 
 
 def layer_and_input(kind: str) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -169,7 +175,7 @@ KINDS = ["1-bit", "real weights", "full precision", "normalized"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_learn_with_winograd_as_without(monkeypatch, kind):
-    monkeypatch.setattr(training_winograd, "MIN_MACS", 0)
+    always_by_winograd(monkeypatch)
     gradients = []
     for kernels in (True, False):
         layer, x = layer_and_input(kind)
@@ -186,7 +192,7 @@ def test_layers_learn_with_winograd_as_without(monkeypatch, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_gradients_layers_use_torch(monkeypatch, kind):
     """Validation during training gives the numbers of a test."""
-    monkeypatch.setattr(training_winograd, "MIN_MACS", 0)
+    always_by_winograd(monkeypatch)
     layer, x = layer_and_input(kind)
     with torch.no_grad():
         before = layer(x)
@@ -195,7 +201,7 @@ def test_without_gradients_layers_use_torch(monkeypatch, kind):
 
 
 def test_autocast_uses_torch(monkeypatch):
-    monkeypatch.setattr(training_winograd, "MIN_MACS", 0)
+    always_by_winograd(monkeypatch)
     layer, x = layer_and_input("full precision")
     with torch.autocast("cpu", torch.bfloat16):
         assert conv2d(x, layer.weight, layer.bias, WINOGRAD).dtype is torch.bfloat16
@@ -203,7 +209,7 @@ def test_autocast_uses_torch(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_with_winograd_compile_as_one_graph(monkeypatch, kind):
-    monkeypatch.setattr(training_winograd, "MIN_MACS", 0)
+    always_by_winograd(monkeypatch)
     torch.compiler.reset()
     layer, x = layer_and_input(kind)
     use_training_kernels(layer)

@@ -5,6 +5,9 @@ A unit of work transforms some tiles of a slice of channels, and the weights of 
 and multiplies them. Both and their products stay in the L2 cache; nothing transformed is written to memory. Tiles are
 transformed again for each group, and weights for each chunk of tiles, which costs less than to load them from the L3
 cache. Results do not depend on the number of threads.
+
+Error: for the sizes of the full-size network and numbers of order 1, the root mean square error is 2e-6 to 5e-6 of the
+result, and 1e-6 to 5e-6 for gradients of weights; oneDNN's is 2e-7 to 3e-7, and 4e-7 to 2e-6.
 """
 
 from typing import NamedTuple
@@ -32,7 +35,7 @@ FILTERS = 64
 """Filters of a group, at most."""
 
 TILES = 32
-"""Tiles of a chunk, at most."""
+"""Tiles of a chunk, at most. With 64, convolutions take as long, and gradients of weights 5 % longer."""
 
 TAPS = 9
 TAP_BYTES = 4 * TAPS
