@@ -27,7 +27,7 @@ from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, load_weights
 from bidiffsr_arch.pretrained import load_pretrained, save_pretrained
-from bidiffsr_arch.upscale import OVERLAP, TILE, Upscaler
+from bidiffsr_arch.upscale import AUTO, OVERLAP, Upscaler
 
 torchvision_operators()  # diffusers' models import torchvision
 from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin, SchedulerMixin  # noqa: E402
@@ -135,7 +135,7 @@ class BIDiffSRPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: OnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
-        tile: int | None = TILE,
+        tile: int | str | None = AUTO,
         overlap: int = OVERLAP,
     ) -> SuperResolutionOutput | tuple:
         """Upscale images, one after the other.

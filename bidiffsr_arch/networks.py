@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from bidiffsr_arch import archs, description, hub
+from bidiffsr_arch.archs.blocks import TILE_SIDE
 from bidiffsr_arch.config.file import load_options
 from bidiffsr_arch.config.qualities import FIRST
 from bidiffsr_arch.errors import INSTALL_BASICSR, InputError, choose, first_line
@@ -44,6 +45,11 @@ class Weights:
     def scale(self) -> int:
         """Scale factor from the input image to the result."""
         return self.options["scale"]
+
+    @property
+    def tile(self) -> int:
+        """Side of tiles in result pixels: the network's `tile_side`, or that of the paper's network."""
+        return getattr(self.network, "tile_side", TILE_SIDE)
 
     @property
     def is_direct(self) -> bool:

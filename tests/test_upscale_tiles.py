@@ -8,13 +8,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidiffsr_arch.archs import BIDiffSRUNet
+from bidiffsr_arch.archs import BIDiffSRUNet, SR3UNet
 from bidiffsr_arch.config.diffusion import BetaSchedule, DiffusionOptions
 from bidiffsr_arch.diffusion.images import upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
+from bidiffsr_arch.networks import Weights, load_weights
+from bidiffsr_arch.upscale import Upscaler
 from bidiffsr_arch.upscale.spans import spans
 from bidiffsr_arch.upscale.tiles import TiledNetwork
+from bidiffsr_arch.weights import shipped_weights
 
 
 @settings(deadline=None, max_examples=200)
@@ -92,6 +95,42 @@ def test_tiles_are_counted_and_seen_by_the_caller():
     rows, columns = network.grid(32, 16)
     network(torch.zeros(1, 3, 32, 16), torch.zeros(1, 3, 32, 16), torch.zeros(1))
     assert len(seen) == len(rows) * len(columns) == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "side"),
+    [
+        (dict(inner_channel=64), 256),
+        (dict(inner_channel=64, mid_attn=False), 256),
+        (dict(inner_channel=16), 256),  # with attention
+        (dict(inner_channel=16, mid_attn=False), 512),
+        (dict(inner_channel=48, mid_attn=False, patch_size=2), 591),
+        (dict(inner_channel=64, mid_attn=False, patch_size=4), 1024),
+        (dict(inner_channel=64, mid_attn=False, attn_res=[128], patch_size=4), 256),
+    ],
+)
+@pytest.mark.parametrize("cls", [BIDiffSRUNet, SR3UNet])
+def test_small_networks_get_larger_tiles(cls, sizes, side):
+    """Tiles have the memory of the paper's network at 256x256; a packed network has those of its float one."""
+    with torch.device("meta"):
+        network = cls(channel_mults=[1, 2], res_blocks=1, **sizes)
+    assert network.tile_side == side
+
+
+def test_the_size_of_tiles_comes_with_the_weights():
+    for scale, side in ((2, 591), (4, 1024)):
+        weights = load_weights(shipped_weights(scale, "clean"))
+        assert Upscaler(weights).network.tile == weights.tile == side
+        assert Upscaler(weights, tile=64).network.tile == 64
+    assert Weights(torch.nn.Identity(), {"scale": 2}, 1).tile == 256  # an architecture of another project
+    with pytest.raises(InputError, match="expected tile to be a number of pixels, 'auto' or None, got 'large'"):
+        Upscaler(weights, tile="large")
+
+
+def test_an_image_of_one_tile_is_predicted_as_a_whole():
+    network = TiledNetwork(lambda x, c, t: x, tile=16, overlap=4, multiple=4)
+    x = torch.rand(1, 3, 16, 12)
+    assert network(x, x, torch.zeros(1)) is x
 
 
 def test_borders_of_tiles_are_no_steeper_than_the_rest(tiny_options):

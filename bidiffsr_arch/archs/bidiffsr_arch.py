@@ -20,6 +20,7 @@ from bidiffsr_arch.archs.blocks import (
     image_to_patches,
     norm_swish,
     patches_to_image,
+    tile_side,
     time_embedding,
 )
 from bidiffsr_arch.archs.fusion import FUSIONS, Fusion
@@ -174,6 +175,7 @@ class BIDiffSRUNet(Pretrained, nn.Module):
                 self.ups.append(up(width, binary))
 
         self.final_conv = NormSwishConv(inner_channel, out_channel * patch_size**2, norm_groups, zero_init=zero_init)
+        self.tile_side = tile_side(self, inner_channel / patch_size**2)
 
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """Predict the noise, the clean image or the velocity, as trained.

@@ -176,6 +176,21 @@ def check_patches(patch_size: int, **scales: float) -> None:
             raise InputError(f"expected {name} above 0, got {scale}")
 
 
+TILE_VALUES, TILE_SIDE = 64 * 256 * 256, 256
+"""Of the paper's network: the values in its largest map of 256x256 pixels, 16 MB in float32, and that side."""
+
+
+def tile_side(network: nn.Module, channels_per_pixel: float) -> int:
+    """Side in pixels of tiles for upscaling, whose largest map has `TILE_VALUES` values; at most `TILE_SIDE` with
+    self-attention, whose cost grows with the square of a tile's pixels.
+
+    Larger tiles compute fewer pixels twice where they overlap, smaller ones need less memory.
+    """
+    has_attention = any(isinstance(module, SelfAttention) for module in network.modules())
+    side = math.isqrt(int(TILE_VALUES / channels_per_pixel))
+    return min(side, TILE_SIDE) if has_attention else side
+
+
 def check_size(x: Tensor, multiple: int) -> None:
     """Raise InputError unless height and width of x (B, C, H, W) are multiples of `multiple`."""
     height, width = x.shape[-2:]

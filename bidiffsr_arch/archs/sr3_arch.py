@@ -15,6 +15,7 @@ from bidiffsr_arch.archs.blocks import (
     check_size,
     image_to_patches,
     patches_to_image,
+    tile_side,
     time_embedding,
 )
 from bidiffsr_arch.errors import InputError
@@ -143,6 +144,7 @@ class SR3UNet(nn.Module):
                 self.ups.append(Up(channels))
 
         self.final_conv = NormSwishConv(channels, out_channel * patch_size**2, norm_groups, zero_init=zero_init)
+        self.tile_side = tile_side(self, inner_channel / patch_size**2)
 
     def forward(self, x_t: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """See `BIDiffSRUNet.forward`; `time` may also be SR3's own noise level, sqrt(alpha_bar)."""

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bidiffsr_arch.config.qualities import QUALITIES
 from bidiffsr_arch.errors import InputError, raise_all
-from bidiffsr_arch.upscale import OVERLAP, TILE
+from bidiffsr_arch.upscale import AUTO, OVERLAP
 from bidiffsr_arch.weights import INPUTS, SHIPPED, shipped_weights
 
 EXAMPLE = "basicsr upscale photo.jpg holidays/ -o large --scale 2"
@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="N", help="sampling steps, such as --steps 10 (default: as in the options)")
     add("--sampler", metavar="NAME", help="diffusers scheduler, such as --sampler UniPCMultistep (default: likewise)")
     add("--seed", type=int, default=0, metavar="S", help="seed of the noise, such as --seed 7 (default: %(default)s)")
-    add("--tile", type=int, default=TILE, metavar="PX",
-        help="largest side of tiles in result pixels, such as --tile 256; 0: none (default: %(default)s)")  # fmt: skip
+    add("--tile", type=int, metavar="PX",
+        help="largest side of tiles in result pixels, such as 256; 0: none (default: by the network)")  # fmt: skip
     add("--overlap", type=int, default=OVERLAP, metavar="PX",
         help="their overlap in result pixels, such as --overlap 32 (default: %(default)s)")  # fmt: skip
     add("--device", default="auto", metavar="NAME", help="such as --device cpu or cuda:1 (default: %(default)s)")
@@ -87,7 +87,7 @@ def upscale(args: argparse.Namespace) -> list[InputError]:
 
     upscaler = Upscaler.from_file(
         weights, args.opt, packed=args.packed, quality=args.quality, device=args.device, sampler=args.sampler,
-        steps=args.steps, seed=args.seed, tile=args.tile or None, overlap=args.overlap,
+        steps=args.steps, seed=args.seed, tile=AUTO if args.tile is None else args.tile or None, overlap=args.overlap,
     )  # fmt: skip
     if args.scale is not None and args.scale != upscaler.scale:
         raise InputError(f"expected weights of x{args.scale}, got {weights}, trained for x{upscaler.scale}")

@@ -4,6 +4,7 @@ Nothing here depends on the range of images, on a network's architecture or on B
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bidiffsr_arch.config.diffusion import BetaSchedule
+from bidiffsr_arch.diffusion.images import is_finite
 from bidiffsr_arch.diffusion.schedulers import arguments, diffusers_class
 from bidiffsr_arch.errors import InputError, first_line, nearest
 
@@ -38,7 +40,8 @@ class Diffusion:
             known |= arguments(diffusers_class(TRAINING_SCHEDULER))
         _refuse_unknown(schedule, known)
         self.sampler_clips = "clip_sample" in arguments(self.sampler_class)
-        self.alphas_cumprod: Tensor = self._build(self.sampler_class).alphas_cumprod
+        self._unused = self._build(self.sampler_class, **({} if self.sampler_clips else {"prediction_type": "epsilon"}))
+        self.alphas_cumprod: Tensor = self._unused.alphas_cumprod
 
     @cached_property
     def training(self) -> Any:
@@ -143,7 +146,7 @@ class Diffusion:
 
     def _with_timesteps(self, steps: int, device: torch.device | str = "cpu") -> Any | None:
         """A scheduler with this number of steps; None if it fails, or if its timesteps leave 0..T-1 or repeat."""
-        sampler = self._build(self.sampler_class, **({} if self.sampler_clips else {"prediction_type": "epsilon"}))
+        sampler = deepcopy(self._unused)  # building one takes as long as a step of a small network
         try:
             sampler.set_timesteps(steps, device=device)
         except (ValueError, IndexError, AssertionError):  # raised by diffusers for too few or too many
@@ -176,7 +179,7 @@ class Diffusion:
             InputError: the scheduler does not support this number of steps, or the result is not finite.
         """
         x, count = self._denoised(predict, noise, generators, steps, progress)
-        if not x.isfinite().all():
+        if not is_finite(x):
             raise InputError(
                 f"expected finite numbers from {self.schedule.scheduler_type} with {count} timesteps, got infinite "
                 "ones or NaN: the sampling diverged; choose another number of steps or another sampler"

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bidiffsr_arch.upscale.upscaler import Upscaler
 
-__all__ = ["OVERLAP", "TILE", "Upscaler"]
+__all__ = ["AUTO", "OVERLAP", "Upscaler"]
 
-TILE, OVERLAP = 256, 32  # result pixels
+AUTO = "auto"  # the weights' own size of tiles
+OVERLAP = 32  # result pixels
 
 
 def __getattr__(name: str) -> Any:
-    """`Upscaler`, imported on first use, because the command line only needs `TILE` and `OVERLAP`."""
+    """`Upscaler`, imported on first use, because the command line only needs `OVERLAP`."""
     if name != "Upscaler":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from bidiffsr_arch.upscale.upscaler import Upscaler

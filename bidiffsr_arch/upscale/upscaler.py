@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from bidiffsr_arch.config.diffusion import DiffusionOptions
-from bidiffsr_arch.diffusion.images import upsample
+from bidiffsr_arch.diffusion.images import is_finite, upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, is_direct, load_weights
 from bidiffsr_arch.pretrained import load_pretrained
-from bidiffsr_arch.upscale import OVERLAP, TILE
+from bidiffsr_arch.upscale import AUTO, OVERLAP
 from bidiffsr_arch.upscale.alpha import fill_hidden
 from bidiffsr_arch.upscale.direct import DirectNetwork
 from bidiffsr_arch.upscale.photo import from_pillow, to_pillow
@@ -40,8 +40,8 @@ class Upscaler:
         steps: sampling steps; those of the weights' options if None. A network without diffusion has neither sampler
             nor steps, and no noise.
         seed: seed of the noise, 0 or more.
-        tile: largest side of a tile in result pixels; None for the whole image at once. The network's memory grows with
-            its square.
+        tile: largest side of a tile in result pixels; ``auto`` for that of the weights (`Weights.tile`), None for the
+            whole image at once. The network's memory grows with its square.
         overlap: overlap of neighbouring tiles in result pixels.
     Raises:
         InputError: an argument is wrong; the message names it.
@@ -55,11 +55,14 @@ class Upscaler:
         sampler: str | None = None,
         steps: int | None = None,
         seed: int = 0,
-        tile: int | None = TILE,
+        tile: int | str | None = AUTO,
         overlap: int = OVERLAP,
     ) -> None:
         if not 0 <= seed < 2**63:
             raise InputError(f"expected a seed of 0 or more, got {seed}")
+        size = weights.tile if tile == AUTO else tile
+        if isinstance(size, str):
+            raise InputError(f"expected tile to be a number of pixels, {AUTO!r} or None, got {tile!r}")
         self.scale, self.steps = weights.scale, steps
         self.seed: int | torch.Generator = seed
         self.device = _device(device)
@@ -71,7 +74,7 @@ class Upscaler:
                 given = f"steps {steps}" if sampler is None else f"sampler {sampler}"
                 raise InputError(f"expected no sampler and no steps for a network without diffusion, got {given}")
             self.timesteps = 1
-            self.network = DirectNetwork(network, self.scale, tile, overlap, weights.multiple)
+            self.network = DirectNetwork(network, self.scale, size, overlap, weights.multiple)
         else:
             if is_direct(network):
                 name = type(network).__name__
@@ -81,7 +84,7 @@ class Upscaler:
                 options if sampler is None else options.sampled_by(scheduler_type=sampler)
             )
             self.timesteps = len(self.super_resolution.diffusion.sampler(steps).timesteps)
-            self.network = TiledNetwork(network, tile, overlap, weights.multiple)
+            self.network = TiledNetwork(network, size, overlap, weights.multiple)
         self.calls(1, 1)
 
     @classmethod
@@ -183,7 +186,7 @@ class Upscaler:
                 raise
             tiles = f"tiles of {self.network.tile} pixels" if self.network.tile else "the whole image at once"
             raise InputError(f"expected memory for {tiles}, got too little; choose a smaller tile") from error
-        if not layers[0].isfinite().all():
+        if not is_finite(layers[0]):
             raise InputError("expected a finite result, got NaN or infinity; use more steps or another sampler")
         if colour_is_gray := image.ndim == 2 or image.shape[2] == 2:
             layers[0] = layers[0].mean(1, keepdim=True)
