@@ -1,9 +1,10 @@
 """Fixtures that several test files share."""
 
+import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import basicsr  # noqa: F401  # isort: skip  (patched now, and torchvision with 
 import cv2
 import numpy as np
 import pytest
+import small_run
 import torch
 
 from bidiffsr_arch.archs import BIDiffSRUNet
@@ -125,6 +127,22 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         cv2.imwrite(f"data/HR/{index}.png", image)
         cv2.imwrite(f"data/LR/{index}x2.png", imresize(image, 0.5))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def train_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], None]:
+    """`basicsr train` in a `workplace`; further calls with the same options give a copy of the first run's folder."""
+    runs: dict[str, Path] = {}
+
+    def train(options: dict[str, Any]) -> None:
+        run, key = Path("experiments", options["name"]), json.dumps(options)
+        if key in runs:
+            shutil.copytree(runs[key], run)
+        else:
+            assert small_run.basicsr("train", options) == 0
+            runs[key] = Path(shutil.copytree(run, tmp_path_factory.mktemp("run") / run.name))
+
+    return train
 
 
 @pytest.fixture
