@@ -1,6 +1,7 @@
 """What wheel and sdist hold, that the wheel works in a new environment, and what an editable install finds."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,21 @@ def test_the_command_and_the_plugin_are_installed():
     assert command.load().__module__ == "bidiffsr_arch.cli"
     (plugin,) = (point for point in entry_points(group="basicsr.plugins") if point.name == "bidiffsr_arch")
     assert plugin.load() is bidiffsr_arch
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_installs_for_the_demo_only_what_it_needs(source):
+    def commands(target: str) -> str:
+        words = ["make", "--dry-run", target, f"PYTHON={sys.executable}"]
+        return subprocess.run(words, capture_output=True, text=True, check=True, cwd=source).stdout
+
+    demo, lint, web = map(commands, ("demo", "lint", "test-web"))
+    assert re.findall(r"'\.\[(.*)\]'", demo) == ["fast"]
+    assert re.findall(r"'\.\[(.*)\]'", lint) == ["fast", "plot,test"]
+    assert re.findall(r"'\.\[(.*)\]' *(.*)", web) == [("fast", ""), ("plot,test,web", "playwright")]
+    assert "compileall" not in demo and "compileall" in lint
+    installs = [line for line in (demo + lint).splitlines() if re.search(r"-m (pip |\S+\.)install ", line)]
+    assert len(installs) == 3 + 4 and all("--no-compile" in line and "constraints.txt" in line for line in installs)
 
 
 def test_every_requirement_is_pinned_for_each_python():

@@ -89,11 +89,10 @@ class _HelperCompiler(Compiler):
 
 
 class _KernelCode(JITCodeLibrary):
-    """Code of a kernel, optimised twice: the second pass takes one second in all and makes a step 1.5 % faster.
-
-    Its helpers get names that no other kernel has. Numba numbers symbols in each process, so that a kernel from the
-    cache and one that was compiled here may have different helpers of the same name, of which the linker would take the
-    first. (Internal functions would do, too, but LLVM inlines them, and compiling takes a third longer.)
+    """Code of a kernel, whose helpers get names that no other kernel has. Numba numbers symbols in each process, so
+    that a kernel from the cache and one that was compiled here may have different helpers of the same name, of which
+    the linker would take the first. (Internal functions would do, too, but LLVM inlines them, and compiling takes a
+    third longer.)
     """
 
     def _optimize_final_module(self) -> None:
@@ -101,7 +100,6 @@ class _KernelCode(JITCodeLibrary):
         for function in self._final_module.functions:
             if function.linkage == Linkage.linkonce_odr and not function.is_declaration:
                 function.name = f"{function.name}.{unique}"
-        super()._optimize_final_module()
         super()._optimize_final_module()
 
 
