@@ -30,8 +30,9 @@ TOOLS_BIN := .venv-tools/bin
 
 .PHONY: demo test lint bench-check docs dist venv clean $(EXTRAS:%=test-%)
 
+# One thread: several gain little on such small maps, and beside other programs they wait for each other.
 demo: .venv/$(BASE)
-	$(BIN)/basicsr demo
+	OMP_NUM_THREADS=1 $(BIN)/basicsr demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
