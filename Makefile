@@ -35,7 +35,7 @@ demo: .venv/$(BASE)
 	OMP_NUM_THREADS=1 $(BIN)/basicsr demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # The browser is Debian's: apt-get install chromium.
 test-web: FURTHER := playwright

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.bank import TimestepRPReLU
 from bidiffsr_arch.config.training import Step
+from bidiffsr_arch.training.fused import implementation
 from bidiffsr_arch.training.objective import Objective
 from bidiffsr_arch.training.stepping import Stepping
 
@@ -66,7 +67,10 @@ class Trainer:
             straight_line(self.network, polynomial)
         elif row != "conv2d":  # which has no options; preparing would load Numba
             self.stepping.prepare(self.network, self.device)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4, betas=(0.9, 0.99))
+        options = {"lr": 1e-4, "betas": (0.9, 0.99)}
+        if self.stepping:
+            options |= implementation("Adam", self.network.parameters(), options)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), **options)
         self.shape = (batch, 3, size, size)
 
     def step(self, seed: int) -> float:

@@ -29,6 +29,8 @@ from bidiffsr_arch.packed import Description, load_packed, pack, save_packed
 from bidiffsr_arch.parameters import read_parameters
 from bidiffsr_arch.training.option_check import check_options
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # written in C, if it was built
+
 
 @pytest.fixture
 def run_options(run_options: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def run_options(run_options: dict[str, Any]) -> dict[str, Any]:
 
 def read(options: dict[str, Any] | bytes) -> OrderedDict:
     """The checks of `basicsr train` before it builds anything."""
-    content = options if isinstance(options, bytes) else yaml.safe_dump(options, sort_keys=False).encode()
+    content = options if isinstance(options, bytes) else yaml.dump(options, Dumper=DUMPER, sort_keys=False).encode()
     Path("bad.yml").write_bytes(content)
     loaded = load_options("bad.yml")
     if "train" not in loaded["datasets"] or not loaded.get("train") or not loaded.get("logger"):
@@ -76,13 +78,6 @@ def test_bad_option_files_are_named(workplace, run_options):
     messages = {case: (refused(read, options), word) for case, (options, word) in cases.items()}
     wrong = [(case, message) for case, (message, word) in messages.items() if word not in message or "\n" in message]
     assert not wrong, "\n".join(map(str, [len(cases), *wrong]))
-
-
-def test_the_message_for_a_misspelt_key_has_the_right_one(workplace, run_options):
-    cases = bad_input.bad_options(run_options)
-    for case, (options, key) in cases.items():
-        if case.startswith("misspelt"):
-            assert key in refused(read, options), case
 
 
 def test_files_that_are_no_option_file_are_named(workplace, monkeypatch):

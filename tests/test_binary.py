@@ -171,7 +171,7 @@ def test_gradients_in_either_layout_differ_by_rounding(batch, channels, k, heigh
     target, gradients = torch.randn(batch, channels, height, width), []
     for pixels in (range(0), range(100)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("bidiffsr_arch.binary.convolve.CHANNELS_LAST_PIXELS", pixels)
+            patch.setattr("bidiffsr_arch.binary.conv2d.CHANNELS_LAST_PIXELS", pixels)
             gradients.append(torch.autograd.grad((layer(x) * target).sum(), [x, *layer.parameters()]))
     for one, other in zip(*gradients, strict=True):
         assert one.is_contiguous() and other.is_contiguous()

@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import cv2
 import pytest
 import torch
 import yaml
+from child import OF_BASICSR, run_code
 from small_run import basicsr
 
 from bidiffsr_arch.errors import InputError
@@ -80,10 +79,8 @@ def test_a_full_disk_ends_training_and_keeps_the_last_checkpoint(workplace, run_
     models = Path("experiments/tiny/models")
     size = (models / "net_g_2.pth").stat().st_size
     Path("options.yml").write_text(yaml.safe_dump(options))
-    ran = subprocess.run(
-        [sys.executable, "-c", WITH_LITTLE_DISK, str(size // 2), "train", "-opt", "options.yml", "--auto_resume"],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    words = ("train", "-opt", "options.yml", "--auto_resume")
+    ran = run_code(WITH_LITTLE_DISK, size // 2, *words, imported=OF_BASICSR)
     assert ran.returncode == 2 and "Traceback" not in ran.stderr, ran.stderr[-2000:]
     assert re.search(r"^basicsr: .*net_g_4\.pth cannot be written \(File too large\)", ran.stderr, re.M)
     assert not (models / "net_g_4.pth").exists() and not list(models.glob(f"{UNFINISHED}*"))
@@ -163,9 +160,9 @@ def test_auto_resume_reports_that_no_state_is_left(finished, capsys):
 
 
 @pytest.fixture
-def finished(workplace, run_options):
+def finished(workplace, run_options, train_once):
     """Options of a finished run with states after 2 and 4 iterations."""
     run_options["val"] = None
     del run_options["datasets"]["val"]
-    assert basicsr("train", run_options) == 0
+    train_once(run_options)
     return run_options

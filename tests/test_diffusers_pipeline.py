@@ -1,13 +1,12 @@
 """The diffusers pipeline: the images of `Upscaler`, and diffusers' schedulers, files and callbacks."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from child import run_code
 from PIL import Image
 
 from bidiffsr_arch import Upscaler
@@ -108,7 +107,7 @@ def test_a_pipeline_makes_a_round_trip_into_a_new_process(pipe, tmp_path):
     assert {"model_index.json", "unet", "scheduler"} <= {path.name for path in (tmp_path / "pipe").iterdir()}
     np.save(tmp_path / "in.npy", IMAGES["colour"])
     arguments = [str(tmp_path / name) for name in ("pipe", "in.npy", "out.npy")]
-    done = subprocess.run([sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True)
+    done = run_code(CHILD, *arguments, imported=("torch",))
     assert done.returncode == 0, done.stderr
     expected = pipe(IMAGES["colour"], 3, seeded(2), "np").images[0]
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)

@@ -22,7 +22,9 @@ from bidiffsr_arch.compat.distributed import chosen_launcher
 from bidiffsr_arch.errors import InputError
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["bidiffsr_arch.cli.train", "bidiffsr_arch.training"])
+SERVER.set_forkserver_preload(
+    ["bidiffsr_arch.cli.train", "bidiffsr_arch.training", "diffusers.schedulers.scheduling_ddim", "numba"]
+)
 PATIENCE = 120
 
 

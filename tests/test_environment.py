@@ -147,13 +147,16 @@ def offline(monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
 
 
+def test_the_options_are_possible_before_they_are_edited(workplace, options):
+    check(options)
+
+
 @pytest.mark.parametrize("case", TRAINING)
 def test_impossible_training_is_reported_before_anything_is_written(workplace, options, offline, monkeypatch, case):
     if "not installed" in case:
         found = environment.find_spec
         monkeypatch.setattr(environment, "find_spec", lambda name: None if name == "wandb" else found(name))
     edit, said = TRAINING[case]
-    check(options)
     edit(options)
     with pytest.raises(InputError, match=said) as caught:
         check(options)

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from child import run_code
 from hub_server import hub
 from PIL import Image
 from safetensors import safe_open
@@ -283,6 +282,7 @@ refused(network.push_to_hub, "me/pushed", token="wrong")
 """
 
 COMMAND = "import sys; from bidiffsr_arch.cli import main; sys.exit(main(sys.argv[1:]))"
+AT_ONCE = "import time; time.sleep = lambda seconds: None\n"  # huggingface_hub asks again after 1, 2, 4, ... seconds
 OFFLINE = """
 from bidiffsr_arch import Upscaler
 from bidiffsr_arch.errors import InputError
@@ -298,8 +298,7 @@ except InputError as error:
 
 def child(code: str, *arguments: str, status: int = 0, **environment: str) -> list[str]:
     """The lines that code prints to stdout, or, if it is expected to fail, to stderr."""
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True,
-                          env=os.environ | environment)  # fmt: skip
+    done = run_code(code, *arguments, imported=("torch",), **environment)
     assert done.returncode == status, done.stderr
     return (done.stderr if status else done.stdout).splitlines()
 
@@ -320,7 +319,7 @@ def test_the_command_takes_an_address_and_then_the_cache(folder, tmp_path, weigh
     results = {(tmp_path / name / "a.png").read_bytes() for name in ("online", "cached", "local")}
     assert len(results) == 1
     unknown = ("--weights", weights.replace("net", "none"))
-    (line,) = child(COMMAND, *words, str(tmp_path / "unknown"), *unknown, status=2, **environment)
+    (line,) = child(AT_ONCE + COMMAND, *words, str(tmp_path / "unknown"), *unknown, status=2, **environment)
     assert "cannot download me/none" in line
 
 

@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from child import run_code
+from child import OF_BASICSR, run_code
 
 from bidiffsr_arch import threads
 from bidiffsr_arch.import_hooks import ImportHooks
@@ -47,7 +46,7 @@ for name in [name for name in sys.modules if name.split(".")[0] == "bidiffsr_arc
     ],
 )
 def test_every_first_import_patches_and_registers(imports):
-    done = run_code(f"{imports}\n{COMPLETE}")
+    done = run_code(f"{imports}\n{COMPLETE}", imported=OF_BASICSR)
     assert done.stdout == "complete\n", done.stderr
     assert not done.stderr
 
@@ -94,13 +93,14 @@ def test_a_basicsr_that_cannot_be_imported_fails_alike_each_time(tmp_path):
         "        print(error, 'basicsr' in sys.modules)\n"
         "bidiffsr_arch.compat.require_basicsr('`basicsr train`')\n",
         folder=tmp_path,
+        imported=OF_BASICSR,
         PYTHONPATH=str(tmp_path),
     )
     assert done.stdout == "libGL.so.1 is missing False\n" * 2, done.stderr
     assert "InputError: `basicsr train` needs BasicSR, which cannot be imported (OSError: libGL" in done.stderr
 
 
-# Of each item, whether bidiffsr_arch was imported before the data set was unpickled in the worker.
+# Of each data set's items, whether bidiffsr_arch was imported before the data set was unpickled in the worker.
 SPAWNED = """
 import sys
 from functools import partial
@@ -123,25 +123,22 @@ if __name__ == "__main__":
     from basicsr.data import worker_init_fn
     opt = dict(phase="val", scale=2, dataroot_gt="data/HR", dataroot_lq="data/LR", filename_tmpl="{{}}x2",
                io_backend=dict(type="disk"))
-    dataset = {dataset}(opt)
     start = partial(worker_init_fn, num_workers=1, rank=0, seed=0)
-    loader = DataLoader(dataset, num_workers=1, multiprocessing_context="spawn", worker_init_fn=start)
-    print(*(bool(batch) for batch in loader))
+    for dataset in {datasets}:
+        loader = DataLoader(dataset(opt), num_workers=1, multiprocessing_context="spawn", worker_init_fn=start)
+        print(*(bool(batch) for batch in loader))
 """
 
 
 @pytest.mark.parametrize(
-    ("first", "dataset", "expected"),
+    ("first", "datasets", "expected"),
     [
-        ("import bidiffsr_arch", "Patched", "True True True\n"),
-        ("import bidiffsr_arch", "PairedImageDataset", "True True True\n"),
-        (STOCK_BASICSR, "Patched", "False False False\n"),
+        ("import bidiffsr_arch", "[Patched, PairedImageDataset]", "True True True\n" * 2),
+        (STOCK_BASICSR, "[Patched]", "False False False\n"),
     ],
 )
-def test_spawned_loader_workers_are_patched(first, dataset, expected, workplace):
-    script = workplace / "script.py"
-    script.write_text(SPAWNED.format(first=first, dataset=dataset))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
+def test_spawned_loader_workers_are_patched(first, datasets, expected, workplace):
+    done = run_code(SPAWNED.format(first=first, datasets=datasets), folder=workplace, imported=OF_BASICSR)
     assert done.stdout == expected, done.stderr
 
 

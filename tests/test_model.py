@@ -1,5 +1,6 @@
 """BIDiffSRModel: preparation of images, training, saving, loading and sampling."""
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bidiffsr_arch.config.diffusion import DiffusionOptions
-from bidiffsr_arch.diffusion.images import pad_to_multiple, upsample
+from bidiffsr_arch.diffusion.images import is_finite, pad_to_multiple, upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.training import BIDiffSRModel  # isort: split
@@ -50,6 +51,13 @@ def test_condition_is_cv2s_cubic_upsampling(height, width, batch, scale):
     got = upsample(planes, scale)
     assert np.abs(got.permute(0, 2, 3, 1).numpy() - np.stack(expected)).max() < 1e-6
     torch.testing.assert_close(got.double(), upsample(planes.double(), scale), atol=1e-5, rtol=0)
+
+
+@given(st.sampled_from([0.0, -1e38, math.nan, math.inf, -math.inf]), st.integers(0, 209))
+def test_numbers_that_are_not_finite_are_found(value, place):
+    image = torch.linspace(-1, 1, 210).reshape(1, 3, 7, 10).clone()
+    image.view(-1)[place] = value
+    assert is_finite(image) == math.isfinite(value)
 
 
 def test_lq_of_hr_size_is_not_upsampled(options):

@@ -1,11 +1,10 @@
 """Importing the package registers it, once, and leaves others' registrations alone."""
 
-import subprocess
-import sys
 import warnings
 
 import pytest
 from basicsr.utils import registry
+from child import OF_BASICSR, run_code
 
 import bidiffsr_arch
 from bidiffsr_arch.errors import InputError
@@ -32,18 +31,15 @@ def test_registering_again_is_harmless():
     assert list(registry.ARCH_REGISTRY) == before
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-
-
 def test_an_earlier_registration_is_kept_with_one_warning():
-    done = run(
+    done = run_code(
         "import bidiffsr_arch\n"
         "from basicsr.utils.registry import ARCH_REGISTRY\n"
         "other = type('BIDiffSRUNet', (), {'__module__': 'other_package.archs'})\n"
         "ARCH_REGISTRY._obj_map['BIDiffSRUNet'] = other\n"
         "bidiffsr_arch.register()\n"
-        "assert ARCH_REGISTRY.get('BIDiffSRUNet') is other\n"
+        "assert ARCH_REGISTRY.get('BIDiffSRUNet') is other\n",
+        imported=OF_BASICSR,
     )
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if "already registered" in line]
@@ -63,14 +59,15 @@ class BIDiffSRModel: pass
 def test_the_reference_is_imported_after_this_package_as_well_as_before(tmp_path):
     """Its classes have the same names as this package's and replace them, with a warning for each."""
     (tmp_path / "reference.py").write_text(REFERENCE)
-    done = run(
+    done = run_code(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import bidiffsr_arch, basicsr, reference\n"
         "from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY\n"
         "print(*(registry.get(name).__module__ for registry, name in\n"
         "        ((ARCH_REGISTRY, 'BIDiffSRUNet'), (MODEL_REGISTRY, 'BIDiffSRModel'), (ARCH_REGISTRY, 'SR3UNet'))))\n"
         "bidiffsr_arch.register()\n"
-        "assert ARCH_REGISTRY.get('BIDiffSRUNet').__module__ == 'reference'\n"
+        "assert ARCH_REGISTRY.get('BIDiffSRUNet').__module__ == 'reference'\n",
+        imported=OF_BASICSR,
     )
     assert done.stdout.split() == ["reference", "reference", "bidiffsr_arch.archs.sr3_arch"], done.stderr
     assert done.stderr.count("is registered by reference in place of bidiffsr_arch") == 2
@@ -95,7 +92,7 @@ def test_an_unknown_name_is_wrong_input_and_a_key_error(kind):
 
 
 def test_import_stays_light():
-    done = run(
+    done = run_code(
         "import sys, bidiffsr_arch; print(*{'diffusers', 'lpips', 'numba', 'matplotlib', 'skimage'} & set(sys.modules))"
     )
     assert done.stdout.split() == [], done.stdout

@@ -75,11 +75,13 @@ def options(run_options: dict[str, Any]) -> dict[str, Any]:
         ("PairedImageDataset", 2, "cpu", 6, IRNET),
     ],
 )
-def test_resuming_changes_nothing(workplace, options, monkeypatch, kind, workers, prefetch_mode, stopped_at, network):
+def test_resuming_workers_and_prefetching_change_nothing(
+    workplace, options, train_once, monkeypatch, kind, workers, prefetch_mode, stopped_at, network
+):
+    """The whole run has neither workers nor prefetching."""
     options["network_g"] |= network
+    train_once(options | {"name": "whole"})
     options["datasets"]["train"] |= {"type": kind, "num_worker_per_gpu": workers, "prefetch_mode": prefetch_mode}
-    options["name"] = "whole"
-    assert basicsr("train", options) == 0
     options["name"] = "stopped"
     assert train_until(stopped_at, options, signal.SIGTERM, monkeypatch) == 143
     assert basicsr("train", options, "--auto_resume") == 0
@@ -90,6 +92,7 @@ def test_resuming_changes_nothing(workplace, options, monkeypatch, kind, workers
 def test_uniform_noise_levels_depend_on_the_seed_alone_and_are_resumed(workplace, options, monkeypatch):
     """Levels between timesteps, as SR3 draws them, are random numbers of each sample, too."""
     options |= {"time_input": "noise_level", "noise_level_sampling": "uniform"}
+    options["logger"]["save_checkpoint_freq"] = 9
     options["network_g"] = {key: value for key, value in options["network_g"].items()
                             if key not in ("fp_res", "total_step", "dynamic_group")} | {"type": "SR3UNet"}  # fmt: skip
     for changes in ({"name": "whole"}, {"name": "again"}, {"name": "discrete", "noise_level_sampling": "discrete"},
@@ -105,15 +108,6 @@ def test_uniform_noise_levels_depend_on_the_seed_alone_and_are_resumed(workplace
     assert all(losses(log_of(f"experiments/{name}")) != whole for name in ("discrete", "other seed"))
 
 
-def test_workers_and_prefetching_change_nothing(workplace, options):
-    for workers, prefetch_mode in ((0, None), (2, None), (0, "cpu")):
-        options["datasets"]["train"] |= {"num_worker_per_gpu": workers, "prefetch_mode": prefetch_mode}
-        options["name"] = f"{workers}{prefetch_mode}"
-        assert basicsr("train", options) == 0
-    assert_same_end("0None", "2None", 9)
-    assert_same_end("0None", "0cpu", 9)
-
-
 def test_all_iterations_are_done_where_an_epoch_s_last_batch_is_dropped(workplace, options):
     options["datasets"]["train"] |= {"dataset_enlarge_ratio": 1}  # 3 samples: one batch of 2 an epoch
     assert basicsr("train", options) == 0
@@ -121,11 +115,12 @@ def test_all_iterations_are_done_where_an_epoch_s_last_batch_is_dropped(workplac
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_a_state_and_training_goes_on_from_there(workplace, options, monkeypatch, capsys, number):
-    options["logger"]["save_checkpoint_freq"], options["name"] = 9, "whole"
-    assert basicsr("train", options) == 0
+def test_a_signal_saves_a_state_and_training_goes_on_from_there(
+    workplace, options, train_once, monkeypatch, capsys, number
+):
+    train_once(options | {"name": "whole"})
 
-    options["name"], before = "stopped", signal.getsignal(number)
+    options["logger"]["save_checkpoint_freq"], options["name"], before = 9, "stopped", signal.getsignal(number)
     assert train_until(3, options, number, monkeypatch) == 128 + number
     assert "stopped after iteration 3, saved" in capsys.readouterr().err
     assert signals.requested_signal() == 0

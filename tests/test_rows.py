@@ -14,7 +14,7 @@ from bidiffsr_arch.data.demo import write_demo
 from bidiffsr_arch.training import BicubicModel, BIDiffSRModel
 
 BASELINE = dict(rescale="pixelshuffle", fusion="concat", tar=False, taa=False)
-ITERATIONS = 50
+ITERATIONS = 30
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,11 +31,9 @@ sys.exit(status)
 NOT_FOR_INFERENCE = ("basicsr", "torchvision", "scipy", "lpips", "torch._dynamo")
 
 
-def run_command(
-    *words: object, folder: Path | None = None, modules: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
+def run_command(*words: object, modules: tuple[str, ...] = (), **where: Any) -> subprocess.CompletedProcess[str]:
     """Run a command where BasicSR is not installed; the last line on stderr names those of `modules` it imported."""
-    return run_code(COMMAND.format(modules=modules), *words, blocked=("basicsr",), folder=folder)
+    return run_code(COMMAND.format(modules=modules), *words, blocked=("basicsr",), **where)
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ def checkpoint(photographs: Path, tiny_options: dict, run_options: dict) -> Path
     ],
 )
 def test_commands_that_write_files(checkpoint, words, written):
-    done = run_command(*words.split(), folder=checkpoint, modules=NOT_FOR_INFERENCE)
+    done = run_command(*words.split(), modules=NOT_FOR_INFERENCE, folder=checkpoint, imported=("torch",))
     assert done.returncode == 0, done.stderr
     assert Path(written).exists()
     assert not done.stderr.splitlines()[-1].strip() or words.startswith("plot"), done.stderr
@@ -88,7 +87,7 @@ def test_commands_that_write_files(checkpoint, words, written):
     ],
 )
 def test_commands_that_print(checkpoint, words, shown):
-    done = run_command(*words.split(), folder=checkpoint)
+    done = run_command(*words.split(), folder=checkpoint, imported=("torch",))
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
 
@@ -106,14 +105,15 @@ def test_the_message_for_training_says_what_to_install(tmp_path, words):
 def test_inference_imports_one_scheduler_of_diffusers(photographs):
     code = "import re; loaded = [name for name in sys.modules if re.match(r'diffusers.schedulers.scheduling_', name)]"
     command = COMMAND.replace("present =", f"{code}\nprint(*loaded)\npresent =").format(modules=())
-    done = run_code(command, "upscale", "photos", "-o", "large", "--quiet", blocked=("basicsr",), folder=photographs)
+    words = ("upscale", "photos", "-o", "large", "--quiet")
+    done = run_code(command, *words, blocked=("basicsr",), folder=photographs, imported=("torch",))
     loaded = sorted(done.stdout.split())
     assert loaded == ["diffusers.schedulers.scheduling_ddim", "diffusers.schedulers.scheduling_utils"]
 
 
 def test_another_packages_network_is_refused_in_one_line(checkpoint):
     Path("net.yml").write_text(Path("net.yml").read_text().replace("BIDiffSRUNet", "RRDBNet"))
-    done = run_command("cost", "-opt", "net.yml", folder=checkpoint)
+    done = run_command("cost", "-opt", "net.yml", folder=checkpoint, imported=("torch",))
     assert done.returncode == 2
     assert "BIDiffSRUNet" in done.stderr and "RRDBNet" in done.stderr
     assert "for others: python -m bidiffsr_arch.compat.install (docs/install.md)" in done.stderr

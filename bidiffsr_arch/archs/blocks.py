@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bidiffsr_arch.archs.norm_swish import Dropout, NormSwish, norm_swish_then
+from bidiffsr_arch.binary.conv2d import ConvBackend, conv2d
 from bidiffsr_arch.errors import InputError
 
 
@@ -48,10 +49,11 @@ class PlainConv2d(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        self.conv_backend: ConvBackend | None = None
 
     def forward(self, x: Tensor, time: object = None) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
-        return super().forward(x)
+        return conv2d(x, self.weight, self.bias, self.conv_backend)
 
 
 def norm_swish(channels: int, norm_groups: int, dropout: float = 0.0) -> list[nn.Module]:
@@ -70,7 +72,7 @@ class NormSwishConv(nn.Module):
         self, in_channels: int, out_channels: int, norm_groups: int, *, dropout: float = 0.0, zero_init: bool = False
     ) -> None:
         super().__init__()
-        conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        conv = PlainConv2d(in_channels, out_channels, 3)
         if zero_init:
             for parameter in conv.parameters():
                 nn.init.zeros_(parameter)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bidiffsr_arch.archs.recompute import with_recomputed_input
-from bidiffsr_arch.binary.convolve import working_dtype
+from bidiffsr_arch.binary.conv2d import working_dtype
 
 aten = torch.ops.aten
 

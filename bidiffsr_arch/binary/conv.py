@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
-from bidiffsr_arch.binary.convolve import BinaryConvBackend, ScaledSums, convolve, working_dtype
+from bidiffsr_arch.binary.conv2d import ConvBackend, conv2d, working_dtype
+from bidiffsr_arch.binary.convolve import BinaryConvBackend, ScaledSums, convolve
 from bidiffsr_arch.binary.methods import Binarize, Binarizer
 from bidiffsr_arch.binary.sign import SURROGATES, signs_of
 from bidiffsr_arch.binary.weight import WEIGHTS
@@ -47,6 +48,7 @@ class SignConv2d(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.activation = activation
+        self.conv_backend: ConvBackend | None = None
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.progress: Tensor
         self.register_buffer("progress", torch.zeros(()), persistent=False)
@@ -83,7 +85,7 @@ class RealWeightConv2d(SignConv2d):
             The result, (B, C_out, H, W), and None, because it is stored for the backward pass, not recomputed.
         """
         activations = _Sign.apply(x if shift is None else x + shift, self.activation, self.progress)
-        return F.conv2d(activations, self.weight, padding=self.kernel_size // 2), None
+        return conv2d(activations, self.weight, backend=self.conv_backend), None
 
 
 class BinaryWeightConv2d(SignConv2d):
@@ -138,6 +140,7 @@ class BinaryWeightConv2d(SignConv2d):
             weight=self.rule.surrogate,
             progress=self.progress,
             backend=backend,
+            gradients=self.conv_backend,
         )
 
     def extra_repr(self) -> str:

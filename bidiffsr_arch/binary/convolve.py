@@ -14,15 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bidiffsr_arch.binary.conv2d import ConvBackend, conv2d_gradients, working_dtype
 from bidiffsr_arch.binary.sign import SURROGATES, signs, signs_of
 
 INT16_MAX = torch.iinfo(torch.int16).max
-
-CHANNELS_LAST_PIXELS = range(32 * 32, 64 * 64 + 1) if torch.backends.cpu.get_cpu_capability() == "AVX512" else range(0)
-"""Maps of so many pixels are changed to channels_last for the backward pass of convolutions larger than 1x1 in float32:
-with AVX-512 oneDNN's gradients then take three quarters of the time, changes of layout included. On larger maps the
-changes take as long as they save, smaller ones gain nothing, and with AVX2 the gradients take longer in channels_last.
-"""
 
 
 class BinaryConvBackend(NamedTuple):
@@ -65,37 +60,6 @@ class ScaledSums(NamedTuple):
         return self.sums.to(self.scale.dtype).mul_(self.scale)
 
 
-def working_dtype(x: Tensor) -> torch.dtype:
-    """The type in which convolutions are computed: autocast's if it is enabled, else x's."""
-    kind = x.device.type
-    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # not available on "meta"
-    return torch.get_autocast_dtype(kind) if enabled else x.dtype
-
-
-def _gradients(
-    grad: Tensor, activations: Tensor, weight: Tensor, needed: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of ``conv2d(activations, weight)``, zero padding, for both, in the layout of `activations`."""
-    padding, tensors = weight.shape[-1] // 2, [grad, activations, weight]
-    suitable = activations.shape[2:].numel() in CHANNELS_LAST_PIXELS and activations.dtype is torch.float32
-    relaid = suitable and padding > 0 and activations.is_cpu and activations.is_contiguous()
-    if relaid:
-        tensors = [tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors]
-    gradients = torch.ops.aten.convolution_backward(
-        *tensors,
-        bias_sizes=None,
-        stride=[1, 1],
-        padding=[padding, padding],
-        dilation=[1, 1],
-        transposed=False,
-        output_padding=[0, 0],
-        groups=1,
-        output_mask=[*needed, False],
-    )
-    grad_activations, grad_weight, _ = (g.contiguous() if relaid and g is not None else g for g in gradients)
-    return grad_activations, grad_weight
-
-
 class _Convolve(torch.autograd.Function):
     """See `convolve`."""
 
@@ -110,9 +74,10 @@ class _Convolve(torch.autograd.Function):
         surrogates: tuple[str, str],
         dtype: torch.dtype,
         backend: BinaryConvBackend | None,
+        gradients: ConvBackend | None,
         *weight_signs: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.surrogates, ctx.dtype = surrogates, dtype
+        ctx.surrogates, ctx.dtype, ctx.gradients = surrogates, dtype, gradients
         ctx.save_for_backward(x, shift, v, scale, progress)
         if backend is None:
             positive = (x if shift is None else x + shift) >= 0
@@ -129,11 +94,12 @@ class _Convolve(torch.autograd.Function):
         x, shift, v, scale, progress = ctx.saved_tensors
         activation_surrogate, weight_surrogate = (SURROGATES[name] for name in ctx.surrogates)
         r = x if shift is None else x + shift
-        grad_r, grad_v = _gradients(
+        grad_r, grad_v = conv2d_gradients(
             grad.to(ctx.dtype),
             signs_of(r, dtype=ctx.dtype),
             signs_of(v, scale[..., None]).to(ctx.dtype),
             (ctx.needs_input_grad[0] or ctx.needs_input_grad[1], ctx.needs_input_grad[2]),
+            ctx.gradients,
         )
         grad_x = grad_shift = None
         if grad_r is not None:
@@ -156,6 +122,7 @@ def convolve(
     weight: str,
     progress: Tensor,
     backend: BinaryConvBackend | None = None,
+    gradients: ConvBackend | None = None,
 ) -> tuple[Tensor, ScaledSums]:
     """``z = scale * n`` with ``n = conv(sign(x + shift), sign(v))``; zero padding (a padded tap adds 0), stride 1.
 
@@ -171,11 +138,12 @@ def convolve(
         activation, weight: surrogate gradients of the two signs, keys of `SURROGATES`.
         progress: training progress in [0, 1], a tensor without dimensions.
         backend: replaces conv2d; its ``supports(x, shift, v)`` must be true.
+        gradients: replaces the gradients of conv2d where it supports them.
     Returns:
         z, (B, C_out, H, W), and the numbers from which it can be recomputed.
     Raises:
         ValueError: raised by a backend if the channels of x, shift and v do not match.
     """
     surrogates, dtype = (activation, weight), working_dtype(x)
-    z, sums = _Convolve.apply(x, shift, v, scale, progress, surrogates, dtype, backend, *weight_signs)
+    z, sums = _Convolve.apply(x, shift, v, scale, progress, surrogates, dtype, backend, gradients, *weight_signs)
     return z, ScaledSums(sums, scale)

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
@@ -50,7 +51,7 @@ class Struct(BaseModel):
         try:
             return cls.model_validate(dict(data)), []
         except ValidationError as error:
-            return None, mistakes(cls.model_json_schema(), error.errors(include_url=False), place)
+            return None, mistakes(_schema(cls), error.errors(include_url=False), place)
 
     @classmethod
     def names(cls) -> set[str]:
@@ -68,6 +69,11 @@ class Struct(BaseModel):
         if broken := list(self._relations()):
             raise PydanticCustomError(RELATION, "{sentences}", {"sentences": "; ".join(broken)})
         return self
+
+
+@cache
+def _schema(struct: type[Struct]) -> Schema:
+    return struct.model_json_schema()
 
 
 def one_line(sentences: list[str], source: str) -> str:

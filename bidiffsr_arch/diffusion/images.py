@@ -1,5 +1,7 @@
 """Preparation of images for the networks: upsampling and padding."""
 
+import math
+
 import cv2
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,11 @@ def upsample(image: Tensor, scale: int) -> Tensor:
     planes = image.detach().reshape(-1, height, width).numpy()
     resized = [torch.from_numpy(cv2.resize(plane, size, interpolation=cv2.INTER_CUBIC)) for plane in planes]
     return torch.stack(resized).view(*image.shape[:2], *size[::-1])
+
+
+def is_finite(image: Tensor) -> bool:
+    """Whether no number is infinite or NaN; much faster than ``isfinite().all()``."""
+    return all(map(math.isfinite, torch.aminmax(image)))
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bidiffsr_arch.config.diffusion import BetaSchedule
+from bidiffsr_arch.diffusion.images import is_finite
 from bidiffsr_arch.diffusion.schedulers import arguments, diffusers_class
 from bidiffsr_arch.errors import InputError, first_line, nearest
 
@@ -178,7 +179,7 @@ class Diffusion:
             InputError: the scheduler does not support this number of steps, or the result is not finite.
         """
         x, count = self._denoised(predict, noise, generators, steps, progress)
-        if not x.isfinite().all():
+        if not is_finite(x):
             raise InputError(
                 f"expected finite numbers from {self.schedule.scheduler_type} with {count} timesteps, got infinite "
                 "ones or NaN: the sampling diverged; choose another number of steps or another sampler"

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import count
-from math import prod
 from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
@@ -114,21 +113,15 @@ class PackedNetwork(nn.Module, ABC):
 
     def _run_sample(self, image: Tensor, step: StepContext, result: Tensor) -> None:
         """Run the layers on an image (C, H, W), and write the result."""
-        patches = self._patches(image)
-        height, width, *patch = patches.shape
-        channels = prod(patch)
-        with self.arena.maps((height, width, channels)) as (x,):
-            torch.mul(patches, self.scales[0], out=torch.from_numpy(x)[..., :channels].unflatten(-1, patch))
-            out = self.compute(x, step)
-            values = torch.from_numpy(out)[..., : self.out_channels]
-            written = self._patches(result)
-            torch.mul(values.unflatten(-1, written.shape[2:]), self.scales[1], out=written)
-            self.arena.release(out)
-
-    def _patches(self, image: Tensor) -> Tensor:
-        """A view (H/P, W/P, C, P, P) of an image (C, H, W)."""
         size = self.patch_size
-        return image.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4)
+        channels, height, width = len(image) * size**2, image.shape[1] // size, image.shape[2] // size
+        with self.arena.maps((height, width, channels)) as (x,):
+            for pixel, values in zip(_pixels(image, size), _pixels_of_map(x, channels, size), strict=True):
+                torch.mul(pixel, self.scales[0], out=values)
+            out = self.compute(x, step)
+            for pixel, values in zip(_pixels(result, size), _pixels_of_map(out, self.out_channels, size), strict=True):
+                torch.mul(values, self.scales[1], out=pixel)
+            self.arena.release(out)
 
     def _register(self) -> None:
         self.handle = next(_handles)
@@ -151,6 +144,20 @@ class PackedDenoiser(PackedNetwork):
         """As `BIDiffSRUNet.forward`: (B, 3, H, W) twice and (B,) or (B, 1) -> (B, out_channel, H, W), float32."""
         check_size(x_t, self.multiple)
         return self.run(torch.cat([condition, x_t], dim=1), as_times(time, len(x_t)))
+
+
+def _pixels(image: Tensor, size: int) -> list[Tensor]:
+    """Views (H/P, W/P, C) of the pixels of an image (C, H, W), one for each place in a patch of P x P.
+
+    Moved place by place, and not as patches, whose rows of P numbers are too short for torch's loops.
+    """
+    patches = image.unflatten(1, (-1, size)).unflatten(3, (-1, size))
+    return [patches[:, :, i, :, j].permute(1, 2, 0) for i in range(size) for j in range(size)]
+
+
+def _pixels_of_map(x: Map, channels: int, size: int) -> list[Tensor]:
+    """The same of a map of patches with `channels` = C P^2."""
+    return [torch.from_numpy(x)[..., place : channels : size**2] for place in range(size**2)]
 
 
 @torch.library.custom_op("bidiffsr_arch::run_packed", mutates_args=(), device_types="cpu")

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bidiffsr_arch.binary.conv import BinaryWeightConv2d
+from bidiffsr_arch.archs.blocks import PlainConv2d
+from bidiffsr_arch.binary.conv import BinaryWeightConv2d, SignConv2d
 from bidiffsr_arch.binary.convolve import BinaryConvBackend
 from bidiffsr_arch.packed.layout import PLANE_FILTERS, PLANE_SLACK, WORD, padded
+from bidiffsr_arch.packed.training_winograd import WINOGRAD
 
 
 @torch.library.custom_op(
@@ -132,8 +134,9 @@ MIN_MACS = 2**25
 POPCOUNT = BinaryConvBackend(pack_signs, pack_weight, count_signs, MIN_MACS)
 
 
-def use_popcount_kernels(network: nn.Module) -> None:
-    """Let the 1-bit convolutions of a network use XNOR-popcount in training on a CPU, if Numba can be imported."""
+def use_training_kernels(network: nn.Module) -> None:
+    """Let the convolutions of a network use the package's kernels in training on a CPU, if Numba can be imported:
+    XNOR-popcount for 1-bit convolutions, Winograd's for gradients and for convolutions in full precision."""
     try:
         import bidiffsr_arch.packed.kernels.planes  # noqa: F401
     except ImportError:
@@ -141,6 +144,8 @@ def use_popcount_kernels(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, BinaryWeightConv2d):
             module.backend = POPCOUNT
+        if isinstance(module, (SignConv2d, PlainConv2d)):
+            module.conv_backend = WINOGRAD
 
 
 def _new_bits(x: Tensor, v: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import constructor_defaults, find_architecture, is_packed
 from bidiffsr_arch.parameters import named_as_in, read_parameters
+from bidiffsr_arch.training.fused import implementation
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.loss_schedule import LossSchedule
 from bidiffsr_arch.training.network_files import packed_for_test, set_and_log
@@ -91,9 +92,11 @@ class BIDiffSRModel(ValidatedSRModel):
         return super().model_to_device(self.stepping.prepare(net, self.device) if self.is_train else net)
 
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
-        """As BasicSR's, with separate parameters for each timestep group, see `GroupParameters`."""
+        """As BasicSR's, with separate parameters for each timestep group, see `GroupParameters`, and fused on a CPU."""
         self.group_parameters = GroupParameters(self.get_bare_model(self.net_g))
-        return super().get_optimizer(optim_type, self.group_parameters.split(params), lr, **kwargs)
+        parameters = self.group_parameters.split(params)
+        kwargs |= implementation(optim_type, parameters, kwargs)
+        return super().get_optimizer(optim_type, parameters, lr, **kwargs)
 
     def further_states(self) -> dict[str, Any]:
         """What this model adds to a training state: the state of the gradient scaler."""

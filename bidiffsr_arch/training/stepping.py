@@ -13,7 +13,7 @@ from bidiffsr_arch.archs.blocks import set_checkpointing
 from bidiffsr_arch.binary import cached_weights
 from bidiffsr_arch.config.training import Step
 from bidiffsr_arch.errors import InputError
-from bidiffsr_arch.packed.training import use_popcount_kernels
+from bidiffsr_arch.packed.training import use_training_kernels
 from bidiffsr_arch.training.early_updates import can_update_early, early_updates
 from bidiffsr_arch.training.group_parameters import GroupParameters
 
@@ -60,7 +60,7 @@ class Stepping:
         if self.channels_last:
             cast(Any, network).to(memory_format=torch.channels_last)  # torch's type hints lack this overload
         elif device.type == "cpu":
-            use_popcount_kernels(network)
+            use_training_kernels(network)
         if self.checkpointing:
             set_checkpointing(network)
         if self.compile:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from bidiffsr_arch.config.diffusion import DiffusionOptions
-from bidiffsr_arch.diffusion.images import upsample
+from bidiffsr_arch.diffusion.images import is_finite, upsample
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import Weights, is_direct, load_weights
@@ -186,7 +186,7 @@ class Upscaler:
                 raise
             tiles = f"tiles of {self.network.tile} pixels" if self.network.tile else "the whole image at once"
             raise InputError(f"expected memory for {tiles}, got too little; choose a smaller tile") from error
-        if not layers[0].isfinite().all():
+        if not is_finite(layers[0]):
             raise InputError("expected a finite result, got NaN or infinity; use more steps or another sampler")
         if colour_is_gray := image.ndim == 2 or image.shape[2] == 2:
             layers[0] = layers[0].mean(1, keepdim=True)

@@ -32,7 +32,7 @@ print(numba.np.arraymath._HAVE_BLAS)
 )
 def test_a_kernel_that_is_not_used_is_not_compiled(needs_numba, backend, compiled):
     """Each way of counting bits takes more than a second to compile."""
-    result = run_code(STEP + KERNELS, backend)
+    result = run_code(STEP + KERNELS, backend, imported=("torch",))
     if "use backend numba-portable" in result.stderr:
         pytest.skip("this CPU has no AVX2")
     counts = dict(line.split() for line in result.stdout.splitlines())
@@ -41,7 +41,7 @@ def test_a_kernel_that_is_not_used_is_not_compiled(needs_numba, backend, compile
 
 def test_numba_loads_no_scipy_and_knows_of_it(needs_numba):
     pytest.importorskip("scipy")
-    result = run_code(STEP + SCIPY, "numba-portable")
+    result = run_code(STEP + SCIPY, "numba-portable", imported=("torch",))
     assert result.stdout.split() == ["False", "True"], result.stderr
 
 
@@ -87,10 +87,14 @@ def test_kernels_of_several_processes_keep_their_helpers(needs_numba, tmp_path, 
     (tmp_path / "similar.py").write_text(SIMILAR.format(lines=lines))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    alone = {line for name in ("by_second", "by_first") for line in run_code(CALLS, name).stdout.splitlines()}
+
+    def lines_of(*names: str) -> list[str]:
+        return run_code(CALLS, *names, imported=("torch",)).stdout.splitlines()
+
+    alone = {line for name in ("by_second", "by_first") for line in lines_of(name)}
     shutil.rmtree(tmp_path / "cache")
-    run_code(CALLS, "by_first")
-    together = run_code(CALLS, "by_second", "by_first").stdout.splitlines()
+    lines_of("by_first")
+    together = lines_of("by_second", "by_first")
     assert len(alone) == 2 and set(together) == alone
 
 
@@ -121,5 +125,5 @@ def test_a_cache_may_name_classes_that_other_sources_had(needs_numba, tmp_path, 
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("Before", "After"):
         (tmp_path / "renamed.py").write_text(RENAMED.format(name=name))
-        result = run_code("import renamed")
+        result = run_code("import renamed", imported=("torch",))
         assert result.stdout == "2.0\n", result.stderr

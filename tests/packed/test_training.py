@@ -16,7 +16,7 @@ from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d
 from bidiffsr_arch.binary.convolve import convolve
 from bidiffsr_arch.config.training import Step
-from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, use_popcount_kernels
+from bidiffsr_arch.packed.training import POPCOUNT, pack_signs, pack_weight, use_training_kernels
 from bidiffsr_arch.training.objective import Objective
 from bidiffsr_arch.training.stepping import Stepping
 
@@ -239,7 +239,7 @@ def test_training_on_other_devices_uses_conv2d(tiny_network, train, device):
 
 def test_training_without_numba_uses_conv2d(tiny_network, monkeypatch):
     monkeypatch.setitem(sys.modules, "bidiffsr_arch.packed.kernels.planes", None)
-    use_popcount_kernels(tiny_network)
+    use_training_kernels(tiny_network)
     assert backends(tiny_network) == {None}
 
 

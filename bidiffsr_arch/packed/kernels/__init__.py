@@ -7,13 +7,14 @@
 - `winograd` (with `winograd_transforms`), `pointwise`: full-precision 3x3 and 1x1 convolutions; `gemm`: their matrix
   products.
 - `norm`: GroupNorm; `rearrange`: permutations of channels.
-- `planes`: the 1-bit convolution of training.
+- Training: `planes`, the 1-bit convolution; `batch_winograd` (with `batch_winograd_transforms`, `batch_gemm`), the
+  full-precision one, and gradients of both.
 """
 
 from bidiffsr_arch.packed.kernels import numba_without_scipy as numba_without_scipy
 
 __all__ = [
-    "binary_conv", "bit_rows", "compile", "epilogue", "gemm", "lookup", "norm", "places", "planes", "pointwise",
-    "popcount", "prefetch", "rearrange", "signs", "split", "vector_ir", "winograd",
-    "winograd_transforms",
+    "batch_gemm", "batch_winograd", "batch_winograd_transforms", "binary_conv", "bit_rows", "compile", "epilogue",
+    "gemm", "lookup", "norm", "places", "planes", "pointwise", "popcount", "prefetch", "rearrange", "signs", "split",
+    "vector_ir", "winograd", "winograd_transforms",
 ]  # fmt: skip

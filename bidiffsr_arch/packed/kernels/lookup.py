@@ -32,6 +32,7 @@ from bidiffsr_arch.packed.kernels.vector_ir import (
     int64,
     load,
     offset,
+    opaque,
     procedure,
     repeat,
     spread,
@@ -91,9 +92,8 @@ def pair_counter(halves: int) -> Callable:
         """
 
         def step(i, carried) -> list[Value]:
-            low, mixed = carried[:halves], carried[halves:]
+            filters, low, mixed = carried[0], carried[1 : 1 + halves], carried[1 + halves :]
             place = offset(b, pairs, b.mul(i, int64(2 * TABLE_STEP)))
-            filters = offset(b, weights, b.mul(i, int64(TABLE_FILTERS * TABLE_STEP)))
             sums = [constant(0, V8)] * halves
             for group in range(TABLE_STEP):
                 entry = b.zext(load(b, offset(b, place, 2 * group), I16, 2), I64)
@@ -103,9 +103,10 @@ def pair_counter(halves: int) -> Callable:
                     sums[half] = b.add(sums[half], _shuffle(b, selected, index))
             low = [b.add(total, b.and_(here, constant(15, V8))) for total, here in zip(low, sums, strict=True)]
             shifted = [b.lshr(b.bitcast(here, V64), constant(4, V64)) for here in sums]
-            return low + [b.add(total, here) for total, here in zip(mixed, shifted, strict=True)]
+            mixed = [b.add(total, here) for total, here in zip(mixed, shifted, strict=True)]
+            return [opaque(b, offset(b, filters, TABLE_FILTERS * TABLE_STEP)), *low, *mixed]
 
-        totals = repeat(b, steps, [constant(0, V8)] * halves + [constant(0, V64)] * halves, step)
+        _, *totals = repeat(b, steps, [weights] + [constant(0, V8)] * halves + [constant(0, V64)] * halves, step)
         more = b.icmp_signed("!=", accumulate, int64(0))
         for half in range(halves):
             low, mixed = totals[half], totals[halves + half]

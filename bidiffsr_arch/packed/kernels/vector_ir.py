@@ -56,6 +56,15 @@ def offset(b: IRBuilder, address: Value, distance: int | Value) -> Value:
     return b.add(address, int64(distance) if isinstance(distance, int) else distance)
 
 
+def opaque(b: IRBuilder, address: Value) -> Value:
+    """`address`, about which LLVM can assume nothing.
+
+    An address that a loop carries this way stays in a register of its own. LLVM would replace it by a base and an
+    index, and a vector instruction with such an operand is split into two.
+    """
+    return b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [address], False)
+
+
 def load(b: IRBuilder, address: Value, type_: ir.Type = FLOATS, align: int = 4) -> Value:
     """A value of `type_` at an address."""
     return b.load(b.inttoptr(address, type_.as_pointer()), align=align)

@@ -58,7 +58,7 @@ def _input_line(b, d: list) -> list:
     ]
 
 
-def _output_line(b, m: list) -> list:
+def output_line(b, m: list) -> list:
     """``A^T m`` of six vectors."""
     s1, d1 = b.fadd(m[1], m[2]), b.fsub(m[1], m[2])
     s2, d2 = b.fadd(m[3], m[4]), b.fsub(m[3], m[4])
@@ -127,7 +127,7 @@ def _results(number: int) -> Callable:
         lines = []
         for r in range(2):
             m = [load(b, offset(b, points.start, b.mul(points.step, int64(6 * r + q)))) for q in range(6)]
-            lines.append(_output_line(b, m))
+            lines.append(output_line(b, m))
         for x, (u, v) in enumerate(zip(*lines, strict=True)):
             total, difference = b.fadd(u, v), b.fsub(u, v)
             for i, (p, q) in enumerate(zip(*(OUTPUT[r] for r in PASSES[number]), strict=True)):
