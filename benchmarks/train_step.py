@@ -31,7 +31,7 @@ from tqdm import tqdm
 from bidiffsr_arch.archs import BIDiffSRUNet
 from bidiffsr_arch.binary.bank import TimestepRPReLU
 from bidiffsr_arch.config.training import Step
-from bidiffsr_arch.training.fused import implementation
+from bidiffsr_arch.training.fused import fused_argument
 from bidiffsr_arch.training.objective import Objective
 from bidiffsr_arch.training.stepping import Stepping
 
@@ -69,7 +69,7 @@ class Trainer:
             self.stepping.prepare(self.network, self.device)
         options = {"lr": 1e-4, "betas": (0.9, 0.99)}
         if self.stepping:
-            options |= implementation("Adam", self.network.parameters(), options)
+            options |= fused_argument("Adam", self.network.parameters(), options)
         self.optimizer = torch.optim.Adam(self.network.parameters(), **options)
         self.shape = (batch, 3, size, size)
 

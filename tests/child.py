@@ -93,5 +93,5 @@ def _run_forked(
         main.write_text(code)
         print(json.dumps([str(main), words, folder, variables]), file=server.stdin, flush=True)
         status = int(server.stdout.readline())
-        said = [Path(f"{main}.{stream}").read_text() for stream in ("out", "err")]
-    return subprocess.CompletedProcess([str(main), *words], status, *said)
+        outputs = [Path(f"{main}.{stream}").read_text() for stream in ("out", "err")]
+    return subprocess.CompletedProcess([str(main), *words], status, *outputs)

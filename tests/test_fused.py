@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidiffsr_arch.training import BIDiffSRModel
-from bidiffsr_arch.training.fused import FUSED, implementation
+from bidiffsr_arch.training.fused import FUSED, fused_argument
 
 
 def steps(kind: str, number: int, count: int = 3, **options: Any) -> list[torch.Tensor]:
@@ -53,11 +53,11 @@ def test_results_differ_by_rounding_only(kind, number, lr, betas, weight_decay, 
     ],
 )
 def test_the_implementation_is_chosen_where_it_is_left_open(kind, dtype, options, expected):
-    assert implementation(kind, [torch.zeros(1), torch.zeros(1, dtype=dtype)], options) == expected
+    assert fused_argument(kind, [torch.zeros(1), torch.zeros(1, dtype=dtype)], options) == expected
 
 
 def test_parameters_on_other_devices_keep_the_default():
-    assert implementation("Adam", [torch.zeros(1), torch.zeros(1, device="meta")], ()) == {}
+    assert fused_argument("Adam", [torch.zeros(1), torch.zeros(1, device="meta")], ()) == {}
 
 
 def model_with(options: dict[str, Any], **optim_g: Any) -> BIDiffSRModel:

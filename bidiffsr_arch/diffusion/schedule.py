@@ -40,8 +40,9 @@ class Diffusion:
             known |= arguments(diffusers_class(TRAINING_SCHEDULER))
         _refuse_unknown(schedule, known)
         self.sampler_clips = "clip_sample" in arguments(self.sampler_class)
-        self._unused = self._build(self.sampler_class, **({} if self.sampler_clips else {"prediction_type": "epsilon"}))
-        self.alphas_cumprod: Tensor = self._unused.alphas_cumprod
+        changes = {} if self.sampler_clips else {"prediction_type": "epsilon"}
+        self._template = self._build(self.sampler_class, **changes)
+        self.alphas_cumprod: Tensor = self._template.alphas_cumprod
 
     @cached_property
     def training(self) -> Any:
@@ -146,7 +147,7 @@ class Diffusion:
 
     def _with_timesteps(self, steps: int, device: torch.device | str = "cpu") -> Any | None:
         """A scheduler with this number of steps; None if it fails, or if its timesteps leave 0..T-1 or repeat."""
-        sampler = deepcopy(self._unused)  # building one takes as long as a step of a small network
+        sampler = deepcopy(self._template)  # building one computes its betas again
         try:
             sampler.set_timesteps(steps, device=device)
         except (ValueError, IndexError, AssertionError):  # raised by diffusers for too few or too many

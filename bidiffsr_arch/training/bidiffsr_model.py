@@ -17,7 +17,7 @@ from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.errors import InputError
 from bidiffsr_arch.networks import constructor_defaults, find_architecture, is_packed
 from bidiffsr_arch.parameters import named_as_in, read_parameters
-from bidiffsr_arch.training.fused import implementation
+from bidiffsr_arch.training.fused import fused_argument
 from bidiffsr_arch.training.group_parameters import GroupParameters
 from bidiffsr_arch.training.loss_schedule import LossSchedule
 from bidiffsr_arch.training.network_files import packed_for_test, set_and_log
@@ -95,7 +95,7 @@ class BIDiffSRModel(ValidatedSRModel):
         """As BasicSR's, with separate parameters for each timestep group, see `GroupParameters`, and fused on a CPU."""
         self.group_parameters = GroupParameters(self.get_bare_model(self.net_g))
         parameters = self.group_parameters.split(params)
-        kwargs |= implementation(optim_type, parameters, kwargs)
+        kwargs |= fused_argument(optim_type, parameters, kwargs)
         return super().get_optimizer(optim_type, parameters, lr, **kwargs)
 
     def further_states(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ FUSED = ("Adam", "AdamW")
 DECIDED_BY = {"fused", "foreach", "capturable", "differentiable"}
 
 
-def implementation(optim_type: str, parameters: Iterable[Tensor], options: Iterable[str]) -> dict[str, Any]:
+def fused_argument(optim_type: str, parameters: Iterable[Tensor], options: Iterable[str]) -> dict[str, Any]:
     """``{"fused": True}`` if that speeds up the optimizer and changes its results by rounding only, else ``{}``.
 
     On a CPU the fused Adam passes over each parameter once: for the full-size network an update takes 75 ms in place of

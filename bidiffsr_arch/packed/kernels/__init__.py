@@ -7,14 +7,14 @@
 - `winograd` (with `winograd_transforms`), `pointwise`: full-precision 3x3 and 1x1 convolutions; `gemm`: their matrix
   products.
 - `norm`: GroupNorm; `rearrange`: permutations of channels.
-- Training: `planes`, the 1-bit convolution; `batch_winograd` (with `batch_winograd_transforms`, `batch_gemm`), the
+- Training: `planes`, the 1-bit convolution; `batch_winograd` (with `batch_winograd_transforms`, `strided_gemm`), the
   full-precision one, and gradients of both.
 """
 
 from bidiffsr_arch.packed.kernels import numba_without_scipy as numba_without_scipy
 
 __all__ = [
-    "batch_gemm", "batch_winograd", "batch_winograd_transforms", "binary_conv", "bit_rows", "compile", "epilogue",
+    "batch_winograd", "batch_winograd_transforms", "binary_conv", "bit_rows", "compile", "epilogue",
     "gemm", "lookup", "norm", "places", "planes", "pointwise", "popcount", "prefetch", "rearrange", "signs", "split",
-    "vector_ir", "winograd", "winograd_transforms",
+    "strided_gemm", "vector_ir", "winograd", "winograd_transforms",
 ]  # fmt: skip

@@ -12,19 +12,19 @@ result, and 1e-6 to 5e-6 for gradients of weights; oneDNN's is 2e-7 to 3e-7, and
 
 from typing import NamedTuple
 
-from bidiffsr_arch.packed.kernels.batch_gemm import QUAD, WIDTH, Matrix, batch_gemm
 from bidiffsr_arch.packed.kernels.batch_winograd_transforms import (
     SIDE,
-    channels_inward,
-    channels_outward,
     gradient_tile,
     output_tile,
+    to_channels_first,
+    to_channels_last,
     weight_gradient_tile,
     weight_tile,
 )
 from bidiffsr_arch.packed.kernels.compile import helper, kernel
 from bidiffsr_arch.packed.kernels.places import Grid, Strided
 from bidiffsr_arch.packed.kernels.split import split
+from bidiffsr_arch.packed.kernels.strided_gemm import QUAD, WIDTH, Matrix, strided_gemm
 from bidiffsr_arch.packed.kernels.vector_ir import BYTES, LANES, address, clear, copy
 from bidiffsr_arch.packed.kernels.winograd_transforms import POINTS, transform_row
 
@@ -87,7 +87,7 @@ def _chunk(chunks, number) -> Chunk:
 
 @helper
 def _multiple(tiles) -> int:
-    """`tiles` rounded up to whole tiles of `batch_gemm`."""
+    """`tiles` rounded up to whole tiles of `strided_gemm`."""
     return (tiles + QUAD - 1) // QUAD * QUAD
 
 
@@ -106,12 +106,14 @@ def _window(x, n, c, channels, y, rows, left, pixels, out) -> None:
             clear(line + (last - left) * pixel, (left + pixels - last) * pixel)
             source = address(x) + (((n * x.shape[1] + c) * height + y + r) * width + first) * 4
             for d in range(0, channels, SIDE):
-                channels_inward(last - first, Strided(source + d * plane, plane), Strided(line + before + 4 * d, pixel))
+                to_channels_last(
+                    last - first, Strided(source + d * plane, plane), Strided(line + before + 4 * d, pixel)
+                )
 
 
 @helper
 def _clear_rest(tiles, pixel, matrices) -> None:
-    """Zeros for the tiles that `batch_gemm` needs beyond the last. matrices: `Strided`, point by point."""
+    """Zeros for the tiles that `strided_gemm` needs beyond the last. matrices: `Strided`, point by point."""
     for p in range(POINTS):
         clear(matrices.start + p * matrices.step + tiles * pixel, (_multiple(tiles) - tiles) * pixel)
 
@@ -200,7 +202,7 @@ def _results(m, out, f, filters, chunk, pixels) -> None:
         for i in range(min(4, height - y)):
             target = address(out) + (((n * out.shape[1] + f) * height + y + i) * width + left) * 4
             for d in range(0, filters, SIDE):
-                channels_outward(inside, Strided(pixels + i * line + 4 * d, pixel), Strided(target + d * plane, plane))
+                to_channels_first(inside, Strided(pixels + i * line + 4 * d, pixel), Strided(target + d * plane, plane))
 
 
 @helper
@@ -227,7 +229,7 @@ def _convolved_chunks(part, first, last, x, taps, add, out, scratch) -> None:
             for p in range(POINTS):
                 a = Matrix(inputs.start + p * inputs.step, SLICE * 4, 4)
                 for d in range(0, filters * 4, WIDTH):
-                    batch_gemm(
+                    strided_gemm(
                         a,
                         tiles,
                         Strided(weights.start + p * weights.step + d, filters * 4),
@@ -248,10 +250,10 @@ def _tap_major(part, first, last, weight, transposed, taps) -> None:
             target = address(taps) + (c * filters + f) * 4
             if transposed:
                 source = Strided(address(weight) + (c * filters + f) * TAP_BYTES, TAP_BYTES)
-                channels_inward(TAPS, source, Strided(target + (TAPS - 1) * matrix, -matrix))
+                to_channels_last(TAPS, source, Strided(target + (TAPS - 1) * matrix, -matrix))
             else:
                 source = Strided(address(weight) + (f * channels + c) * TAP_BYTES, channels * TAP_BYTES)
-                channels_inward(TAPS, source, Strided(target, matrix))
+                to_channels_last(TAPS, source, Strided(target, matrix))
 
 
 @kernel
@@ -290,7 +292,7 @@ def _weight_gradients(part, first, last, x, grad, parts, out, scratch) -> None:
             for p in range(POINTS):
                 a = Matrix(gradients.start + p * gradients.step, 4, filters * 4)
                 for d in range(0, SLICE * 4, WIDTH):
-                    batch_gemm(
+                    strided_gemm(
                         a,
                         filters,
                         Strided(inputs.start + p * inputs.step + d, SLICE * 4),
@@ -305,7 +307,7 @@ def _weight_gradients(part, first, last, x, grad, parts, out, scratch) -> None:
                 weight_gradient_tile(Grid(source, 6 * m.step, m.step), Grid(own.pixels, 3 * BYTES, BYTES))
                 for i in range(0, LANES, SIDE):
                     place = target + (d // 4 + i) * TAP_BYTES
-                    channels_outward(TAPS, Strided(own.pixels + 4 * i, BYTES), Strided(place, TAP_BYTES))
+                    to_channels_first(TAPS, Strided(own.pixels + 4 * i, BYTES), Strided(place, TAP_BYTES))
 
 
 @kernel

@@ -51,7 +51,7 @@ def transpose_block(b, source, target) -> None:
 
 
 @helper
-def channels_inward(pixels, channels, out) -> None:
+def to_channels_last(pixels, channels, out) -> None:
     """Eight channels of a run of pixels, each contiguous, become eight neighbouring numbers of each pixel.
 
     channels: `Strided`, channel by channel. out: `Strided`, pixel by pixel.
@@ -64,8 +64,8 @@ def channels_inward(pixels, channels, out) -> None:
 
 
 @helper
-def channels_outward(pixels, x, channels) -> None:
-    """The inverse of `channels_inward`. x: `Strided`, pixel by pixel. channels: `Strided`, channel by channel."""
+def to_channels_first(pixels, x, channels) -> None:
+    """The inverse of `to_channels_last`. x: `Strided`, pixel by pixel. channels: `Strided`, channel by channel."""
     for i in range(0, pixels - SIDE + 1, SIDE):
         transpose_block(Strided(x.start + i * x.step, x.step), Strided(channels.start + 4 * i, channels.step))
     for i in range(pixels // SIDE * SIDE, pixels):

@@ -1,4 +1,4 @@
-"""Small matrix products for training: C[m][n] += A[m][k] B[k][n], where A may be stored by columns.
+"""Small matrix products for training: C[m][n] += A[m][k] B[k][n], where A has any strides and may be transposed.
 
 As in `gemm`, a tile of C stays in registers during the loop over k.
 """
@@ -45,7 +45,7 @@ class Matrix(NamedTuple):
 
 
 def _tile(rows: int) -> Callable:
-    """The function for `rows` rows of A and VECTORS vectors of columns; arguments as of `batch_gemm`."""
+    """The function for `rows` rows of A and VECTORS vectors of columns; arguments as of `strided_gemm`."""
 
     @procedure
     def tile(b, a, weights, k, c, fresh) -> None:
@@ -83,7 +83,7 @@ _many, _few, _quad = _tile(MANY), _tile(FEW), _tile(QUAD)
 
 
 @helper
-def batch_gemm(a, m, weights, k, c, fresh) -> None:
+def strided_gemm(a, m, weights, k, c, fresh) -> None:
     """``C = A B`` if `fresh`, else ``C += A B``, for WIDTH bytes of columns.
 
     a: `Matrix`. m: rows, a multiple of QUAD. weights, c: `Strided`, row by row. k: a multiple of STEP.
