@@ -11,6 +11,7 @@ from torch import nn
 from bidiffsr_arch.config.diffusion import DiffusionOptions
 from bidiffsr_arch.diffusion.super_resolution import SuperResolution
 from bidiffsr_arch.metrics import lpips_loss
+from bidiffsr_arch.metrics.grid import grid_distance
 from bidiffsr_arch.metrics.lpips import load_lpips, untrained_lpips
 from bidiffsr_arch.metrics.lpips_loss import LPIPSLoss
 from bidiffsr_arch.training.objective import Objective
@@ -74,7 +75,7 @@ def test_lpips_as_a_loss_is_the_metric_of_rgb_images(lpips_weights):
 def test_lpips_as_a_loss_is_seen_from_all_positions_of_the_stride(lpips_weights):
     x, gt = torch.rand(2, 1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     loss = LPIPSLoss(weights=lpips_weights)
-    shifted = [nn.functional.pad(images, (3, 0, 2, 0), mode="reflect") for images in (x, gt)]
+    shifted = [nn.functional.pad(images, (3, 0, 2, 1), mode="reflect") for images in (x, gt)]
     torch.manual_seed(0)
     values = {loss(x, gt)[0].item() for _ in range(200)}
     assert len(values) == 16 and loss.eval()(*shifted)[0].item() in values
@@ -82,6 +83,13 @@ def test_lpips_as_a_loss_is_seen_from_all_positions_of_the_stride(lpips_weights)
     first = loss.train()(x, gt)
     torch.manual_seed(1)
     assert loss(x, gt) == first
+
+
+def test_lpips_as_a_loss_has_a_term_of_grids_on_demand(lpips_weights):
+    x, gt = torch.rand(2, 2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    plain, _ = LPIPSLoss(weights=lpips_weights).eval()(x, gt)
+    perceptual, grid = LPIPSLoss(weights=lpips_weights, grid_weight=3.0, grid_period=2).eval()(x, gt)
+    assert perceptual == plain and grid == 3 * grid_distance(x, gt, 2) > 0
 
 
 def test_a_diffusion_model_learns_by_the_image_that_it_predicts(options, lpips_weights, monkeypatch):

@@ -5,6 +5,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from bidiffsr_arch.metrics.grid import grid_distance
 from bidiffsr_arch.metrics.lpips import load_lpips
 
 # Pixels between two positions of the first convolution of AlexNet, the coarsest of the three networks.
@@ -21,23 +22,37 @@ class LPIPSLoss(nn.Module):
     x4 begin at multiples of four. Without the shift, networks that work on patches (`patch_size`, PixelShuffle) learn a
     pattern with the period of a patch, which looks woven and which the loss does not see.
 
+    What remains of it is a matter of `grid_weight`: LPIPS hardly sees the grid that eyes see in walls and sky.
+
     Args:
         loss_weight: factor of the distance.
         net: "alex", "vgg" or "squeeze".
         weights: torchvision's weights file of that network; if None, it is searched for as for `calculate_lpips`.
+        grid_weight: factor of `grid_distance`, which is returned as the style term (BasicSR's log: ``l_style``).
+        grid_period: its period in pixels, the network's `patch_size`; sides of the images are multiples of it.
     Raises:
         WeightsMissing: no weights were found, or the file is not of this network.
         InputError: an unknown network.
     """
 
-    def __init__(self, loss_weight: float = 1.0, net: str = "alex", weights: str | None = None) -> None:
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        net: str = "alex",
+        weights: str | None = None,
+        grid_weight: float = 0.0,
+        grid_period: int = 4,
+    ) -> None:
         super().__init__()
-        self.loss_weight = loss_weight
+        self.loss_weight, self.grid_weight, self.grid_period = loss_weight, grid_weight, grid_period
         self.network = deepcopy(load_lpips(net, weights, "cpu")).requires_grad_(False)
 
-    def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor, None]:
-        """The weighted mean distance of RGB images (N, 3, H, W) in [0, 1]; there is no style term."""
+    def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The weighted mean distance of RGB images (N, 3, H, W) in [0, 1], and the grids' if it has a weight."""
+        grid = self.grid_weight * grid_distance(x, gt, self.grid_period) if self.grid_weight else None
         if self.training:
             left, top = torch.randint(STRIDE, (2,)).tolist()
-            x, gt = (nn.functional.pad(images, (left, 0, top, 0), mode="reflect") for images in (x, gt))
-        return self.loss_weight * self.network(2 * x - 1, 2 * gt - 1).mean(), None
+            # One size for all shifts: cuDNN chooses its algorithms once.
+            sides = (left, STRIDE - 1 - left, top, STRIDE - 1 - top)
+            x, gt = (nn.functional.pad(images, sides, mode="reflect") for images in (x, gt))
+        return self.loss_weight * self.network(2 * x - 1, 2 * gt - 1).mean(), grid
