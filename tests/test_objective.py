@@ -90,6 +90,7 @@ def test_lpips_as_a_loss_has_a_term_of_grids_on_demand(lpips_weights):
     plain, _ = LPIPSLoss(weights=lpips_weights).eval()(x, gt)
     perceptual, grid = LPIPSLoss(weights=lpips_weights, grid_weight=3.0, grid_period=2).eval()(x, gt)
     assert perceptual == plain and grid == 3 * grid_distance(x, gt, 2) > 0
+    assert LPIPSLoss(weights=lpips_weights, grid_weight=3.0, grid_period=2)(x, gt)[1] == grid  # not of shifted images
 
 
 def test_a_diffusion_model_learns_by_the_image_that_it_predicts(options, lpips_weights, monkeypatch):
@@ -109,6 +110,8 @@ def test_basicsrs_own_model_takes_it(options, lpips_weights):
     own |= dict(model_type="SRModel", network_g=dict(type="SRVGGNetCompact", num_feat=4, num_conv=1, upscale=2))
     loss = dict(type="LPIPSLoss", weights=lpips_weights)
     assert logs(own, {"perceptual_opt": loss}, steps=1)[0].keys() == {"l_pix", "l_percep"}
+    loss |= dict(grid_weight=1.0, grid_period=2)
+    assert logs(own, {"perceptual_opt": loss}, steps=1)[0].keys() == {"l_pix", "l_percep", "l_style"}
 
 
 def test_a_style_term_is_named_as_basicsr_names_it():

@@ -1,4 +1,4 @@
-"""How much of a grid an image shows that another does not, as a loss of networks that predict patches."""
+"""Distance between the blocking artifacts of two images: a loss for networks that predict patches (PixelShuffle)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,24 +6,23 @@ from torch import Tensor
 
 from bidiffsr_arch.errors import InputError
 
-FLAT = 1e-3  # a quarter of a grey level, added to means by which is divided
+FLAT = 1e-3  # a quarter of a grey level: a flat image has no grid, and nothing is divided by 0
 
 
-def relative_steps(images: Tensor, period: int) -> Tensor:
+def relative_differences(images: Tensor, period: int) -> Tensor:
     """Mean absolute difference of neighbouring pixels at each position of a period, relative to that of all positions.
 
-    At the border of two blocks it is the measure of blocking of Wang, Sheikh and Bovik (ICIP 2002).
+    Before the division, the value at the border of two blocks is the blockiness of Wang, Sheikh and Bovik (ICIP 2002).
 
     Args:
-        images: (N, C, H, W), H and W at least two periods.
+        images: (N, C, H, W), H and W multiples of the period, and at least two of them.
     Returns:
         (N, 2, period): along H and along W; the first position is the border between two periods. Images without a grid
         have values near 1.
     """
     lines = [images.diff(dim=dim).abs().mean((1, 5 - dim))[:, period - 1 :] for dim in (2, 3)]
-    whole = [line[:, : line.shape[1] // period * period].unflatten(1, (-1, period)).mean(1) for line in lines]
-    steps = torch.stack(whole, 1)
-    return steps / (steps.mean(2, keepdim=True) + FLAT)
+    positions = torch.stack([line.unflatten(1, (-1, period)).mean(1) for line in lines], 1) + FLAT
+    return positions / positions.mean(2, keepdim=True)
 
 
 def repeated_pattern(error: Tensor, period: int) -> Tensor:
@@ -33,11 +32,12 @@ def repeated_pattern(error: Tensor, period: int) -> Tensor:
 
 
 def grid_distance(x: Tensor, gt: Tensor, period: int) -> Tensor:
-    """How much x shows a grid of this period that gt does not: 0 for equal images, about 0.03 for a grid that one sees.
+    """How much x shows a grid of this period that gt does not; 0 for equal images.
 
-    The sum of two mean squares: of the difference of `relative_steps`, after a repeated pattern, which could hide them,
-    has been subtracted, and of the `repeated_pattern` in units of gt's mean difference of neighbouring pixels. Each
-    image counts by itself, so that a faint grid in a smooth image is as bad as a strong one in a texture.
+    The sum of two mean squares. The first is of the difference of `relative_differences`, from which a repeated pattern
+    is subtracted, since it could hide them. The second is of `repeated_pattern`, relative to gt's mean difference of
+    neighbouring pixels. Both are computed per image, so that a faint grid in a smooth image counts as much as a strong
+    one in a texture. In whole photographs a grid of 4 x 4 pixels is visible from about 0.02.
 
     Args:
         x, gt: (N, C, H, W) in [0, 1], H and W multiples of the period, and at least two of them.
@@ -47,9 +47,12 @@ def grid_distance(x: Tensor, gt: Tensor, period: int) -> Tensor:
     """
     height, width = x.shape[2:]
     if period < 2 or height % period or width % period or min(height, width) < 2 * period:
-        raise InputError(f"expected a grid's period of at least 2 that divides {height}x{width} pixels, got {period}")
+        raise InputError(
+            "expected height and width to be multiples of grid_period, at least 2 of them, and grid_period at least 2, "
+            f"got {height}x{width} and {period}; use the network's patch_size"
+        )
     pattern = repeated_pattern(x - gt, period)
     repeated = pattern.detach().repeat(1, 1, height // period, width // period)
-    steps = relative_steps(x - repeated, period) - relative_steps(gt, period)
+    differences = relative_differences(x - repeated, period) - relative_differences(gt, period)
     scale = (gt.diff(dim=2).abs().mean((1, 2, 3)) + gt.diff(dim=3).abs().mean((1, 2, 3))) / 2 + FLAT
-    return steps.square().mean() + (pattern / scale[:, None, None, None]).square().mean()
+    return differences.square().mean() + (pattern / scale[:, None, None, None]).square().mean()

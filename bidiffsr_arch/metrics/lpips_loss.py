@@ -22,17 +22,18 @@ class LPIPSLoss(nn.Module):
     x4 begin at multiples of four. Without the shift, networks that work on patches (`patch_size`, PixelShuffle) learn a
     pattern with the period of a patch, which looks woven and which the loss does not see.
 
-    What remains of it is a matter of `grid_weight`: LPIPS hardly sees the grid that eyes see in walls and sky.
+    `grid_weight` adds a loss of blocking artifacts at the borders of patches. They are visible in smooth areas, and
+    LPIPS hardly changes with them.
 
     Args:
         loss_weight: factor of the distance.
         net: "alex", "vgg" or "squeeze".
         weights: torchvision's weights file of that network; if None, it is searched for as for `calculate_lpips`.
-        grid_weight: factor of `grid_distance`, which is returned as the style term (BasicSR's log: ``l_style``).
+        grid_weight: factor of `grid_distance`, returned as the style term (``l_style`` in BasicSR's log); 0: none.
         grid_period: its period in pixels, the network's `patch_size`; sides of the images are multiples of it.
     Raises:
         WeightsMissing: no weights were found, or the file is not of this network.
-        InputError: an unknown network.
+        InputError: an unknown network; in `forward`, images whose sides are no multiples of `grid_period`.
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class LPIPSLoss(nn.Module):
         self.network = deepcopy(load_lpips(net, weights, "cpu")).requires_grad_(False)
 
     def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The weighted mean distance of RGB images (N, 3, H, W) in [0, 1], and the grids' if it has a weight."""
+        """The weighted mean distance of RGB images (N, 3, H, W) in [0, 1]; the weighted grid distance, or None."""
         grid = self.grid_weight * grid_distance(x, gt, self.grid_period) if self.grid_weight else None
         if self.training:
             left, top = torch.randint(STRIDE, (2,)).tolist()
-            # One size for all shifts: cuDNN chooses its algorithms once.
+            # All shifts give one size, so that cuDNN chooses its algorithms once.
             sides = (left, STRIDE - 1 - left, top, STRIDE - 1 - top)
             x, gt = (nn.functional.pad(images, sides, mode="reflect") for images in (x, gt))
         return self.loss_weight * self.network(2 * x - 1, 2 * gt - 1).mean(), grid
