@@ -201,6 +201,18 @@ def test_attention_stores_no_score_matrix():
     assert 0 < largest < 2**26, f"{largest} bytes at once"
 
 
+@pytest.mark.parametrize("side", [1, 2])
+def test_attention_gets_aligned_tokens(side, monkeypatch):
+    """On CUDA a stride of 1 between tokens, even if there is one, ends in "cutlassF: no kernel found to launch!"."""
+    strides = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention",
+                        lambda *tokens: strides.extend(t.stride() for t in tokens) or attend(*tokens))  # fmt: skip
+    with torch.no_grad():
+        SelfAttention(8, 4)(torch.randn(2, 8, side, side))
+    assert [stride[2:] for stride in strides] == [(24, 1)] * 3
+
+
 @pytest.mark.parametrize("conv", [PlainConv2d, partial(BinaryConv2d, method=BINARIZERS["bidiffsr"])])
 def test_a_shuffling_fusion_stores_none_of_its_inputs(conv, monkeypatch):
     joined = []

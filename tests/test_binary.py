@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bidiffsr_arch.binary import BINARIZERS, BinaryConv2d, cached_weights, repeat_groups, set_progress, timestep_group
 from bidiffsr_arch.binary.bank import TimestepBias, TimestepRPReLU
 from bidiffsr_arch.binary.conv import BinaryWeightConv2d, RealWeightConv2d
+from bidiffsr_arch.binary.conv2d import working_dtype
 from bidiffsr_arch.binary.convolve import convolve
 from bidiffsr_arch.binary.sign import SURROGATES, signs_of
 
@@ -407,3 +408,12 @@ def test_groups_that_do_not_divide_stay_as_they_are():
     before = dict(state)
     assert repeat_groups(TimestepBias(3, 3), state) is None and repeat_groups(TimestepBias(1, 3), state) is None
     assert state.keys() == before.keys()
+
+
+def test_the_working_type_is_found_as_torch_compile_can_trace_it(monkeypatch):
+    """Dynamo of torch 2.11 cannot trace `is_autocast_available`, and networks were no single graph."""
+    monkeypatch.delattr(torch.amp, "is_autocast_available")
+    x = torch.empty(1)
+    assert working_dtype(x) is torch.float32 and working_dtype(x.to("meta")) is torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert working_dtype(x) is torch.bfloat16 and working_dtype(x.to("meta")) is torch.float32

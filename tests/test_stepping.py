@@ -156,7 +156,17 @@ class OwnAdam(torch.optim.Adam):
 
 @pytest.mark.parametrize(
     "train",
-    [dict(accumulate=2), dict(grad_clip=1.0), dict(amp="fp16"), dict(compile=True), "optimizer", "network", "wrapped"],
+    [
+        dict(accumulate=2),
+        dict(grad_clip=1.0),
+        dict(amp="fp16"),
+        dict(compile=True),
+        "optimizer",
+        "network",
+        pytest.param(
+            "wrapped", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="DataParallel takes the GPU")
+        ),
+    ],
 )
 def test_all_gradients_are_available_if_they_are_needed_together(train, small_graphs, monkeypatch):
     monkeypatch.setattr(early_updates, "AT_LEAST", 1)

@@ -97,9 +97,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        # torch's CPU kernel that never stores the score matrix needs contiguous tokens. The matrix would take 17 GB for
-        # a 512x512 image in a network of two levels.
-        tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)[:, None].contiguous()
+        # torch's kernels that never store the score matrix need contiguous tokens. The matrix would take 17 GB for a
+        # 512x512 image in a network of two levels. A copy, since `contiguous` leaves a single token's stride of 1, with
+        # which CUDA finds no kernel.
+        tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)[:, None].clone(memory_format=torch.contiguous_format)
         h = F.scaled_dot_product_attention(*tokens.chunk(3, dim=-1))
         return x + self.out(h[:, 0].transpose(1, 2).reshape(x.shape))
 

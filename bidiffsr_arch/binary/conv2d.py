@@ -34,7 +34,8 @@ class ConvBackend(NamedTuple):
 def working_dtype(x: Tensor) -> torch.dtype:
     """The type in which convolutions are computed: autocast's if it is enabled, else x's."""
     kind = x.device.type
-    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # not available on "meta"
+    # "meta" has no autocast. torch.compile of torch 2.11 cannot trace `torch.amp.is_autocast_available`.
+    enabled = kind != "meta" and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if enabled else x.dtype
 
 
