@@ -18,7 +18,7 @@ def natural(seed: int = 0, number: int = 2) -> torch.Tensor:
 
 
 def in_patches(images: torch.Tensor, period: int) -> torch.Tensor:
-    """Every patch has one value, so that all steps are at its borders."""
+    """Every patch has one value, so that all differences are at its borders."""
     means = torch.nn.functional.avg_pool2d(images, period)
     return means.repeat_interleave(period, 2).repeat_interleave(period, 3)
 

@@ -13,8 +13,8 @@ weights:
 
 quality:
   a .safetensors of `basicsr pack` may contain two sets of parameters, each with its own number of steps: fidelity,
-  closest to the true image, and perceptual, which is sharper and takes longer. --quality selects one; without it, the
-  first is used. A file with one set has fidelity.
+  closest to the true image, and perceptual, which is sharper and partly invents fine textures. --quality selects one;
+  without it, the first is used. A file with one set has fidelity.
 """
 
 import argparse
